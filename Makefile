@@ -1,0 +1,58 @@
+# One entry point. Everything lives in .venv and .cache; nothing is installed outside this folder.
+# Needs: Python 3.11-3.14 with venv (on Debian: apt install python3 python3-venv) and make.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Any python3 can make uv's own environment; uv then finds a Python 3.11-3.14. Name one with PYTHON=... to choose.
+PYTHON ?= python3
+UV ?= $(shell command -v uv 2>/dev/null || echo .cache/uv/bin/uv)
+BIN := .venv/bin
+STAMP := .venv/.millrace-synced
+
+export UV_PYTHON_DOWNLOADS := never
+# Another active environment must not receive what belongs in .venv.
+unexport VIRTUAL_ENV
+unexport UV_PROJECT_ENVIRONMENT
+
+.PHONY: help sync demo test lint imports types format lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.cache/uv/bin/uv:
+	$(PYTHON) -m venv .cache/uv
+	.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+
+$(STAMP): pyproject.toml uv.lock | $(filter .cache/uv/bin/uv,$(UV))
+	$(UV) sync --frozen --all-extras $(if $(filter-out file,$(origin PYTHON)),--python '$(PYTHON)')
+	@touch $@
+
+sync: $(STAMP) ## Make .venv with every extra and the developer tools
+
+demo: $(STAMP) ## Run a real job on all four runners
+	$(BIN)/python -m examples.census
+
+test: $(STAMP) ## Run every test; ARGS="-k name" narrows it
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+imports: $(STAMP) ## Check which package may import which
+	$(BIN)/lint-imports --no-cache
+
+types: $(STAMP) ## Check types with mypy
+	$(BIN)/mypy
+
+format: $(STAMP) ## Put the code in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: | $(filter .cache/uv/bin/uv,$(UV)) ## Choose the newest allowed dependencies
+	$(UV) lock --upgrade --default-index https://pypi.org/simple
+
+clean: ## Remove the environment and every cache
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

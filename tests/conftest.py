@@ -1,0 +1,36 @@
+"""What every tier of tests shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Require = Callable[[str, object], None]
+
+
+def _require(name: str, available: object) -> None:
+    if available:
+        return
+    if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+        pytest.fail(f"{name} is missing, and with CI=true nothing may be skipped", pytrace=False)
+    pytest.skip(f"needs {name}")
+
+
+@pytest.fixture(scope="session")
+def require() -> Require:
+    """`require("ip", shutil.which("ip"))` skips the test on a laptop and fails it where CI=true."""
+    return _require
+
+
+@pytest.fixture
+def millrace_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty MILLRACE_HOME, so that a test neither sees nor touches the records of its user."""
+    home = tmp_path / "millrace-home"
+    home.mkdir()
+    for name in [name for name in os.environ if name.startswith("MILLRACE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MILLRACE_HOME", str(home))
+    return home
