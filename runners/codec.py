@@ -1,0 +1,214 @@
+"""Bytes: pickles of user objects, and tables and events as msgpack.
+
+Pickles are made with the standard pickler where it can and with cloudpickle where it cannot (functions of
+`__main__`, lambdas, local classes). Control messages are msgpack with a fixed schema; the only pickles
+inside are exceptions of user code, and these are loaded when somebody raises them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import cloudpickle
+import msgpack
+
+from .errors import InternalError, SerializationError
+from .messages import (
+    BatchProgress,
+    BatchStarted,
+    Call,
+    Detail,
+    LogLine,
+    Payload,
+    Stored,
+    Table,
+)
+
+WIRE_VERSION = 1
+PROTOCOL = 5
+MAX_MESSAGE = 1 << 30  # bytes of one control message
+
+
+def dumps(value: Any) -> bytes:
+    """Pickle by value what cannot be imported elsewhere, by reference what can."""
+    return bytes(cloudpickle.dumps(value, protocol=PROTOCOL))
+
+
+def loads(data: bytes) -> Any:
+    return pickle.loads(data)
+
+
+def dump_payload(value: Any, *, cached: bool = False) -> Payload:
+    """Return a pickled payload; with `cached` it has a digest, by which workers load it once."""
+    data = dumps(value)
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest() if cached else ""
+    return Payload(data=data, digest=digest)
+
+
+def dump_exception(error: BaseException) -> bytes | None:
+    """Pickle an exception, without its traceback; None unless the bytes load again."""
+    try:
+        data = dumps(error)
+        return data if isinstance(loads(data), BaseException) else None
+    except Exception:  # whatever a user's __reduce__ or __init__ raises
+        return None
+
+
+def unpicklable(values: Sequence[Any]) -> Iterator[tuple[int, BaseException]]:
+    """Yield the positions of values that cannot be pickled. One pass over all where all is well."""
+    if _problem(values) is None:
+        return
+    for position, value in enumerate(values):
+        problem = _problem(value)
+        if problem is not None:
+            yield (
+                position,
+                SerializationError(
+                    f"the result, of type {type(value).__qualname__}, cannot be pickled, so it cannot leave the "
+                    f"worker: {problem}. Return plain data, or use ThreadPoolTaskRunner."
+                ),
+            )
+
+
+class _Nowhere(io.RawIOBase):
+    """Takes bytes and keeps none: for finding out whether a value can be pickled."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
+def _problem(value: Any) -> Exception | None:
+    """Return why a value cannot be pickled, or None if it can."""
+    for pickler in (pickle.Pickler, cloudpickle.Pickler):
+        try:
+            pickler(_Nowhere(), PROTOCOL, buffer_callback=lambda _: None).dump(value)
+            return None
+        except Exception as error:  # a user's __reduce__ may raise anything
+            problem = error
+    return problem
+
+
+# --- control messages ----------------------------------------------------------------------------
+
+_TABLE, _STARTED, _PROGRESS, _CALL = range(4)
+
+
+def pack(message: Table | BatchStarted | BatchProgress | Call) -> bytes:
+    """Return a control message as bytes."""
+    match message:
+        case Table():
+            body = _TABLE, _table_out(message)
+        case BatchStarted(batch_id, execution_id, worker, at):
+            body = _STARTED, (batch_id, execution_id, worker, at)
+        case BatchProgress():
+            body = _PROGRESS, _progress_out(message)
+        case Call(call_id, batch_id, execution_id, entry, kind, payload):
+            body = _CALL, (call_id, batch_id, execution_id, entry, kind, payload)
+    return bytes(msgpack.packb((WIRE_VERSION, *body), use_bin_type=True))
+
+
+def unpack(data: bytes) -> Table | BatchStarted | BatchProgress | Call:
+    """Return the message in `data`.
+
+    Raises:
+        InternalError: the bytes are no message of this version.
+    """
+    try:
+        version, kind, body = msgpack.unpackb(
+            data, raw=False, strict_map_key=False, max_buffer_size=MAX_MESSAGE
+        )
+        if version != WIRE_VERSION:
+            raise ValueError(f"wire version {version}, this process speaks {WIRE_VERSION}")
+        return _READERS[kind](body)
+    except Exception as error:
+        raise InternalError(f"a worker sent a message that cannot be read: {error}") from error
+
+
+def _table_out(t: Table) -> tuple[Any, ...]:
+    return (
+        t.batch_id,
+        t.execution_id,
+        t.worker,
+        t.started,
+        t.outcomes,
+        t.offsets.tobytes(),
+        t.durations.tobytes(),
+        _details_out(t.details),
+        dict(t.lengths),
+        [_line_out(line) for line in t.logs],
+        [None if s is None else (s.url, s.digest) for s in t.stored],
+        dict(t.names),
+        t.cpu_seconds,
+        t.logs_dropped,
+    )
+
+
+def _table_in(body: Sequence[Any]) -> Table:
+    offsets, durations = array("d"), array("d")
+    offsets.frombytes(body[5])
+    durations.frombytes(body[6])
+    return Table(
+        batch_id=body[0],
+        execution_id=body[1],
+        worker=body[2],
+        started=body[3],
+        outcomes=body[4],
+        offsets=offsets,
+        durations=durations,
+        details=_details_in(body[7]),
+        lengths=body[8],
+        logs=tuple(LogLine(*line) for line in body[9]),
+        stored=tuple(None if s is None else Stored(*s) for s in body[10]),
+        names=body[11],
+        cpu_seconds=body[12],
+        logs_dropped=body[13],
+    )
+
+
+def _progress_out(p: BatchProgress) -> tuple[Any, ...]:
+    lines = [_line_out(line) for line in p.logs]
+    return p.batch_id, p.execution_id, p.worker, p.entry, p.since, p.outcomes, _details_out(p.details), lines
+
+
+def _progress_in(body: Sequence[Any]) -> BatchProgress:
+    lines = tuple(LogLine(*line) for line in body[7])
+    return BatchProgress(*body[:6], _details_in(body[6]), lines)
+
+
+def _details_out(details: Mapping[int, Detail]) -> dict[int, tuple[Any, ...]]:
+    return {
+        entry: (
+            d.type_name,
+            d.message,
+            d.traceback,
+            d.exception,
+            d.after_seconds,
+            d.retriable,
+            d.abandoned,
+        )
+        for entry, d in details.items()
+    }
+
+
+def _details_in(body: Mapping[int, Sequence[Any]]) -> dict[int, Detail]:
+    return {entry: Detail(*fields[:7]) for entry, fields in body.items()}
+
+
+def _line_out(line: LogLine) -> tuple[Any, ...]:
+    return line.seq, line.position, line.stage, line.at, line.level, line.logger, line.message
+
+
+_READERS: dict[int, Callable[[Any], Table | BatchStarted | BatchProgress | Call]] = {
+    _TABLE: _table_in,
+    _STARTED: lambda body: BatchStarted(*body),
+    _PROGRESS: _progress_in,
+    _CALL: lambda body: Call(*body),
+}

@@ -1,0 +1,216 @@
+"""Fingerprints of values that are the same in every process and every run of Python.
+
+A value is taken apart into what it is made of, and each part is hashed with the name of its type. Pickles are
+not hashed, because equal values have different ones: the order of a set depends on PYTHONHASHSEED, shared
+objects are written once, and cloudpickle gives classes of `__main__` a random id. But what pickle asks an
+object for (`__reduce_ex__`) is asked here too, so whatever can be pickled has a fingerprint.
+
+Values are told apart rather than taken for equal: 1, 1.0 and True differ, so do a list and a tuple. A needless
+difference costs a repeated task run, a wrong match gives a wrong result.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import datetime as dt
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import PurePath
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any
+from uuid import UUID
+
+JSON_ATOMS = frozenset({int, float, str, bool, type(None)})
+_BY_TEXT = (complex, Decimal, Fraction, UUID, range, slice, dt.date, dt.timedelta, dt.timezone, PurePath)
+
+
+def fingerprint(value: Any) -> str:
+    """Return 32 hex digits that depend on nothing but `value`.
+
+    Raises:
+        Exception: whatever taking it apart raised; a TypeError for locks, files and the like, a RecursionError
+            for what contains itself or is nested too deeply.
+    """
+    return _digest(value).hex()
+
+
+def _hash(tag: str, *parts: bytes | memoryview) -> bytes:
+    hasher = blake2b(tag.encode("utf-8", "surrogatepass"), digest_size=16)
+    for part in parts:  # the length keeps (b"a", b"bc") and (b"ab", b"c") apart
+        size = part.nbytes if isinstance(part, memoryview) else len(part)
+        hasher.update(b"\0%d:" % size)
+        hasher.update(part)
+    return hasher.digest()
+
+
+def _text(tag: str, text: str) -> bytes:
+    return _hash(tag, text.encode("utf-8", "surrogatepass"))
+
+
+def name_of(kind: Any) -> str:
+    """Return the qualified name of a class or function."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _digest(value: Any) -> bytes:
+    kind = type(value)
+    simple = _SIMPLE.get(kind)
+    if simple is not None:
+        return simple(value)
+    if isinstance(value, Enum):
+        return _hash(f"enum {name_of(kind)}", _digest(value.name), _digest(value.value))
+    if isinstance(value, type):
+        return _text("class", name_of(value))
+    if isinstance(value, _BY_TEXT):
+        return _by_text(value)
+    special = _of_library(value)
+    return special if special is not None else _reduced(value)
+
+
+def _number(value: float | None) -> bytes:
+    return _text(type(value).__name__, format(value, "x") if type(value) is int else repr(value))
+
+
+def _sequence(value: list[Any] | tuple[Any, ...]) -> bytes:
+    tag = type(value).__name__
+    if JSON_ATOMS.issuperset(map(type, value)):
+        try:
+            return _text(tag + " json", json.dumps(value))
+        except ValueError:  # an int of more digits than Python turns into text
+            pass
+    return _hash(tag, *map(_digest, value))
+
+
+def _mapping(value: Mapping[Any, Any]) -> bytes:
+    if set(map(type, value)) <= {str} and JSON_ATOMS.issuperset(map(type, value.values())):
+        try:
+            return _text("dict json", json.dumps(value, sort_keys=True))
+        except ValueError:
+            pass
+    return _unordered("dict", (_digest(k) + _digest(v) for k, v in value.items()))
+
+
+def _unordered(tag: str, parts: Iterable[bytes]) -> bytes:
+    return _hash(tag, *sorted(parts))
+
+
+def _set(value: Iterable[Any]) -> bytes:
+    return _unordered(type(value).__name__, map(_digest, value))
+
+
+def _by_text(value: Any) -> bytes:
+    kind = type(value)
+    if isinstance(value, dt.datetime):  # the zone's name: two zones with one offset today differ tomorrow
+        return _text(f"text {name_of(kind)}", f"{value.isoformat()} {value.tzinfo} {value.fold}")
+    if isinstance(value, dt.timedelta):
+        return _text(f"text {name_of(kind)}", f"{value.days} {value.seconds} {value.microseconds}")
+    return _text(f"text {name_of(kind)}", str(value))
+
+
+def _function(value: FunctionType) -> bytes:
+    cells = [cell.cell_contents for cell in value.__closure__ or ()]
+    around = (value.__defaults__, value.__kwdefaults__, cells)
+    return _hash(f"function {name_of(value)}", _code(value.__code__), *map(_digest, around))
+
+
+def _code(value: CodeType) -> bytes:
+    """Hash what a function does, not where it stands: file and line numbers are left out."""
+    names = (value.co_names, value.co_varnames, value.co_freevars)
+    return _hash("code", value.co_code, _sequence(value.co_consts), *map(_digest, names))
+
+
+_SIMPLE: dict[type, Callable[[Any], bytes]] = {
+    **dict.fromkeys((int, float, bool, type(None)), _number),
+    str: lambda value: _text("str", value),
+    bytes: lambda value: _hash("bytes", value),
+    bytearray: lambda value: _hash("bytearray", bytes(value)),
+    list: _sequence,
+    tuple: _sequence,
+    dict: _mapping,
+    set: _set,
+    frozenset: _set,
+    FunctionType: _function,
+    CodeType: _code,
+    ModuleType: lambda value: _text("module", value.__name__),
+    type(Ellipsis): lambda _: _text("ellipsis", ""),
+}
+
+
+def _of_library(value: Any) -> bytes | None:
+    """Hash what pickles differently although it is equal: arrays, data frames, pydantic models."""
+    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
+    if numpy is not None and type(value) is numpy.ndarray:
+        return _array(value)
+    if pandas is not None and isinstance(value, pandas.DataFrame | pandas.Series | pandas.Index):
+        return _frame(value)
+    if hasattr(value, "__pydantic_fields_set__"):  # which fields were given explicitly is no difference
+        fields = [(name, getattr(value, name)) for name in type(value).__pydantic_fields__]
+        more = (value.__pydantic_extra__, value.__pydantic_private__)
+        return _hash(f"model {name_of(type(value))}", _digest(dict(fields)), *map(_digest, more))
+    return None
+
+
+def _array(value: Any) -> bytes:
+    shape = _digest(value.shape)
+    if value.dtype.hasobject:
+        return _hash("object array", shape, _digest(value.tolist()))
+    flat = value.ravel(order="C").view("u1")  # a copy only where the array is not contiguous
+    return _hash("array", _digest(value.dtype.descr), shape, memoryview(flat))
+
+
+def _frame(value: Any) -> bytes:
+    """Hash a pandas object by columns: its pickle shows how it was put together in memory."""
+    tag = f"pandas {type(value).__name__}"
+    if hasattr(value, "columns"):
+        columns = [_column(value.iloc[:, i]) for i in range(value.shape[1])]
+        return _hash(tag, _frame(value.columns), _frame(value.index), *columns)
+    if hasattr(value, "index"):
+        return _hash(tag, _digest(value.name), _frame(value.index), _column(value))
+    return _hash(tag, _digest(list(value.names)), _column(value))
+
+
+def _column(value: Any) -> bytes:
+    plain = value.to_numpy() if hasattr(value.dtype, "descr") else value.to_numpy(dtype=object)
+    return _hash("column", _text("dtype", str(value.dtype)), _array(plain))
+
+
+def _reduced(value: Any) -> bytes:
+    """Hash an object by what pickle would ask it for."""
+    if isinstance(value, BuiltinFunctionType) and not hasattr(value.__self__, "__reduce__"):
+        return _text("builtin", name_of(value))
+    reducer = copyreg.dispatch_table.get(type(value))
+    parts = reducer(value) if reducer is not None else value.__reduce_ex__(4)
+    tag = f"object {name_of(type(value))}"
+    if isinstance(parts, str):  # a global name
+        return _text(tag, f"{getattr(value, '__module__', '')}.{parts}")
+    make, args, *rest = parts
+    state, items, pairs = ([*rest, None, None, None])[:3]
+    return _hash(
+        tag,
+        _text("made by", name_of(make)) if hasattr(make, "__qualname__") else _digest(make),
+        _digest(tuple(args)),
+        _digest(_lasting(type(value), state)),
+        _digest(None if items is None else _items(value, items)),
+        _digest(None if pairs is None else dict(pairs)),
+    )
+
+
+def _items(value: Any, items: Iterable[Any]) -> Any:
+    return set(items) if isinstance(value, set | frozenset) else list(items)
+
+
+def _lasting(kind: type, state: Any) -> Any:
+    """Return an object's state without its cached properties, which come by being looked at."""
+    if type(state) is not dict:
+        return state
+    return {
+        name: part
+        for name, part in state.items()
+        if not isinstance(getattr(kind, name, None), cached_property)
+    }

@@ -1,0 +1,195 @@
+"""Slots in the flow's own process: the engine of the sequential and the thread runner."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from .base import Capabilities, Sink, TaskRunner
+from .channel import CallBook, new_call_id
+from .errors import ResultLostError, RunnerNotStartedError
+from .messages import (
+    Batch,
+    BatchFinished,
+    BatchLost,
+    BatchProgress,
+    BatchStarted,
+    Call,
+    SlotsChanged,
+)
+from .tables import unstarted_table
+from .worker import Results, cancel_batches, run_batch
+
+
+class SlotPool:
+    """Threads that run jobs, at most `slots` of them at a time.
+
+    A job that has to wait for other jobs lends its slot meanwhile (`lent`), so that jobs may start and await
+    others at any depth. Threads are started when there is work and no idle one; they are daemons, because
+    blocked user code must not keep the process alive.
+    """
+
+    def __init__(self, slots: int, run: Any) -> None:
+        self._run = run
+        self._free = slots
+        self._idle = 0
+        self._count = 0
+        self._returning = 0
+        self._jobs: deque[Batch] = deque()
+        self._change = threading.Condition()
+        self._closed = False
+
+    def put(self, batches: Sequence[Batch]) -> None:
+        with self._change:
+            self._jobs.extend(batches)
+            self._staff()
+            self._change.notify_all()
+
+    def take_back(self, batch_ids: set[int]) -> list[Batch]:
+        """Remove and return jobs that have not started."""
+        with self._change:
+            taken = [job for job in self._jobs if job.batch_id in batch_ids]
+            self._jobs = deque(job for job in self._jobs if job.batch_id not in batch_ids)
+            return taken
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Give the current job's slot to others inside the block; have one again after it."""
+        with self._change:
+            self._free += 1
+            self._staff()
+            self._change.notify_all()
+        try:
+            yield
+        finally:
+            with self._change:
+                self._returning += 1
+                while self._free < 1 and not self._closed:
+                    self._change.wait()
+                self._returning -= 1
+                self._free -= 1
+
+    def close(self) -> None:
+        with self._change:
+            self._closed = True
+            self._jobs.clear()
+            self._change.notify_all()
+
+    def _staff(self) -> None:
+        wanted = min(self._free, len(self._jobs)) - self._idle
+        for _ in range(wanted):
+            self._count += 1
+            self._idle += 1
+            name = f"millrace-slot-{self._count}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                # who comes back from waiting goes before new jobs
+                while not self._closed and (not self._jobs or self._free <= self._returning):
+                    self._change.wait()
+                if self._closed:
+                    return
+                job = self._jobs.popleft()
+                self._free -= 1
+                self._idle -= 1
+            self._run(job)
+            with self._change:
+                self._free += 1
+                self._idle += 1
+                self._change.notify_all()
+
+
+class InProcessRunner(TaskRunner):
+    """Base of the runners whose workers are threads of the flow's process. Results are live objects."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(in_process=True, prefetch=1)
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self._pool: SlotPool | None = None
+        self._calls = CallBook()
+        self._results: dict[int, Results] = {}
+        self._running: dict[int, str] = {}
+
+    def duplicate(self) -> Any:
+        twin = super().duplicate()
+        InProcessRunner.__init__(twin, self.slots)
+        return twin
+
+    def start(self, sink: Sink) -> None:
+        self.sink = sink
+        self._pool = SlotPool(self.slots, self._run)
+        sink.put(SlotsChanged(self.slots))
+
+    def submit(self, batches: Sequence[Batch]) -> None:
+        self._started().put(batches)
+
+    def cancel(self, batch_ids: Sequence[int], *, force: bool = False) -> None:
+        for batch in self._started().take_back(set(batch_ids)):
+            self._emit(BatchFinished(unstarted_table(batch)))
+        for batch_id in batch_ids:
+            run_id = self._running.get(batch_id)
+            if run_id is not None:
+                cancel_batches(run_id, [batch_id])
+
+    def fetch(self, batch_id: int, stage: int, positions: Sequence[int]) -> list[Any]:
+        try:
+            values = self._results[batch_id][stage]
+        except KeyError:
+            raise ResultLostError(f"results of batch {batch_id} have been released") from None
+        return [values[p] for p in positions]
+
+    def release(self, batch_ids: Sequence[int]) -> None:
+        for batch_id in batch_ids:
+            self._results.pop(batch_id, None)
+
+    def answer(self, call_id: str, reply: bytes) -> None:
+        self._calls.answer(call_id, reply)
+
+    def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+            for batch_id, run_id in list(self._running.items()):
+                cancel_batches(run_id, [batch_id])
+        self._results.clear()
+
+    # --- the worker's channel -------------------------------------------------------------------
+
+    def emit(self, event: BatchStarted | BatchProgress) -> None:
+        self._emit(event)
+
+    def call(self, batch_id: int, execution_id: str, entry: int, kind: str, payload: bytes) -> bytes:
+        call = Call(new_call_id(), batch_id, execution_id, entry, kind, payload)
+        with self._started().lent():
+            return self._calls.ask(call, self._emit, alive=lambda: self._pool is not None)
+
+    def _run(self, batch: Batch) -> None:
+        self._running[batch.batch_id] = batch.run_id
+        event: BatchFinished | BatchLost
+        try:
+            fetched = [
+                None if source.batch_id is None else self._results[source.batch_id][source.stage]
+                for source in batch.inputs
+            ]
+            results, table = run_batch(batch, fetched, self, in_process=True)
+            self._results[batch.batch_id] = results
+            event = BatchFinished(table)
+        except BaseException as error:  # a defect of ours: the run must hear of it and not hang
+            event = BatchLost(batch.batch_id, f"{type(error).__name__}: {error}")
+        finally:
+            del self._running[batch.batch_id]
+        if self._pool is not None:
+            self._emit(event)
+
+    def _started(self) -> SlotPool:
+        if self._pool is None:
+            raise RunnerNotStartedError(
+                f"{type(self).__name__} is not running: it was closed or never started"
+            )
+        return self._pool

@@ -1,0 +1,56 @@
+"""Results of a batch as they rest on an engine that works with bytes.
+
+The values are pickled once, on the worker that made them; large buffers (NumPy arrays, data frames) stay out
+of band, so that moving them costs no copy. Consumers get their own objects, as from another process.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import cloudpickle
+
+from .codec import PROTOCOL
+
+
+class PackedResults:
+    """The results of all stages of a batch, pickled per stage."""
+
+    __slots__ = ("frames",)
+
+    def __init__(self, frames: list[tuple[Any, list[Any]]]) -> None:
+        self.frames = frames
+
+    @classmethod
+    def pack(cls, results: Sequence[Sequence[Any]]) -> PackedResults:
+        """Pickle results, by stage and position."""
+        return cls([_pack_stage(values) for values in results])
+
+    def load(self, stage: int) -> list[Any]:
+        """Return the values of a stage by position."""
+        data, buffers = self.frames[stage]
+        values: list[Any] = pickle.loads(data, buffers=buffers)
+        return values
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Keep buffers out of band on the engine's own way, too."""
+        if protocol < PROTOCOL:
+            return PackedResults, ([(bytes(d), [bytes(b) for b in bs]) for d, bs in self.frames],)
+        wrap = pickle.PickleBuffer
+        return PackedResults, ([(wrap(d), [wrap(b) for b in bs]) for d, bs in self.frames],)
+
+    def __sizeof__(self) -> int:
+        """The payload's size, by which Dask decides on memory."""
+        return 64 + sum(len(d) + sum(memoryview(b).nbytes for b in bs) for d, bs in self.frames)
+
+
+def _pack_stage(values: Sequence[Any]) -> tuple[bytes, list[Any]]:
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        data = pickle.dumps(values, PROTOCOL, buffer_callback=buffers.append)
+    except Exception:  # something of __main__: by value
+        buffers.clear()
+        data = cloudpickle.dumps(values, PROTOCOL, buffer_callback=buffers.append)
+    return data, [buffer.raw() for buffer in buffers]
