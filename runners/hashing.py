@@ -5,37 +5,31 @@ not hashed, because equal values have different ones: the order of a set depends
 objects are written once, and cloudpickle gives classes of `__main__` a random id. But what pickle asks an
 object for (`__reduce_ex__`) is asked here too, so whatever can be pickled has a fingerprint.
 
-Values are told apart rather than taken for equal: 1, 1.0 and True differ, so do a list and a tuple. A needless
-difference costs a repeated task run, a wrong match gives a wrong result.
+Values are told apart rather than taken for equal: 1, 1.0 and True differ, so do a list and a tuple.
+A needless difference costs a repeated task run, a wrong match gives a wrong result.
 """
 
 from __future__ import annotations
 
 import copyreg
-import datetime as dt
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
 from enum import Enum
-from fractions import Fraction
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import PurePath
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
-from uuid import UUID
 
 JSON_ATOMS = frozenset({int, float, str, bool, type(None)})
-_BY_TEXT = (complex, Decimal, Fraction, UUID, range, slice, dt.date, dt.timedelta, dt.timezone, PurePath)
 
 
 def fingerprint(value: Any) -> str:
     """Return 32 hex digits that depend on nothing but `value`.
 
     Raises:
-        Exception: whatever taking it apart raised; a TypeError for locks, files and the like, a RecursionError
-            for what contains itself or is nested too deeply.
+        Exception: whatever taking it apart raised; a TypeError for locks, files and the like, a
+            RecursionError for what contains itself or is nested too deeply.
     """
     return _digest(value).hex()
 
@@ -67,13 +61,17 @@ def _digest(value: Any) -> bytes:
         return _hash(f"enum {name_of(kind)}", _digest(value.name), _digest(value.value))
     if isinstance(value, type):
         return _text("class", name_of(value))
-    if isinstance(value, _BY_TEXT):
-        return _by_text(value)
+    if isinstance(value, set | frozenset):  # subclasses: their pickle is in the order of the set
+        return _hash(
+            f"set {name_of(kind)}",
+            _unordered("", map(_digest, value)),
+            _digest(getattr(value, "__dict__", None)),
+        )
     special = _of_library(value)
     return special if special is not None else _reduced(value)
 
 
-def _number(value: float | None) -> bytes:
+def _number(value: Any) -> bytes:
     return _text(type(value).__name__, format(value, "x") if type(value) is int else repr(value))
 
 
@@ -104,25 +102,16 @@ def _set(value: Iterable[Any]) -> bytes:
     return _unordered(type(value).__name__, map(_digest, value))
 
 
-def _by_text(value: Any) -> bytes:
-    kind = type(value)
-    if isinstance(value, dt.datetime):  # the zone's name: two zones with one offset today differ tomorrow
-        return _text(f"text {name_of(kind)}", f"{value.isoformat()} {value.tzinfo} {value.fold}")
-    if isinstance(value, dt.timedelta):
-        return _text(f"text {name_of(kind)}", f"{value.days} {value.seconds} {value.microseconds}")
-    return _text(f"text {name_of(kind)}", str(value))
-
-
 def _function(value: FunctionType) -> bytes:
-    cells = [cell.cell_contents for cell in value.__closure__ or ()]
+    cells = [cell.cell_contents for cell in value.__closure__ or ()]  # globals are not followed
     around = (value.__defaults__, value.__kwdefaults__, cells)
     return _hash(f"function {name_of(value)}", _code(value.__code__), *map(_digest, around))
 
 
 def _code(value: CodeType) -> bytes:
     """Hash what a function does, not where it stands: file and line numbers are left out."""
-    names = (value.co_names, value.co_varnames, value.co_freevars)
-    return _hash("code", value.co_code, _sequence(value.co_consts), *map(_digest, names))
+    parts = (value.co_consts, value.co_names, value.co_varnames, value.co_freevars)
+    return _hash("code", value.co_code, *map(_digest, parts))
 
 
 _SIMPLE: dict[type, Callable[[Any], bytes]] = {
@@ -149,7 +138,7 @@ def _of_library(value: Any) -> bytes | None:
         return _array(value)
     if pandas is not None and isinstance(value, pandas.DataFrame | pandas.Series | pandas.Index):
         return _frame(value)
-    if hasattr(value, "__pydantic_fields_set__"):  # which fields were given explicitly is no difference
+    if hasattr(type(value), "__pydantic_fields_set__"):  # which fields were given explicitly is no difference
         fields = [(name, getattr(value, name)) for name in type(value).__pydantic_fields__]
         more = (value.__pydantic_extra__, value.__pydantic_private__)
         return _hash(f"model {name_of(type(value))}", _digest(dict(fields)), *map(_digest, more))
@@ -182,8 +171,6 @@ def _column(value: Any) -> bytes:
 
 def _reduced(value: Any) -> bytes:
     """Hash an object by what pickle would ask it for."""
-    if isinstance(value, BuiltinFunctionType) and not hasattr(value.__self__, "__reduce__"):
-        return _text("builtin", name_of(value))
     reducer = copyreg.dispatch_table.get(type(value))
     parts = reducer(value) if reducer is not None else value.__reduce_ex__(4)
     tag = f"object {name_of(type(value))}"
@@ -193,24 +180,22 @@ def _reduced(value: Any) -> bytes:
     state, items, pairs = ([*rest, None, None, None])[:3]
     return _hash(
         tag,
-        _text("made by", name_of(make)) if hasattr(make, "__qualname__") else _digest(make),
+        _text("made by", name_of(make)) if isinstance(make, type | FunctionType) else _digest(make),
         _digest(tuple(args)),
         _digest(_lasting(type(value), state)),
-        _digest(None if items is None else _items(value, items)),
+        _digest(None if items is None else list(items)),
         _digest(None if pairs is None else dict(pairs)),
     )
 
 
-def _items(value: Any, items: Iterable[Any]) -> Any:
-    return set(items) if isinstance(value, set | frozenset) else list(items)
-
-
 def _lasting(kind: type, state: Any) -> Any:
     """Return an object's state without its cached properties, which come by being looked at."""
+    if type(state) is tuple and len(state) == 2:  # of a class with slots: (its dict or None, its slots)
+        return _lasting(kind, state[0]), state[1]
     if type(state) is not dict:
         return state
-    return {
-        name: part
-        for name, part in state.items()
-        if not isinstance(getattr(kind, name, None), cached_property)
-    }
+    return {name: part for name, part in state.items() if not _is_cached(kind, name)}
+
+
+def _is_cached(kind: type, name: Any) -> bool:
+    return type(name) is str and isinstance(getattr(kind, name, None), cached_property)
