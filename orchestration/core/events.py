@@ -1,0 +1,122 @@
+"""Facts given to the coordinator, in the past tense. Runners report theirs as `runners.messages` events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from runners.messages import (
+    BatchFinished,
+    BatchLost,
+    BatchProgress,
+    BatchRejected,
+    BatchStarted,
+    SlotsChanged,
+)
+
+from .records import NodeSpec
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSubmitted:
+    """User code has called `.submit()`, `.map()` or a task."""
+
+    spec: NodeSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsKnown:
+    """These tags have a concurrency limit now; others have none."""
+
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesAnswered:
+    """The store has answered a request for a batch's leases.
+
+    Attributes:
+        blocked_by: if not granted: the limits in the way with labels of their holders.
+    """
+
+    batch_id: int
+    granted: bool
+    blocked_by: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class PermitAsked:
+    """A worker asks whether it may start an item that must not run twice."""
+
+    call_id: str
+    batch_id: int
+    execution_id: str
+    entry: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotLent:
+    """User code in a batch waits for other task runs: its slot is free meanwhile."""
+
+    batch_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotReclaimed:
+    """... and has stopped waiting."""
+
+    batch_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody wants the run, a node of it, or some of a node's items cancelled."""
+
+    node_id: int | None = None
+    indices: frozenset[int] | None = None
+    reason: str = "cancelled on request"
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRequested:
+    """Nothing new shall start."""
+
+    reason: str = "paused on request"
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequested:
+    """Paused task runs may start again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInterrupted:
+    """The run ends now, whatever its task runs do: what has not ended is Crashed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed: timers that are due go off."""
+
+
+CoreEvent = (
+    NodeSubmitted
+    | LimitsKnown
+    | LeasesAnswered
+    | PermitAsked
+    | SlotLent
+    | SlotReclaimed
+    | CancelRequested
+    | PauseRequested
+    | ResumeRequested
+    | RunInterrupted
+    | Tick
+    | SlotsChanged
+    | BatchStarted
+    | BatchProgress
+    | BatchFinished
+    | BatchLost
+    | BatchRejected
+)

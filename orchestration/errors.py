@@ -1,0 +1,102 @@
+"""The errors of the `orchestration` package. Each class says whose problem it is."""
+
+from __future__ import annotations
+
+from runners import errors as _runners
+
+
+class MillraceError(Exception):
+    """Base of this package's errors."""
+
+
+class UserError(MillraceError, _runners.UserError):
+    """Something in the flow, its arguments or its settings has to change."""
+
+
+class BackendError(MillraceError, _runners.BackendError):
+    """A store or cluster has failed."""
+
+
+class InternalError(MillraceError, _runners.InternalError):
+    """A defect of Millrace. Please report it."""
+
+
+# --- flows and tasks
+
+
+class ParameterError(UserError):
+    """A flow or task was called with parameters that do not fit its signature or types."""
+
+
+class MappingError(UserError):
+    """`map` was given iterables of unequal length, or nothing to map over."""
+
+
+class FlowNotFoundError(UserError):
+    """An entry point names no file, module or flow."""
+
+
+class DependencyError(UserError):
+    """A task run would wait for itself, or for a future of another run."""
+
+
+class UpstreamFailedError(MillraceError):
+    """The result of a task run was asked for that never ran, because of what came before it."""
+
+
+class CancelledRunError(MillraceError):
+    """The result of a cancelled task run or flow run was asked for."""
+
+
+class CrashedRunError(MillraceError):
+    """The result of a task run was asked for that was lost with its worker for good."""
+
+
+class FlowTimeoutError(TimeoutError):
+    """A flow run took longer than its `timeout_seconds`."""
+
+
+# --- runs
+
+
+class RunNotFoundError(UserError):
+    """No run has this id or name."""
+
+
+class RunAliveError(UserError):
+    """A run cannot be resumed while its process is alive."""
+
+
+class RunNotResumableError(UserError):
+    """A run lacks what resuming needs, or has completed."""
+
+
+class FencedError(BackendError):
+    """Another process has taken over this run."""
+
+
+# --- stores
+
+
+class StoreError(BackendError):
+    """The store cannot be used. The message names the file or address, the cause and the cure."""
+
+
+class StoreFullError(StoreError):
+    """No space is left where the store is."""
+
+
+class StoreLockedError(StoreError):
+    """Another process has held the store's lock for too long."""
+
+
+class StoreReadOnlyError(StoreError):
+    """The store cannot be written."""
+
+
+class StoreCorruptError(StoreError):
+    """The store's file is damaged, or is no store."""
+
+
+class StoreNewerError(StoreError):
+    """The store was written by a newer version of Millrace."""
