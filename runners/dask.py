@@ -1,0 +1,384 @@
+"""Task runs on a Dask cluster. One Dask task per batch; results stay on the workers until somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import importlib.util
+import threading
+import uuid
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, ClassVar, Self
+
+from .base import Capabilities, Sink, TaskRunner
+from .calling import detail_of
+from .dask_connect import Settings, by_value, connect
+from .dask_desk import Desk, Flight
+from .dask_tasks import submit_batch, submit_helper
+from .errors import (
+    ResultLostError,
+    RunnerNotStartedError,
+    RunnerOptionError,
+    SerializationError,
+    UserError,
+)
+from .messages import Batch, BatchLost, BatchRejected
+from .storage import MISSING
+
+STOP_SECONDS = 5.0  # for workers to say which of the batches to cancel have begun
+LARGE_RESULT = 1 << 20  # bytes; a few items of a larger result are picked out on the worker
+MAX_UNPACKED = 4  # stages of results that were fetched last, kept unpickled
+
+
+class DaskTaskRunner(TaskRunner):
+    """Runs batches on the workers of a Dask cluster.
+
+    With no arguments it starts a `LocalCluster` with one worker process per core and ends it with the run,
+    unless DASK_SCHEDULER_ADDRESS names a cluster.
+
+    Args:
+        address: of a running scheduler, such as `tcp://host:8786`.
+        cluster: a cluster object. It is not closed.
+        cluster_class: class (or its dotted name) of a cluster to start, such as
+            `"dask_jobqueue.SLURMCluster"`; `LocalCluster` if only `cluster_kwargs` are given.
+        cluster_kwargs: its arguments.
+        adapt_kwargs: arguments of `cluster.adapt`, such as `{"minimum": 1, "maximum": 10}`.
+        client_kwargs: arguments of `distributed.Client`: `security` for TLS, `timeout` in seconds.
+        performance_report_path: file to which Dask's report (HTML) of the run is written. Needs bokeh.
+
+    Raises:
+        UserError: the arguments contradict each other.
+    """
+
+    name: ClassVar[str] = "dask"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        in_process=False,
+        prefetch=2,
+        options=frozenset({"resources", "workers", "allow_other_workers", "priority"}),
+    )
+
+    def __init__(  # noqa: PLR0917 - users know these by position from other Dask runners
+        self,
+        address: str | None = None,
+        cluster: Any = None,
+        cluster_class: str | Callable[..., Any] | None = None,
+        cluster_kwargs: Mapping[str, Any] | None = None,
+        adapt_kwargs: Mapping[str, Any] | None = None,
+        client_kwargs: Mapping[str, Any] | None = None,
+        performance_report_path: str | None = None,
+    ) -> None:
+        self.settings = Settings(
+            address, cluster, cluster_class, cluster_kwargs or {}, adapt_kwargs or {}, client_kwargs or {}
+        )
+        self.performance_report_path = performance_report_path
+        self._reset()
+
+    def _reset(self) -> None:
+        self._token = uuid.uuid4().hex[:16]
+        self._desk: Desk | None = None
+        self._unpacked: OrderedDict[tuple[int, int], list[Any]] = OrderedDict()
+        self._report: Any = None
+        self._closing = threading.Lock()
+
+    def duplicate(self) -> Self:
+        twin = super().duplicate()
+        twin._reset()
+        return twin
+
+    # --- start and end --------------------------------------------------------------------------
+
+    def start(self, sink: Sink) -> None:
+        if self.performance_report_path and importlib.util.find_spec("bokeh") is None:
+            raise UserError("performance_report_path needs bokeh. Install it with: pip install bokeh")
+        self.sink = sink
+        connection = connect(self.settings)
+        desk = Desk(connection, sink, f"millrace-{self._token}", self._slots)
+        try:
+            desk.start()
+            self._begin_report(connection.client)
+        except BaseException:
+            desk.stop()
+            connection.close()
+            raise
+        self._desk = desk
+        atexit.register(_close_at_exit, weakref.ref(self))
+
+    def close(self) -> None:
+        with self._closing:
+            desk, self._desk = self._desk, None
+        if desk is None:
+            return
+        self._unpacked.clear()
+        self._end_report(desk.client)
+        desk.stop()
+        _leave(desk)
+        desk.connection.close()
+
+    def _slots(self, threads: int) -> int:
+        """Return the slots to tell, given the workers' threads now.
+
+        An adaptive cluster grows by demand, so it must be told of more than it can do at the moment.
+        """
+        if not self.settings.adaptive:
+            return max(1, threads)
+        kwargs = self.settings.cluster_kwargs
+        per_worker = int(kwargs.get("threads_per_worker") or kwargs.get("nthreads") or 1)
+        maximum = self.settings.adapt_kwargs.get("maximum")
+        grown = int(maximum) * per_worker if isinstance(maximum, int) else 2 * threads
+        return max(2, threads, grown)
+
+    def describe(self) -> str:
+        if self._desk is None:
+            return f"DaskTaskRunner, {self.settings.address or 'not started'}"
+        client = self._desk.client
+        text = f"DaskTaskRunner, {getattr(client.scheduler, 'address', 'disconnected')}"
+        with contextlib.suppress(Exception):  # not every scheduler has a dashboard
+            text += f", dashboard {client.dashboard_link}"
+        return text
+
+    # --- batches --------------------------------------------------------------------------------
+
+    def submit(self, batches: Sequence[Batch]) -> None:
+        desk = self._started()
+        for batch in batches:
+            try:
+                self._submit(desk, batch)
+            except Exception as error:
+                desk.take(batch.batch_id)
+                if desk.client.status == "closed":
+                    self._emit(BatchLost(batch.batch_id, "the Dask client is closed", suspect=False))
+                else:
+                    self._emit(BatchRejected(batch.batch_id, detail_of(error, in_process=False)))
+
+    def _submit(self, desk: Desk, batch: Batch) -> None:
+        from .dask_worker import pack_batch, upstream_ids
+
+        with desk.lock:  # the news of a batch must not come before it is known
+            flight = desk.flights[batch.batch_id] = Flight(batch)
+            upstream = []
+            for batch_id in upstream_ids(batch):
+                kept = desk.kept.get(batch_id)
+                if kept is None or kept.future.status in ("error", "cancelled"):
+                    desk.lose_input(batch.batch_id, f"the results of batch {batch_id} are no longer there")
+                    return
+                upstream.append(kept.future)
+            blob = pack_batch(batch, desk.topic)
+            flight.future = submit_batch(desk.client, batch, blob, upstream, self._token)
+        desk.watch(batch.batch_id, flight.future)
+
+    def cancel(self, batch_ids: Sequence[int], *, force: bool = False) -> None:
+        desk = self._started()
+        by_run: dict[str, list[int]] = {}
+        for batch_id in batch_ids:
+            flight = desk.flights.get(batch_id)
+            if flight is not None:
+                by_run.setdefault(flight.batch.run_id, []).append(batch_id)
+                if force and flight.worker:
+                    flight.doomed = True
+                    desk.connection.kill_worker(flight.worker)
+        for run_id, ids in by_run.items():
+            _spawn(desk, partial(_stop, desk, run_id, ids))
+
+    def answer(self, call_id: str, reply: bytes) -> None:
+        from .dask_worker import answer
+
+        desk = self._started()
+        address = desk.callers.get(call_id)
+        if address is not None:
+            _spawn(
+                desk,
+                partial(
+                    desk.client.run,
+                    answer,
+                    call_id,
+                    reply,
+                    workers=[address],
+                    on_error="ignore",
+                    asynchronous=True,
+                ),
+            )
+
+    # --- results --------------------------------------------------------------------------------
+
+    def fetch(self, batch_id: int, stage: int, positions: Sequence[int]) -> list[Any]:
+        values = self._unpacked.get((batch_id, stage))
+        if values is None:
+            values, picked = self._gather(batch_id, stage, positions)
+            if picked:
+                positions = range(len(positions))
+            else:
+                self._unpacked[batch_id, stage] = values
+                while len(self._unpacked) > MAX_UNPACKED:
+                    self._unpacked.popitem(last=False)
+        found = [values[p] for p in positions]
+        if any(value is MISSING for value in found):
+            raise ResultLostError(f"batch {batch_id} was computed again and lacks results that it once had")
+        return found
+
+    def _gather(self, batch_id: int, stage: int, positions: Sequence[int]) -> tuple[list[Any], bool]:
+        """Return the values of a stage, or (with True) those at `positions` only."""
+        desk = self._started()
+        kept = desk.kept.get(batch_id)
+        if kept is None:
+            raise ResultLostError(f"results of batch {batch_id} have been released, or lost with the cluster")
+        picked = kept.size > LARGE_RESULT and 2 * len(positions) < kept.entries
+        future = kept.future
+        if picked:
+            future = submit_helper(desk.client, "select", future, stage, list(positions))
+        try:
+            result = desk.client.gather(future)
+        except (Exception, asyncio.CancelledError) as error:
+            desk.kept.pop(batch_id, None)
+            raise ResultLostError(
+                f"results of batch {batch_id} are gone from the cluster: {error}"
+            ) from error
+        try:
+            return result.packed.load(0 if picked else stage), picked
+        except Exception as error:  # whatever unpickling user objects raises
+            raise SerializationError(
+                f"results of batch {batch_id} cannot be unpickled in the flow's process: {error}"
+            ) from error
+
+    def release(self, batch_ids: Sequence[int]) -> None:
+        desk = self._started()
+        for batch_id in batch_ids:
+            desk.kept.pop(batch_id, None)
+        for key in [key for key in self._unpacked if key[0] in set(batch_ids)]:
+            del self._unpacked[key]
+
+    # --- options --------------------------------------------------------------------------------
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        super().check_options(options)
+        desk = self._desk
+        resources = options.get("resources") or {}
+        if not isinstance(resources, Mapping):
+            raise RunnerOptionError(f'resources is {resources!r}; it has to be a dict such as {{"GPU": 1}}')
+        if options.get("allow_other_workers") and not options.get("workers"):
+            raise RunnerOptionError("allow_other_workers says nothing without workers: add it or remove both")
+        if desk is None or self.settings.adaptive or not desk.workers:
+            return  # workers may come that have what is asked for
+        has = [w.get("resources") or {} for w in desk.workers.values()]
+        if not any(all(h.get(name, 0) >= n for name, n in resources.items()) for h in has):
+            known = ", ".join(sorted({name for h in has for name in h})) or "none"
+            raise RunnerOptionError(
+                f"no worker has the resources {dict(resources)} (the workers' resources: {known}), so the "
+                "task would wait for ever. Start workers with `dask worker --resources 'NAME=N'`."
+            )
+        self._check_workers(desk, options)
+
+    def _check_workers(self, desk: Desk, options: Mapping[str, Any]) -> None:
+        wanted = options.get("workers")
+        if not wanted or options.get("allow_other_workers"):
+            return
+        wanted = {str(w) for w in ([wanted] if isinstance(wanted, str | int) else wanted)}
+        known = set(desk.workers)
+        for address, worker in desk.workers.items():
+            known |= {str(worker.get("name")), str(worker.get("host")), address.partition("://")[2]}
+        if not wanted & known:
+            raise RunnerOptionError(
+                f"no worker is named {' or '.join(sorted(wanted))}, so the task would wait for ever. The "
+                f"workers are {', '.join(sorted(desk.workers))}; allow_other_workers=True makes it a wish."
+            )
+
+    # --- the rest -------------------------------------------------------------------------------
+
+    def _started(self) -> Desk:
+        if self._desk is None:
+            raise RunnerNotStartedError("DaskTaskRunner is not running: it was closed or never started")
+        return self._desk
+
+    def _begin_report(self, client: Any) -> None:
+        if self.performance_report_path:
+            from distributed import performance_report
+
+            self._report = performance_report(filename=str(self.performance_report_path))
+            with client.as_current():
+                self._report.__enter__()
+
+    def _end_report(self, client: Any) -> None:
+        report, self._report = self._report, None
+        if report is not None:
+            with contextlib.suppress(Exception), client.as_current():
+                report.__exit__(None, None, None)
+
+
+async def _stop(desk: Desk, run_id: str, batch_ids: list[int]) -> None:
+    """Stop batches on all workers; those that no worker has begun are taken back."""
+    from .dask_worker import stop_batches
+
+    begun: set[int] = set()
+    with contextlib.suppress(Exception):
+        ask = desk.client.run(stop_batches, run_id, batch_ids, on_error="ignore", asynchronous=True)
+        replies = await asyncio.wait_for(ask, STOP_SECONDS)
+        begun = {batch_id for reply in replies.values() for batch_id in reply}
+    seen = {b for b in batch_ids if (flight := desk.flights.get(b)) is not None and flight.worker}
+    desk.tell(partial(desk.give_back, [b for b in batch_ids if b not in begun | seen]))
+
+
+def _spawn(desk: Desk, make: Callable[[], Any]) -> None:
+    """Run a coroutine on the client's loop, without waiting for it."""
+
+    async def quietly() -> None:
+        with contextlib.suppress(Exception):  # the worker or the scheduler is gone: that is told elsewhere
+            await make()
+
+    desk.client.loop.add_callback(quietly)
+
+
+def _leave(desk: Desk) -> None:
+    """Stop what still runs, and have a foreign scheduler forget the run's events."""
+    if desk.connection.owned or desk.client.status != "running":
+        return
+    topic, client = desk.topic, desk.client
+
+    def forget(dask_scheduler: Any) -> None:
+        dask_scheduler._broker._topics.pop(topic, None)
+
+    async def leave() -> None:
+        from .dask_worker import stop_batches
+
+        for flight in list(desk.flights.values()):
+            ids = [flight.batch.batch_id]
+            await client.run(stop_batches, flight.batch.run_id, ids, on_error="ignore", asynchronous=True)
+        await client.run_on_scheduler(by_value(forget), asynchronous=True)
+
+    with contextlib.suppress(Exception):
+        client.sync(asyncio.wait_for, leave(), 2.0, callback_timeout=3)
+
+
+def _close_at_exit(reference: weakref.ref[DaskTaskRunner]) -> None:
+    runner = reference()
+    if runner is not None:
+        runner.close()
+
+
+@contextmanager
+def get_dask_client(timeout: float | None = None) -> Iterator[Any]:
+    """Return a Dask client for use inside a task that `DaskTaskRunner` runs.
+
+    The task gives its slot to others inside the block, so it may wait for Dask work of its own.
+
+    Args:
+        timeout: seconds to wait for the connection.
+
+    Raises:
+        UserError: called elsewhere than in such a task.
+    """
+    from distributed.worker import get_client, get_worker
+
+    from .dask_worker import slot_lent
+
+    try:
+        get_worker()
+    except ValueError:
+        raise UserError("get_dask_client works inside tasks that DaskTaskRunner runs, only there") from None
+    with slot_lent():
+        client = get_client(timeout=timeout)
+        with client.as_current():
+            yield client

@@ -1,0 +1,303 @@
+"""Getting hold of a Dask cluster: one of our own, one that the user made, or one at an address."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ConnectionFailedError, MissingExtraError, UserError, VersionMismatchError
+
+CONNECT_SECONDS = 10.0
+FIRST_WORKER_SECONDS = 5.0  # a cluster without workers is waited for so long before versions are compared
+PIP_LINE = "pip install 'millrace[dask]'"
+
+MAIN_GUARD = (
+    "Dask's workers are started by importing the flow's script again, and this script runs its flow when it "
+    "is imported. Put the call of the flow below `if __name__ == '__main__':`."
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `DaskTaskRunner`, checked as far as that can be done without a cluster."""
+
+    address: str | None = None
+    cluster: Any = None
+    cluster_class: str | Callable[..., Any] | None = None
+    cluster_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    adapt_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    client_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = ("cluster", "cluster_class", "cluster_kwargs", "adapt_kwargs")
+        given = [name for name in names if getattr(self, name)]
+        if self.address and given:
+            raise UserError(
+                f"DaskTaskRunner got an address and {' and '.join(given)}. An address is of a cluster that "
+                "runs already: give either the address or what a new cluster is made from."
+            )
+        if self.cluster is not None and (self.cluster_class or self.cluster_kwargs):
+            raise UserError(
+                "DaskTaskRunner got a cluster and cluster_class or cluster_kwargs, which make another one. "
+                "Give one of them."
+            )
+        for where in ("cluster_kwargs", "client_kwargs"):
+            if getattr(self, where).get("asynchronous"):
+                raise UserError(
+                    f"{where} has asynchronous=True; DaskTaskRunner needs a synchronous one. Remove it."
+                )
+        if getattr(self.cluster, "asynchronous", False):
+            raise UserError(
+                "the cluster given to DaskTaskRunner is asynchronous. Make it without asynchronous=True."
+            )
+
+    @property
+    def adaptive(self) -> bool:
+        return bool(self.adapt_kwargs)
+
+
+@dataclass
+class Connection:
+    """A client, and the cluster if there is an object for it."""
+
+    client: Any
+    cluster: Any = None
+    owned: bool = False
+
+    def close(self) -> None:
+        """Close the client, and the cluster if it is ours. Quiet whatever state they are in."""
+        with contextlib.suppress(Exception):
+            self.client.close(timeout=5)
+        if self.owned:
+            with contextlib.suppress(Exception):
+                self.cluster.close(timeout=10)
+
+    def kill_worker(self, address: str) -> bool:
+        """End a worker process of our own cluster. Its nanny starts another."""
+        workers = getattr(self.cluster, "workers", None) if self.owned else None
+        for nanny in workers.values() if isinstance(workers, dict) else ():
+            pid = getattr(nanny, "pid", None)
+            if getattr(nanny, "worker_address", None) == address and pid and pid != os.getpid():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                return True
+        return False
+
+
+def connect(settings: Settings) -> Connection:
+    """Connect to the cluster that the settings name, or make it.
+
+    Raises:
+        MissingExtraError, UserError, ConnectionFailedError, VersionMismatchError.
+    """
+    try:
+        import distributed  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("distributed", "dask") from error
+    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
+        raise UserError(MAIN_GUARD)
+    address = settings.address or _configured_address(settings)
+    cluster, owned = settings.cluster, False
+    if address is None and cluster is None:
+        cluster, owned = _make_cluster(settings), True
+    try:
+        if settings.adaptive:
+            cluster.adapt(**settings.adapt_kwargs)
+        client = _make_client(settings, cluster if address is None else address)
+    except BaseException:
+        if owned:
+            cluster.close()
+        raise
+    connection = Connection(client, cluster, owned)
+    try:
+        if owned:
+            _no_retries(client)
+        if not (settings.adaptive and not settings.adapt_kwargs.get("minimum")):
+            _await_worker(client)
+        check_versions(client)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _configured_address(settings: Settings) -> str | None:
+    """Return DASK_SCHEDULER_ADDRESS (or Dask's own configuration), where no cluster was asked for."""
+    import dask
+
+    if settings.cluster is not None or settings.cluster_class or settings.cluster_kwargs or settings.adaptive:
+        return None
+    address = dask.config.get("scheduler-address", default=None)
+    return str(address) if address else None
+
+
+# --- making a cluster --------------------------------------------------------------------------------
+
+
+def _make_cluster(settings: Settings) -> Any:
+    from distributed import LocalCluster
+
+    make = _cluster_class(settings.cluster_class)
+    options = dict(settings.cluster_kwargs)
+    if settings.client_kwargs.get("security") is not None:
+        options.setdefault("security", settings.client_kwargs["security"])
+    if inspect.isclass(make) and issubclass(make, LocalCluster):
+        _local_defaults(options, adaptive=settings.adaptive)
+    try:
+        cluster = make(**options)
+    except TypeError as error:
+        raise UserError(f"{_name(make)} does not take these cluster_kwargs: {error}") from error
+    except RuntimeError as error:
+        if "Nanny failed to start" in _chain(error):
+            raise UserError(f"Dask's worker processes ended while they started. {MAIN_GUARD}") from error
+        raise ConnectionFailedError(f"{_name(make)} could not be started: {_chain(error)}") from error
+    if getattr(cluster, "asynchronous", False) or (
+        inspect.isawaitable(cluster) and not hasattr(cluster, "close")
+    ):
+        raise UserError(
+            f"{_name(make)} made an asynchronous cluster; DaskTaskRunner needs a synchronous one."
+        )
+    return cluster
+
+
+def _local_defaults(options: dict[str, Any], *, adaptive: bool) -> None:
+    from dask.system import CPU_COUNT
+
+    options.setdefault("threads_per_worker", 1)
+    if adaptive:
+        options.setdefault("n_workers", 0)
+    elif options.get("processes", True):
+        options.setdefault("n_workers", max(1, CPU_COUNT // (options["threads_per_worker"] or 1)))
+    options.setdefault(
+        "dashboard_address", ":0"
+    )  # a second cluster must not warn about the port of the first
+    # the scheduler and the nannies are in this process, and what they have to say we say ourselves
+    options.setdefault("silence_logs", logging.CRITICAL)
+    options["scheduler_kwargs"] = {"allowed_failures": 0, **(options.get("scheduler_kwargs") or {})}
+
+
+def _cluster_class(given: str | Callable[..., Any] | None) -> Callable[..., Any]:
+    from distributed import LocalCluster
+    from distributed.utils import import_term
+
+    if given is None:
+        return LocalCluster  # type: ignore[no-any-return,unused-ignore]
+    if callable(given):
+        return given
+    try:
+        found: Callable[..., Any] = import_term(given)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"cluster_class {given!r} cannot be imported: {error}. It has to be a dotted name such as "
+            "'dask_jobqueue.SLURMCluster', of a package that is installed here."
+        ) from error
+    return found
+
+
+def _no_retries(client: Any) -> None:
+    """Have the scheduler of our own cluster report a dead worker's tasks instead of running them again."""
+
+    def no_retries(dask_scheduler: Any) -> None:
+        dask_scheduler.allowed_failures = 0
+
+    with contextlib.suppress(Exception):  # a scheduler may refuse functions
+        client.run_on_scheduler(by_value(no_retries))
+
+
+# --- the client and the workers' versions ------------------------------------------------------------
+
+
+def _make_client(settings: Settings, target: Any) -> Any:
+    from distributed import Client, LocalCluster
+
+    options = {"timeout": CONNECT_SECONDS, "set_as_default": False, **settings.client_kwargs}
+    if isinstance(target, LocalCluster):
+        options.setdefault("direct_to_workers", True)
+    where = target if isinstance(target, str) else getattr(target, "scheduler_address", target)
+    try:
+        return Client(target, **options)
+    except (OSError, TimeoutError) as error:
+        raise ConnectionFailedError(
+            f"no Dask scheduler answers at {where} within {options['timeout']} s ({_chain(error)}). "
+            "Check that `dask scheduler` runs there, that this machine can reach it, and that both or none "
+            "use TLS (client_kwargs={'security': ...}). client_kwargs={'timeout': 30} waits longer."
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"a Dask client cannot be made for {where!r}: {error}") from error
+
+
+def _await_worker(client: Any) -> None:
+    with contextlib.suppress(TimeoutError):
+        client.wait_for_workers(1, timeout=FIRST_WORKER_SECONDS)
+
+
+def check_versions(client: Any) -> None:
+    """Compare Python, cloudpickle and Millrace on all workers with ours.
+
+    Raises:
+        VersionMismatchError: naming the first worker that differs, and the cure.
+    """
+    from .dask_worker import mismatch, versions
+
+    ours = client.get_versions()
+    for address, theirs in ours["workers"].items():
+        for package in ("python", "cloudpickle"):
+            here, there = (_minor(v["packages"].get(package)) for v in (ours["client"], theirs))
+            if here != there:
+                raise VersionMismatchError(
+                    f"worker {address} has {package} {there}, the flow's process {here}. Pickled functions "
+                    "do not pass between them: use the same version in both."
+                )
+    mine = versions()["millrace"]
+    for address, reply in client.run(by_value(_probe), on_error="return").items():
+        if isinstance(reply, Exception):
+            raise VersionMismatchError(f"worker {address} cannot be asked for its version: {reply}")
+        if "missing" in reply:
+            raise VersionMismatchError(
+                f"worker {address} cannot import millrace ({reply['missing']}). Install it there: {PIP_LINE}"
+            )
+        if reply["millrace"] != mine:
+            raise VersionMismatchError(
+                f"{mismatch(address, reply['millrace'], mine)} (its file: {reply['file']})"
+            )
+
+
+def _probe() -> dict[str, str]:
+    try:
+        import importlib  # by name: this code travels by value
+
+        found: dict[str, str] = importlib.import_module("runners.dask_worker").versions()
+    except Exception as error:
+        return {"missing": f"{type(error).__name__}: {error}"}
+    return found
+
+
+def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function to be pickled with its code, for processes that may lack this package."""
+    function.__module__ = "__main__"
+    return function
+
+
+def _minor(version: str | None) -> str:
+    return ".".join((version or "none").split(".")[:2])
+
+
+def _name(make: Callable[..., Any]) -> str:
+    return getattr(make, "__qualname__", repr(make))
+
+
+def _chain(error: BaseException) -> str:
+    """Return the messages of an exception and its causes, the innermost last."""
+    parts = []
+    link: BaseException | None = error
+    while link is not None:
+        parts.append(f"{type(link).__name__}: {link}" if str(link) else type(link).__name__)
+        link = link.__cause__ or link.__context__
+    return "; ".join(dict.fromkeys(parts))

@@ -1,0 +1,315 @@
+"""The flow's side of a Dask connection: what is in flight, and the thread that turns Dask's news into events.
+
+Everything that Dask tells (events of the run's topic, workers that join or leave, futures that are done) is
+put into one queue by handlers that do nothing else, and handled by one thread, in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from . import codec
+from .base import Sink
+from .dask_connect import PIP_LINE, Connection
+from .dask_tasks import submit_helper
+from .errors import InternalError, VersionMismatchError
+from .messages import (
+    Batch,
+    BatchFinished,
+    BatchLost,
+    BatchProgress,
+    BatchStarted,
+    Call,
+    Detail,
+    Outcome,
+    RunnerFailed,
+    SlotsChanged,
+    Table,
+)
+from .tables import uniform_table, unstarted_table
+
+TICK_SECONDS = 1.0  # between looks at the connection, when nothing else happens
+MAX_CALLS = 10_000  # calls whose worker is remembered
+
+logger = logging.getLogger("millrace.runners.dask")
+
+
+@dataclass(slots=True)
+class Flight:
+    """A batch that Dask has and that has not been reported yet."""
+
+    batch: Batch
+    future: Any = None
+    worker: str = ""  # where it was seen to start
+    table: bytes | None = None
+    size: int = 0  # bytes of its results
+    orphaned: bool = False  # its future failed with its worker, whose end has not been told yet
+    doomed: bool = False  # its worker was killed on request, to stop it
+
+
+@dataclass(slots=True)
+class Kept:
+    """A finished batch whose results Dask holds."""
+
+    future: Any
+    size: int
+    entries: int
+
+
+class Desk:
+    """Bookkeeping of one started runner. `submit` and the like are the port's; `_on_*` run in its thread."""
+
+    def __init__(self, connection: Connection, sink: Sink, topic: str, slots: Callable[[int], int]) -> None:
+        self.connection = connection
+        self.client = connection.client
+        self.topic = topic
+        self.flights: dict[int, Flight] = {}  # in the order of submission
+        self.kept: dict[int, Kept] = {}
+        self.callers: dict[str, str] = {}  # call_id -> address of the worker that asked
+        self.workers: dict[str, Mapping[str, Any]] = {}
+        self.lock = threading.RLock()
+        self._sink = sink
+        self._slots = slots
+        self._told_slots = 0
+        self._news: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._comm: Any = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="millrace-dask", daemon=True)
+
+    def start(self) -> None:
+        self._subscribe()
+        self.refresh_workers()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Say nothing more. May be called from any thread, also this desk's own."""
+        self._closed = True
+        with contextlib.suppress(Exception):  # or else the scheduler tells the closed client of its own end
+            self.client.unsubscribe_topic("all")
+            self.client.unsubscribe_topic(self.topic)
+        self._news.put(None)
+
+    def tell(self, news: Callable[[], None]) -> None:
+        """Have the desk's thread call `news`."""
+        self._news.put(news)
+
+    def watch(self, batch_id: int, future: Any) -> None:
+        """Have the end of a future told."""
+        future.add_done_callback(lambda done: self.tell(partial(self._on_done, batch_id, done)))
+
+    def take(self, batch_id: int) -> Flight | None:
+        """Remove a flight: who gets it reports it, so that each batch is reported once."""
+        with self.lock:
+            return self.flights.pop(batch_id, None)
+
+    def _emit(self, event: Any) -> None:
+        if not self._closed:
+            self._sink.put(event)
+
+    def _work(self) -> None:
+        while not self._closed:
+            try:
+                news = self._news.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                news = self._on_tick
+            if news is None:
+                return
+            try:
+                news()
+            except Exception:
+                if not self._closed:
+                    logger.exception("an event from Dask could not be handled; the run goes on")
+
+    # --- what workers say -----------------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        self._comm = self.client.scheduler_comm
+        self.client.subscribe_topic(self.topic, lambda event: self.tell(partial(self._on_message, *event[1])))
+        self.client.subscribe_topic("all", self._hear_cluster)
+
+    def _hear_cluster(self, event: tuple[float, Any]) -> None:
+        message = event[1]
+        action = message.get("action") if isinstance(message, dict) else None
+        if action == "remove-worker":
+            self.tell(partial(self._on_worker_removed, message))
+        elif action == "add-worker":
+            self.tell(self.refresh_workers)
+
+    def _on_message(self, address: str, data: bytes, size: int) -> None:
+        try:
+            message = codec.unpack(data)
+        except InternalError:
+            logger.exception("an event of worker %s cannot be read", address)
+            return
+        if isinstance(message, Call):
+            while len(self.callers) >= MAX_CALLS:
+                self.callers.pop(next(iter(self.callers)))
+            self.callers[message.call_id] = address
+            self._emit(message)
+            return
+        with self.lock:
+            flight = self.flights.get(message.batch_id)
+            if flight is not None and isinstance(message, Table):
+                flight.table, flight.size = data, size
+            elif flight is not None and isinstance(message, BatchStarted):
+                flight.worker = address
+        if isinstance(message, BatchStarted) or (flight is not None and isinstance(message, BatchProgress)):
+            self._emit(message)
+
+    # --- ends of batches ------------------------------------------------------------------------
+
+    def _on_done(self, batch_id: int, future: Any) -> None:
+        with self.lock:
+            flight = self.flights.get(batch_id)
+        if flight is None or flight.future is not future:
+            return
+        match future.status:
+            case "finished" if flight.table is not None:
+                self._finish(batch_id, flight.table)
+            case "finished":  # too large for an event, or the event was lost
+                self._fetch_table(batch_id, future)
+            case "error":
+                self._on_error(batch_id, flight, future.exception())
+            case "cancelled":
+                self._lose(batch_id, "Dask has cancelled it: the connection to the scheduler was lost")
+            case _:  # computed again, as its worker died just now: the end will be told again
+                self.watch(batch_id, future)
+
+    def _fetch_table(self, batch_id: int, future: Any) -> None:
+        helper = submit_helper(self.client, "table_of", future)
+
+        def told(done: Any) -> None:
+            if done.status == "finished":
+                self._finish(batch_id, done.result())
+            else:
+                self._lose(batch_id, "its worker died before its record was read")
+
+        helper.add_done_callback(lambda done: self.tell(partial(told, done)))
+
+    def _finish(self, batch_id: int, data: bytes) -> None:
+        try:
+            table = codec.unpack(data)
+            assert isinstance(table, Table)
+        except InternalError as error:
+            self._lose(batch_id, str(error), suspect=True)
+            return
+        with self.lock:
+            flight = self.take(batch_id)
+            if flight is None:
+                return
+            self.kept[batch_id] = Kept(
+                flight.future, flight.size, len(flight.batch.indices) * len(flight.batch.stages)
+            )
+        self._emit(BatchFinished(table))
+
+    def _lose(self, batch_id: int, reason: str, suspect: bool | None = None) -> None:
+        flight = self.take(batch_id)
+        if flight is not None:
+            self._emit(BatchLost(batch_id, reason, bool(flight.worker) if suspect is None else suspect))
+
+    def _on_error(self, batch_id: int, flight: Flight, error: BaseException) -> None:
+        from distributed.scheduler import KilledWorker
+
+        if isinstance(error, KilledWorker):
+            if str(error.task) != str(flight.future.key):
+                self.lose_input(batch_id, "the worker that had to compute its input again died")
+            elif flight.orphaned:
+                self._lose(batch_id, f"worker {getattr(error.last_worker, 'address', '?')} died")
+            else:  # the news of the worker's end, which says more, is on its way
+                flight.orphaned = True
+        elif isinstance(error, VersionMismatchError) or _lacks_millrace(error):
+            self._fail(f"a worker cannot run this flow: {error}. Install it there: {PIP_LINE}")
+        else:
+            self._lose(batch_id, f"its Dask task failed: {type(error).__name__}: {error}", suspect=True)
+
+    def lose_input(self, batch_id: int, reason: str) -> None:
+        """Report that a batch could not start, since an upstream result is gone."""
+        flight = self.take(batch_id)
+        if flight is not None:
+            detail = Detail("ResultLostError", reason)
+            self._emit(BatchFinished(uniform_table(flight.batch, Outcome.INPUT_LOST, detail)))
+
+    def give_back(self, batch_ids: Iterable[int]) -> None:
+        """Report batches as unstarted and take them from Dask. Runs in the desk's thread."""
+        flights = [flight for b in batch_ids if (flight := self.take(b)) is not None]
+        self.client.cancel([flight.future for flight in flights])
+        for flight in flights:
+            self._emit(BatchFinished(unstarted_table(flight.batch)))
+
+    # --- workers come and go --------------------------------------------------------------------
+
+    def refresh_workers(self) -> None:
+        self.workers = dict(self.client.scheduler_info(n_workers=-1)["workers"])
+        slots = self._slots(sum(int(w["nthreads"]) for w in self.workers.values()))
+        if slots != self._told_slots:
+            self._told_slots = slots
+            self._emit(SlotsChanged(slots))
+
+    def _on_worker_removed(self, message: Mapping[str, Any]) -> None:
+        address, expected = message["worker"], bool(message.get("expected"))
+        keys = {str(key) for key in message["processing-tasks"]}
+        with self.lock:
+            there = {b: f for b, f in self.flights.items() if f.future is not None and f.future.key in keys}
+        running = self._running_on(address, there)
+        if expected:
+            reason = f"worker {address} was retired while it ran this"
+        else:
+            reason = f"worker {address} died"
+        gone = []
+        for batch_id, flight in there.items():
+            ran = batch_id in running
+            if not ran and (expected or not self.connection.owned):
+                continue  # it has not begun: Dask gives it to another worker
+            if ran and not self.connection.owned:
+                gone.append(flight.future)  # or else Dask runs it again by itself
+            why = reason if ran else f"{reason}; this was only queued there"
+            if flight.doomed:
+                why = f"worker {address} was ended to stop it"
+            self._lose(batch_id, why, ran and not expected)
+        if gone:
+            self.client.cancel(gone)
+        self.refresh_workers()
+
+    def _running_on(self, address: str, there: Mapping[int, Flight]) -> set[int]:
+        """Return which batches of a removed worker had probably begun.
+
+        Those that said so, and the oldest ones up to its number of threads: their message may have died
+        with the worker.
+        """
+        said = {b for b, f in there.items() if f.worker == address}
+        threads = int(self.workers.get(address, {}).get("nthreads", 1))
+        silent = [b for b in there if b not in said]
+        return said | set(silent[: max(0, threads - len(said))])
+
+    # --- the connection -------------------------------------------------------------------------
+
+    def _on_tick(self) -> None:
+        for batch_id, flight in list(self.flights.items()):
+            if flight.orphaned:
+                self._on_error(batch_id, flight, flight.future.exception())
+        if self.client.status == "closed":
+            self._fail("the connection to the Dask scheduler broke and could not be made again")
+        elif self.client.scheduler_comm is not self._comm:
+            self.kept.clear()
+            for batch_id in list(self.flights):
+                self._lose(batch_id, "the connection to the Dask scheduler broke")
+            if self.client.scheduler_comm is not None:  # there is a new one, which knows of no subscription
+                self._subscribe()
+                self.refresh_workers()
+
+    def _fail(self, reason: str) -> None:
+        for batch_id in list(self.flights):
+            self._lose(batch_id, reason)
+        self._emit(RunnerFailed(reason))
+        self._closed = True
+
+
+def _lacks_millrace(error: BaseException) -> bool:
+    return isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "runners"

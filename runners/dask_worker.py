@@ -1,0 +1,293 @@
+"""The far side of the Dask runner: what runs inside Dask's worker processes.
+
+A Dask task gets one blob, so Dask never walks user data, and the results of the upstream batches. It returns
+a `BatchResult`, which stays on the worker. The scheduler need not have Millrace installed: functions of this
+module are named in tasks by strings, and imported on workers only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import pickle
+import platform
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib import metadata
+from time import time
+from typing import Any
+
+from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.threadpoolexecutor import rejoin, secede
+from distributed.worker import get_worker, thread_state
+from distributed.worker_state_machine import SecedeEvent
+
+from . import codec
+from .channel import CallBook, new_call_id
+from .context import current_item, listening
+from .errors import VersionMismatchError
+from .messages import Batch, BatchProgress, BatchStarted, Call, Table
+from .results import PackedResults
+from .tables import unstarted_table
+from .worker import cancel_batches, run_batch
+
+MAX_EVENT = 256 << 10  # bytes; larger tables are fetched, since the scheduler keeps 1,000 events of a topic
+MAX_REMEMBERED = 10_000  # batches whose start or cancellation a worker remembers
+
+_calls = CallBook()
+_lock = threading.Lock()
+_started: OrderedDict[tuple[str, int], None] = OrderedDict()
+_banned: OrderedDict[tuple[str, int], None] = OrderedDict()
+_running: dict[str, tuple[str, int]] = {}  # key of the Dask task -> run_id, batch_id
+
+
+def mismatch(worker: str, theirs: str, ours: str) -> str:
+    return (
+        f"worker {worker} runs millrace {theirs}, the flow's process {ours}. "
+        "Install the same version in both, then restart the worker."
+    )
+
+
+class BatchResult:
+    """The value of a batch's Dask task. The table rides along, for when its event has not arrived."""
+
+    __slots__ = ("packed", "table")
+
+    def __init__(self, packed: PackedResults, table: bytes) -> None:
+        self.packed = packed
+        self.table = table
+
+    def __sizeof__(self) -> int:
+        return self.packed.__sizeof__() + len(self.table)
+
+
+def pack_batch(batch: Batch, topic: str) -> bytes:
+    """Return a batch as the blob that `run_packed` takes."""
+    return pickle.dumps((versions()["millrace"], topic, pickle.dumps(batch, codec.PROTOCOL)), codec.PROTOCOL)
+
+
+def upstream_ids(batch: Batch) -> list[int]:
+    """Return the batches whose results a batch reads, each once, in the order of the task's arguments."""
+    return list(dict.fromkeys(i.batch_id for i in batch.inputs if i.batch_id is not None))
+
+
+def run_packed(blob: bytes, *upstream: BatchResult) -> BatchResult:
+    """Run a batch as a Dask task."""
+    version, topic, data = pickle.loads(blob)
+    if version != versions()["millrace"]:
+        raise VersionMismatchError(mismatch(get_worker().address, versions()["millrace"], version))
+    batch: Batch = pickle.loads(data)
+    worker, key, name = get_worker(), str(thread_state.key), (batch.run_id, batch.batch_id)
+    if not _admit(name, key):
+        return BatchResult(PackedResults([]), codec.pack(unstarted_table(batch)))
+    _watch_cancellation(worker)
+    channel = DaskChannel(worker, topic, key)
+    by_id = dict(zip(upstream_ids(batch), upstream, strict=True))
+    held: dict[tuple[int, int], Held] = {}
+    fetched: list[Held | None] = []
+    for source in batch.inputs:
+        if source.batch_id is None:
+            fetched.append(None)
+        else:
+            stage = source.batch_id, source.stage
+            fetched.append(held.setdefault(stage, Held(by_id[source.batch_id], source.stage)))
+    try:
+        results, table = run_batch(batch, fetched, channel, in_process=False)
+    finally:
+        _running.pop(key, None)
+    packed = PackedResults.pack(results)
+    return BatchResult(packed, channel.send_table(table, packed))
+
+
+class Held(Sequence[Any]):
+    """Results of one upstream stage, unpickled when first read: where a failure is that of the input."""
+
+    def __init__(self, result: BatchResult, stage: int) -> None:
+        self._result = result
+        self._stage = stage
+        self._values: list[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self._load())
+
+    def __getitem__(self, position: Any) -> Any:
+        return self._load()[position]
+
+    def _load(self) -> list[Any]:
+        if self._values is None:
+            self._values = self._result.packed.load(self._stage)
+        return self._values
+
+
+class DaskChannel:
+    """The worker's way to the flow's process: events of a topic up, functions run on the worker down."""
+
+    def __init__(self, worker: Any, topic: str, key: str) -> None:
+        self._worker = worker
+        self._topic = topic
+        self._key = key
+
+    def emit(self, event: BatchStarted | BatchProgress) -> None:
+        self._send(codec.pack(event))
+
+    def call(self, batch_id: int, execution_id: str, entry: int, kind: str, payload: bytes) -> bytes:
+        call = Call(new_call_id(), batch_id, execution_id, entry, kind, payload)
+        # a permit is answered soon, and must not wait behind another batch that took the slot meanwhile
+        lent = contextlib.nullcontext() if kind == "permit" else slot_lent()
+        with lent:
+            return _calls.ask(call, lambda c: self._send(codec.pack(c)), alive=self.alive)
+
+    def alive(self) -> bool:
+        """Whether the flow still wants this batch: the scheduler takes it back when the client goes."""
+        task = self._worker.state.tasks.get(self._key)
+        return task is not None and task.state in ("executing", "long-running")
+
+    def send_table(self, table: Table, packed: PackedResults) -> bytes:
+        data = codec.pack(table)
+        if len(data) <= MAX_EVENT:
+            self._send(data, packed.__sizeof__())
+        return data
+
+    def _send(self, data: bytes, size: int = 0) -> None:
+        with contextlib.suppress(Exception):  # the worker is closing: nobody listens any more
+            self._worker.log_event(self._topic, (self._worker.address, data, size))
+
+
+# --- slots -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def slot_lent() -> Iterator[None]:
+    """Give this task's slot to others inside the block; have one again after it.
+
+    Leaving and entering the thread pool must not be torn by an interrupt, hence `listening` around it all.
+    """
+    if getattr(thread_state, "executor", None) is None:  # not the thread of a task
+        _lend_from_loop()
+        yield
+        return
+    with listening(_nothing):
+        lent = _secede()
+        try:
+            yield
+        finally:
+            if lent:
+                with contextlib.suppress(RuntimeError):  # the worker is closing
+                    rejoin()
+
+
+def _secede() -> bool:
+    """Leave the worker's thread pool. Returns False if this thread has left it before."""
+    try:
+        secede()
+    except KeyError:
+        return False
+    worker, now = get_worker(), time()
+    event = SecedeEvent(
+        key=thread_state.key,
+        compute_duration=now - thread_state.start_time,
+        stimulus_id=f"millrace-secede-{now}",
+    )
+    worker.loop.add_callback(worker.handle_stimulus, event)
+    return True
+
+
+def _lend_from_loop() -> None:
+    """For a call from a helper thread of an async item: its task gives up the slot for good.
+
+    It waits more than it computes, and taking a slot again would block all its coroutines.
+    """
+    item = current_item.get()
+    if item is not None:
+        with contextlib.suppress(RuntimeError):  # the loop has just been closed
+            item.execution.event_loop().call_soon_threadsafe(_secede)
+
+
+def _nothing() -> None:
+    pass
+
+
+# --- run on workers by the flow's process ------------------------------------------------------------
+
+
+def answer(call_id: str, reply: bytes) -> bool:
+    """Hand the answer of a call to whoever waits for it in this process."""
+    return _calls.answer(call_id, reply)
+
+
+def stop_batches(run_id: str, batch_ids: Sequence[int]) -> list[int]:
+    """Interrupt batches that run here and bar those that have not started; returns the former."""
+    begun = []
+    with _lock:
+        for batch_id in batch_ids:
+            if (run_id, batch_id) in _started:
+                begun.append(batch_id)
+            else:
+                _remember(_banned, (run_id, batch_id))
+    cancel_batches(run_id, begun)
+    return begun
+
+
+def table_of(result: BatchResult) -> bytes:
+    return result.table
+
+
+def select(result: BatchResult, stage: int, positions: Sequence[int]) -> BatchResult:
+    """Return a result of some values only, at positions 0, 1, ... of stage 0."""
+    values = result.packed.load(stage)
+    return BatchResult(PackedResults.pack([[values[p] for p in positions]]), b"")
+
+
+def versions() -> dict[str, str]:
+    """What has to be equal on both sides."""
+    return {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "millrace": f"{_distribution_version()}/{codec.WIRE_VERSION}",
+        "file": str(pathlib.Path(__file__).parent),
+    }
+
+
+@lru_cache(maxsize=1)
+def _distribution_version() -> str:
+    try:
+        return metadata.version("millrace")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+# --- whether a batch may start, and when it has to end -----------------------------------------------
+
+
+def _admit(name: tuple[str, int], key: str) -> bool:
+    """Note that a batch starts here. False if it was cancelled before."""
+    with _lock:
+        if name in _banned:
+            return False
+        _remember(_started, name)
+        _running[key] = name
+        return True
+
+
+def _remember(book: OrderedDict[tuple[str, int], None], name: tuple[str, int]) -> None:
+    book[name] = None
+    while len(book) > MAX_REMEMBERED:
+        book.popitem(last=False)
+
+
+class CancellationPlugin(WorkerPlugin):  # type: ignore[misc,unused-ignore]
+    """Stops batches that nobody wants any more: their flow's process has gone."""
+
+    name = "millrace-cancellation"
+
+    def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
+        if finish == "cancelled" and key in _running:
+            run_id, batch_id = _running[key]
+            cancel_batches(run_id, [batch_id])
+
+
+def _watch_cancellation(worker: Any) -> None:
+    if CancellationPlugin.name not in worker.plugins:
+        worker.loop.add_callback(worker.plugin_add, plugin=CancellationPlugin(), name=CancellationPlugin.name)
