@@ -1,0 +1,292 @@
+"""This process's connection to Ray. There is at most one, so runners share it and count themselves.
+
+A Ray that somebody else initialised is used and left alone. One that we connected to is left when the last
+runner closes, and one that we started is ended then, with its folder.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from .errors import ConnectionFailedError, MissingExtraError, UserError, VersionMismatchError
+
+logger = logging.getLogger("millrace.ray")
+
+PROBE_SECONDS = 5.0  # for a TCP connection to an address, before Ray tries (which waits for minutes)
+CLIENT_SCHEME = "ray://"
+
+
+class Session:
+    """A connection and who has to end it."""
+
+    def __init__(self, address: str, *, ours: bool, folder: Path | None = None) -> None:
+        import ray
+
+        context = ray.get_runtime_context()
+        self.address = address  # as people would write it
+        self.ours = ours
+        self.folder = folder  # of a Ray that we started
+        self.job_id = context.get_job_id()
+        self.users = 0
+        self.is_client = address.startswith(CLIENT_SCHEME)
+        self.node_id = "" if self.is_client else context.get_node_id()
+        self.gcs_address = "" if self.is_client else str(context.gcs_address)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether we started this Ray."""
+        return self.folder is not None
+
+    def release(self) -> None:
+        """Take one user off; the last one of our own connection ends it."""
+        global _current
+        with _lock:
+            self.users -= 1
+            if self.users > 0 or not self.ours or _current is not self:
+                return
+            _current = None
+            _end(self)
+
+
+_lock = threading.RLock()
+_current: Session | None = None  # the connection that we made
+_warned_client = False
+
+
+def connect(address: str | None, init_kwargs: Mapping[str, Any]) -> Session:
+    """Return this process's connection with one user more, made if there is none.
+
+    Raises:
+        MissingExtraError, ConnectionFailedError, VersionMismatchError, UserError.
+    """
+    global _current
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtraError("ray", "ray") from None
+    _end_at_exit_once()
+    with _lock:
+        if ray.is_initialized():
+            session = _join(address)
+        else:
+            address = address or os.environ.get("RAY_ADDRESS") or None
+            _current = session = (
+                _start(init_kwargs) if address in (None, "local") else _dial(address, init_kwargs)
+            )
+        session.users += 1
+        return session
+
+
+def _join(address: str | None) -> Session:
+    import ray
+
+    global _current
+    if _current is not None and _current.job_id != ray.get_runtime_context().get_job_id():
+        _current = None  # somebody has ended our Ray and initialised another
+    session = _current
+    if session is None:
+        client = ray.util.client.ray.is_connected()
+        session = Session(f"{CLIENT_SCHEME}(connected)" if client else "", ours=False)
+        session.address = session.address or session.gcs_address
+    if address in (None, "auto", "local") or session.is_client or session.address == address:
+        return session
+    if session.gcs_address and _port(str(address)) != _port(session.gcs_address):
+        raise UserError(
+            f"RayTaskRunner(address={address!r}): this process is already connected to Ray at "
+            f"{session.gcs_address}, and Ray allows one connection per process. Call ray.shutdown() first, "
+            f"or leave address out to use that one."
+        )
+    return session
+
+
+def _port(address: str) -> int | None:
+    with contextlib.suppress(ValueError):
+        return urlsplit(address if "://" in address else f"//{address}").port
+    return None
+
+
+# --- a cluster by its address --------------------------------------------------------------------
+
+
+def _dial(address: str, init_kwargs: Mapping[str, Any]) -> Session:
+    import ray
+
+    global _warned_client
+    if address.startswith(CLIENT_SCHEME) and not _warned_client:
+        _warned_client = True
+        logger.warning(
+            "%s: a connection through ray:// that breaks for more than 30 s loses every result and all "
+            "running work. Where you can, start the flow on a machine of the cluster with address='auto'.",
+            address,
+        )
+    _probe(address)
+    settings = {"log_to_driver": False, "logging_level": logging.ERROR, **init_kwargs}
+    try:
+        with _quiet(), _signal_handlers_kept():
+            ray.init(address=address, **settings)
+        return Session(address, ours=True)
+    except ImportError as error:
+        raise UserError(
+            f"address={address!r} needs Ray's client: pip install 'ray[client]' ({error})"
+        ) from error
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        raise _translated(error, f"Ray at {address!r}") from error
+
+
+def _translated(error: BaseException, what: str) -> BaseException:
+    text = str(error)
+    if "ersion mismatch" in text or "different version" in text:
+        return VersionMismatchError(
+            f"{what} runs other versions of Ray or Python than this process: {text.strip()}"
+        )
+    if isinstance(error, ValueError | TypeError):
+        return UserError(f"{what}: {text}. Look at address and init_kwargs of RayTaskRunner.")
+    if not isinstance(error, Exception):  # Ctrl-C
+        return error
+    return ConnectionFailedError(
+        f"cannot connect to {what}: {text.strip() or type(error).__name__}. Is it up (`ray status`), "
+        f"and may this machine reach its ports?"
+    )
+
+
+def _probe(address: str) -> None:
+    """Fail soon where nobody listens."""
+    if address == "auto":
+        return  # Ray looks for processes on this machine and says at once when there are none
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if host is None:
+        raise UserError(f"RayTaskRunner(address={address!r}): give 'auto', 'host:port' or 'ray://host:port'")
+    port = port or (10001 if address.startswith(CLIENT_SCHEME) else 6379)
+    problem = unreachable(host, port, PROBE_SECONDS)
+    if problem is not None:
+        raise ConnectionFailedError(
+            f"no Ray answers at {address!r}: {problem}. Start one with `ray start --head --port={port}`, or "
+            f"check the address and the firewall."
+        )
+
+
+def unreachable(host: str, port: int, seconds: float) -> OSError | None:
+    """Return why no TCP connection can be made, or None."""
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except OSError as error:
+        return error
+    return None
+
+
+# --- a Ray of our own ----------------------------------------------------------------------------
+
+
+def _start(init_kwargs: Mapping[str, Any]) -> Session:
+    import ray
+
+    folder = _make_folder()
+    settings = {
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "_temp_dir": str(folder),
+        **init_kwargs,
+    }
+    try:
+        with _quiet(), _signal_handlers_kept():
+            ray.init(address="local", **settings)
+        return Session("local", ours=True, folder=folder)
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        _remove(folder)
+        raise _translated(error, "a local Ray (it could not be started)") from error
+
+
+def _make_folder() -> Path:
+    # a socket's path has at most 107 bytes, of which Ray needs 64
+    base = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="millrace-ray-", dir=base if len(base) < 25 else "/tmp"))
+
+
+def _end(session: Session) -> None:
+    import ray
+
+    if ray.is_initialized() and ray.get_runtime_context().get_job_id() == session.job_id:
+        with _quiet():
+            try:
+                ray.shutdown(**({"wait_for_processes": True} if session.is_local else {}))
+            except TypeError:  # Ray before 2.60
+                ray.shutdown()
+    if session.folder is not None:
+        _remove(session.folder)
+
+
+def _remove(folder: Path) -> None:
+    """Delete our Ray's folder, after whatever process still works in it."""
+    for pid in _processes_of(folder):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processes_of(folder: Path) -> list[int]:
+    """Processes that were started with our folder's name, which nobody else uses."""
+    mark, found = os.fsencode(folder), []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if mark in entry.read_bytes() and int(entry.parent.name) != os.getpid():
+                found.append(int(entry.parent.name))
+    return found
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray's notices about machines and versions off the terminal; errors are raised anyhow."""
+    ray_logger = logging.getLogger("ray")
+    level = ray_logger.level
+    ray_logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray_logger.setLevel(max(level, logging.ERROR) if level else logging.ERROR)
+
+
+@contextlib.contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Undo that `ray.init` replaces a SIGTERM handler. Without one, Ray's stays: it exits in order."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before not in (signal.SIG_DFL, None) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _end_at_exit() -> None:
+    global _current
+    session, _current = _current, None
+    if session is not None and "ray" in sys.modules:
+        _end(session)
+
+
+@functools.cache
+def _end_at_exit_once() -> None:
+    """Called with Ray imported, so that ours runs before its own exit handler, which takes longer."""
+    atexit.register(_end_at_exit)
