@@ -7,10 +7,14 @@ walked again there; a value without refs is handed over as it is.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from .errors import ResultLostError
+from .result_format import MISSING
 
 ATOMS = frozenset({int, float, str, bytes, bool, type(None), complex, bytearray, range})
 
@@ -68,9 +72,22 @@ class Arguments:
     kwargs: Mapping[str, Source] = field(default_factory=dict)
 
     def bind(self, position: int, inputs: Inputs) -> tuple[list[Any], dict[str, Any]]:
-        """Return (args, kwargs) of the item at `position`."""
-        args = [resolve(source, position, inputs) for source in self.args]
-        return args, {name: resolve(source, position, inputs) for name, source in self.kwargs.items()}
+        """Return (args, kwargs) of the item at `position`.
+
+        Raises:
+            ResultLostError: an upstream result is not among the inputs.
+        """
+        return self.binder(inputs)(position)
+
+    def binder(self, inputs: Inputs) -> Callable[[int], tuple[list[Any], dict[str, Any]]]:
+        """Return `bind` for all positions: what can be decided once for the batch is decided here."""
+        args = [getter(source, inputs) for source in self.args]
+        kwargs = {name: getter(source, inputs) for name, source in self.kwargs.items()}
+
+        def bind(position: int) -> tuple[list[Any], dict[str, Any]]:
+            return [get(position) for get in args], {name: get(position) for name, get in kwargs.items()}
+
+        return bind if kwargs else lambda position: ([get(position) for get in args], {})
 
 
 class Inputs:
@@ -78,16 +95,30 @@ class Inputs:
 
     def __init__(self) -> None:
         self._values: dict[int, dict[int, Any]] = {}
+        self._lost: set[int] = set()  # nodes of which a result was asked for and is not there
 
     def add(self, node_id: int, indices: Sequence[int], values: Sequence[Any]) -> None:
-        self._values.setdefault(node_id, {}).update(zip(indices, values, strict=True))
+        known = self._values.setdefault(node_id, {})
+        for index, value in zip(indices, values, strict=True):
+            if value is MISSING:
+                self._lost.add(node_id)
+            else:
+                known[index] = value
 
     def one(self, node_id: int, index: int) -> Any:
-        return self._values[node_id][index]
+        try:
+            return self._values[node_id][index]
+        except KeyError:
+            raise ResultLostError(f"the result of item {index} of node {node_id} is not there") from None
 
     def many(self, node_id: int, indices: Sequence[int] | None) -> list[Any]:
+        """Return results of a node in the order of `indices`; all that were handed over, where it is None."""
         known = self._values.get(node_id, {})
-        return [known[i] for i in (range(len(known)) if indices is None else indices)]
+        if indices is not None:
+            return [self.one(node_id, index) for index in indices]
+        if node_id in self._lost:
+            raise ResultLostError(f"results of node {node_id} are not there")
+        return [known[index] for index in sorted(known)]
 
     def of(self, ref: Ref) -> Any:
         if ref.index is not None:
@@ -95,16 +126,22 @@ class Inputs:
         return self.many(ref.node_id, ref.indices)
 
 
-def resolve(source: Source, position: int, inputs: Inputs) -> Any:
+def getter(source: Source, inputs: Inputs) -> Callable[[int], Any]:
+    """Return a function from a position in the batch to the value that `source` has for it."""
     match source:
         case Static(value, template):
-            return fill(value, inputs) if template else value
+            return (lambda _: fill(value, inputs)) if template else lambda _: value
         case Column(values, template):
-            return fill(values[position], inputs) if template else values[position]
+            return (lambda position: fill(values[position], inputs)) if template else values.__getitem__
         case Aligned(node_id, indices):
-            return inputs.one(node_id, indices[position])
+            return lambda position: inputs.one(node_id, indices[position])
         case Element(ref, indices):
-            return inputs.of(ref)[indices[position]]
+            return lambda position: inputs.of(ref)[indices[position]]
+
+
+def resolve(source: Source, position: int, inputs: Inputs) -> Any:
+    """Return the value that `source` has for the item at `position`."""
+    return getter(source, inputs)(position)
 
 
 def fill(template: Any, inputs: Inputs) -> Any:
@@ -124,32 +161,39 @@ def rebuild(value: Any, leaf: Callable[[Any], Any]) -> Any:
 
 
 class _Rebuilder:
-    """One post-order walk. `done` maps the id of a visited container to its replacement."""
+    """One post-order walk. `done` maps the id of a visited container to its replacement.
+
+    The walk holds on to all parts it has seen, because ids of what properties and sets hand out for a moment
+    would be used again.
+    """
 
     def __init__(self, leaf: Callable[[Any], Any]) -> None:
         self.leaf = leaf
         self.done: dict[int, Any] = {}
-        self.open: set[int] = set()
+        self.open: dict[int, Sequence[Any]] = {}  # parts of visited containers
 
     def run(self, root: Any) -> Any:
         stack = [root]
         while stack:
             value = stack[-1]
-            if id(value) in self.done or (parts := children(value)) is None:
+            key = id(value)
+            if key in self.done:
                 stack.pop()
-                continue
-            if id(value) not in self.open:
-                self.open.add(id(value))
-                stack.extend(p for p in parts if id(p) not in self.open and id(p) not in self.done)
-                continue
-            stack.pop()
-            self.done[id(value)] = self._close(value, parts)
+            elif key in self.open:
+                stack.pop()
+                self.done[key] = self._close(value, self.open[key])
+            elif (parts := children(value)) is None:
+                stack.pop()
+            else:
+                self.open[key] = parts
+                stack.extend(p for p in parts if type(p) not in ATOMS and id(p) not in self.open)
         return self._of(root)
 
     def _of(self, value: Any) -> Any:
-        if id(value) in self.done:
-            return self.done[id(value)]
-        if id(value) in self.open:  # a cycle: left as it is
+        key = id(value)
+        if key in self.done:
+            return self.done[key]
+        if key in self.open:  # a cycle: left as it is
             return value
         return self.leaf(value)
 
@@ -172,30 +216,42 @@ def children(value: Any) -> Sequence[Any] | None:
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, f.name, None) for f in dataclasses.fields(value)]
+        return [getattr(value, name) for name in _field_names(value)]
     return None
 
 
 def with_children(value: Any, parts: Sequence[Any]) -> Any:
-    """Return a container like `value` with other parts."""
+    """Return a container like `value` with other parts. No `__init__` of a user's class runs for it."""
     kind = type(value)
     if isinstance(value, tuple):
-        return kind(*parts) if hasattr(value, "_fields") else kind(parts)
+        return _with_state(tuple.__new__(kind, parts), value)
+    if isinstance(value, frozenset):
+        return _with_state(frozenset.__new__(kind, parts), value)
+    if isinstance(value, list):
+        twin: Any = list.__new__(kind)
+        list.extend(twin, parts)
+        return _with_state(twin, value)
+    if isinstance(value, set):
+        twin = set.__new__(kind)
+        set.update(twin, parts)
+        return _with_state(twin, value)
+    twin = copy.copy(value)  # keeps slots, a defaultdict's factory
     if isinstance(value, dict):
         half = len(parts) // 2
-        twin = value.copy()  # keeps the class, a defaultdict's factory, an OrderedDict's order
         twin.clear()
         twin.update(zip(parts[:half], parts[half:], strict=True))
         return twin
-    if isinstance(value, list | set | frozenset):
-        return kind(parts)
-    twin = object.__new__(kind)  # a dataclass: __init__ and __post_init__ do not run a second time
-    for state in _instance_state(value):
-        object.__setattr__(twin, *state)
-    for f, part in zip(dataclasses.fields(value), parts, strict=True):
-        object.__setattr__(twin, f.name, part)
+    for name, part in zip(_field_names(value), parts, strict=True):
+        object.__setattr__(twin, name, part)
     return twin
 
 
-def _instance_state(value: Any) -> list[tuple[str, Any]]:
-    return list(getattr(value, "__dict__", {}).items())
+def _field_names(value: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(value) if hasattr(value, f.name)]
+
+
+def _with_state(twin: Any, value: Any) -> Any:
+    state = getattr(value, "__dict__", None)
+    if state:
+        twin.__dict__.update(state)
+    return twin

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import builtins
 import logging
+import os
+import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,11 +21,19 @@ TASK_LOGGER = "millrace.task_runs"
 print_sink: ContextVar[Callable[[str], None] | None] = ContextVar("millrace_print_sink", default=None)
 
 _real_print = builtins.print
+_wanted = 0  # how many ask for `print` to be replaced
 _lock = threading.Lock()
 
 
 class ItemLogHandler(logging.Handler):
     """Gives records to the execution of the item that logs them; records from elsewhere are passed over."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Emit without the handler's lock, which an interrupt could leave locked for ever."""
+        wanted = bool(self.filter(record))
+        if wanted:
+            self.emit(record)
+        return wanted
 
     def emit(self, record: logging.LogRecord) -> None:
         item = current_item.get()
@@ -35,9 +47,10 @@ class ItemLogHandler(logging.Handler):
 
 
 def install() -> None:
-    """Attach the handler to the task loggers of this process, once."""
+    """Attach the handler to the task loggers of this process. Nothing else of `logging` is touched."""
     logger = logging.getLogger(TASK_LOGGER)
     with _lock:
+        logger.disabled = False  # a user's dictConfig disables what it does not name
         if not any(isinstance(h, ItemLogHandler) for h in logger.handlers):
             logger.addHandler(ItemLogHandler())
             logger.setLevel(logging.DEBUG)
@@ -45,17 +58,42 @@ def install() -> None:
 
 
 def install_print() -> None:
-    """Make `print` look for a sink, once. Without a sink in its context it prints as ever."""
+    """Make `print` look for a sink. Without a sink in its context it prints as ever."""
+    global _wanted, _real_print
     with _lock:
-        if builtins.print is _real_print:
+        _wanted += 1
+        if builtins.print is not _print:
+            _real_print = builtins.print  # the user's own replacement, if there is one
             builtins.print = _print
+
+
+def uninstall_print() -> None:
+    """Undo one `install_print`; the last one puts the real `print` back."""
+    global _wanted
+    with _lock:
+        _wanted -= 1
+        if _wanted == 0 and builtins.print is _print:
+            builtins.print = _real_print
+
+
+@contextmanager
+def prints(wanted: bool) -> Iterator[None]:
+    """Replace `print` inside the block, if wanted."""
+    if not wanted:
+        yield
+        return
+    install_print()
+    try:
+        yield
+    finally:
+        uninstall_print()
 
 
 def _print(
     *values: Any, sep: str | None = " ", end: str | None = "\n", file: Any = None, flush: bool = False
 ) -> None:
     sink = print_sink.get()
-    if sink is None or file is not None:
+    if sink is None or (file is not None and file is not sys.stdout):
         _real_print(*values, sep=sep, end=end, file=file, flush=flush)
         return
     sink((" " if sep is None else sep).join(map(str, values)))
@@ -63,4 +101,17 @@ def _print(
 
 def task_print(text: str) -> None:
     """The sink of tasks with `log_prints`."""
-    logging.getLogger(TASK_LOGGER).info("%s", text)
+    item = current_item.get()
+    if item is not None:
+        item.execution.log(item.entry, time.time(), logging.INFO, TASK_LOGGER, text)
+
+
+def _forget_sink() -> None:
+    """In the child of a fork nobody reads the lines: what it prints goes to its standard output."""
+    global _lock
+    _lock = threading.Lock()
+    print_sink.set(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_sink)

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Protocol
 
+from .context import listening
 from .errors import BackendError
 from .messages import BatchProgress, BatchStarted, Call
 
@@ -41,13 +42,22 @@ class CallBook:
         """
         answered, reply = self._waiting[call.call_id] = (threading.Event(), [])
         try:
-            while alive():
-                send(call)
-                if answered.wait(REPEAT_SECONDS):
-                    return reply[0]
-            raise BackendError("the flow's process has gone; nobody answers this task run's calls")
+            with listening(answered.set):
+                while alive():
+                    send(call)
+                    if answered.wait(REPEAT_SECONDS):
+                        break
+            # here without an interrupt, which would have been raised on leaving the block
+            if not reply:
+                raise BackendError("the flow's process has gone; nobody answers this task run's calls")
+            return reply[0]
         finally:
             del self._waiting[call.call_id]
+
+    def wake(self) -> None:
+        """Let all that wait look again whether somebody will still answer. For the end of a connection."""
+        for answered, _ in list(self._waiting.values()):
+            answered.set()
 
     def answer(self, call_id: str, reply: bytes) -> bool:
         """Hand over an answer. Returns False if nobody here waits for it."""

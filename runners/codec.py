@@ -31,7 +31,8 @@ from .messages import (
 
 WIRE_VERSION = 1
 PROTOCOL = 5
-MAX_MESSAGE = 1 << 30  # bytes of one control message
+MAX_EXCEPTION = 1 << 20  # bytes of a pickled exception; some hold a whole response or data frame
+SURROGATES = "surrogatepass"  # user code may print what is no valid text: file names, bad input
 
 
 def dumps(value: Any) -> bytes:
@@ -51,26 +52,24 @@ def dump_payload(value: Any, *, cached: bool = False) -> Payload:
 
 
 def dump_exception(error: BaseException) -> bytes | None:
-    """Pickle an exception, without its traceback; None unless the bytes load again."""
+    """Pickle an exception, without its traceback; None if it is huge or the bytes do not load again."""
     try:
         data = dumps(error)
-        return data if isinstance(loads(data), BaseException) else None
+        return data if len(data) <= MAX_EXCEPTION and isinstance(loads(data), BaseException) else None
     except Exception:  # whatever a user's __reduce__ or __init__ raises
         return None
 
 
-def unpicklable(values: Sequence[Any]) -> Iterator[tuple[int, BaseException]]:
-    """Yield the positions of values that cannot be pickled. One pass over all where all is well."""
-    if _problem(values) is None:
-        return
+def unpicklable(values: Sequence[Any]) -> Iterator[tuple[int, SerializationError]]:
+    """Yield the positions of values that cannot be pickled, and why."""
     for position, value in enumerate(values):
         problem = _problem(value)
         if problem is not None:
             yield (
                 position,
                 SerializationError(
-                    f"the result, of type {type(value).__qualname__}, cannot be pickled, so it cannot leave the "
-                    f"worker: {problem}. Return plain data, or use ThreadPoolTaskRunner."
+                    f"the result, of type {type(value).__qualname__}, cannot be pickled, so it cannot leave "
+                    f"the worker: {problem}. Return plain data, or use ThreadPoolTaskRunner."
                 ),
             )
 
@@ -112,7 +111,7 @@ def pack(message: Table | BatchStarted | BatchProgress | Call) -> bytes:
             body = _PROGRESS, _progress_out(message)
         case Call(call_id, batch_id, execution_id, entry, kind, payload):
             body = _CALL, (call_id, batch_id, execution_id, entry, kind, payload)
-    return bytes(msgpack.packb((WIRE_VERSION, *body), use_bin_type=True))
+    return bytes(msgpack.packb((WIRE_VERSION, *body), use_bin_type=True, unicode_errors=SURROGATES))
 
 
 def unpack(data: bytes) -> Table | BatchStarted | BatchProgress | Call:
@@ -123,7 +122,10 @@ def unpack(data: bytes) -> Table | BatchStarted | BatchProgress | Call:
     """
     try:
         version, kind, body = msgpack.unpackb(
-            data, raw=False, strict_map_key=False, max_buffer_size=MAX_MESSAGE
+            data,
+            raw=False,
+            strict_map_key=False,
+            unicode_errors=SURROGATES,
         )
         if version != WIRE_VERSION:
             raise ValueError(f"wire version {version}, this process speaks {WIRE_VERSION}")
@@ -155,6 +157,8 @@ def _table_in(body: Sequence[Any]) -> Table:
     offsets, durations = array("d"), array("d")
     offsets.frombytes(body[5])
     durations.frombytes(body[6])
+    if not len(offsets) == len(durations) == len(body[4]):
+        raise ValueError("the columns of a table differ in length")
     return Table(
         batch_id=body[0],
         execution_id=body[1],
@@ -179,8 +183,9 @@ def _progress_out(p: BatchProgress) -> tuple[Any, ...]:
 
 
 def _progress_in(body: Sequence[Any]) -> BatchProgress:
-    lines = tuple(LogLine(*line) for line in body[7])
-    return BatchProgress(*body[:6], _details_in(body[6]), lines)
+    batch_id, execution_id, worker, entry, since, outcomes, details, logs = body
+    lines = tuple(LogLine(*line) for line in logs)
+    return BatchProgress(batch_id, execution_id, worker, entry, since, outcomes, _details_in(details), lines)
 
 
 def _details_out(details: Mapping[int, Detail]) -> dict[int, tuple[Any, ...]]:

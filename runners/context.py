@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -89,3 +90,9 @@ class ItemContext:
 
 
 current_item: ContextVar[ItemContext | None] = ContextVar("millrace_item", default=None)
+
+
+def listening(wake: Callable[[], object]) -> AbstractContextManager[None]:
+    """Wait in C code inside the block: an interrupt of the current item calls `wake`. See `Execution`."""
+    item = current_item.get()
+    return nullcontext() if item is None else item.execution.listening(wake)

@@ -1,8 +1,11 @@
 """One execution of a batch on this worker: its columns as they fill, and how to interrupt its current item.
 
 Interrupting sync code from another thread has one rule: the exception must never land after the item has
-ended. So `begin` and `end` open and close a window under a lock; an interrupt is only sent inside the window,
-and one that was sent but not delivered when the window closes is taken back.
+ended. So `begin` and `end` open and close a window under a lock. At most one interrupt is sent in a window,
+and one that was sent but not delivered when the window closes is taken back. It may still land in `begin` and
+`end` themselves, which is why `window` calls `end` once more after an interrupt: by then it is spent.
+
+An exception does not reach a thread that waits in C code. Who waits there says how to wake it: `listening`.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ import threading
 import time
 import uuid
 from array import array
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .body import TaskBody
 from .channel import Channel
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
     from .arguments import Arguments
 
 MAX_LOG_LINES = 5_000  # repeated in the table; what is beyond was sent live only
+
+
+T = TypeVar("T")
 
 
 class Interrupt(BaseException):
@@ -48,16 +55,14 @@ class Execution:
         self,
         batch: Batch,
         run: RunContext,
-        bodies: Sequence[TaskBody],
-        arguments: Sequence[Arguments],
         channel: Channel,
         *,
         in_process: bool,
     ) -> None:
         self.batch = batch
         self.run = run
-        self.bodies = bodies
-        self.arguments = arguments
+        self.bodies: Sequence[TaskBody] = ()  # until they have been loaded
+        self.arguments: Sequence[Arguments] = ()
         self.channel = channel
         self.in_process = in_process
         self.n_stages = len(batch.stages)
@@ -81,8 +86,9 @@ class Execution:
         self.timeout: float | None = None
         self.interrupted: type[Interrupt] | None = None
         self.interrupted_at = 0.0
-        self.interrupt_hook: Callable[[type[Interrupt]], None] | None = None  # async items bring their own
-        self._loop: asyncio.Runner | None = None
+        self.stop: Interrupt | None = None  # as it got out of the item's code, which shows where that was
+        self._wakers: list[tuple[Callable[[], object], bool]] = []  # the flag: of the items' thread
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread_id = threading.get_ident()
         self._open = False
         self._lock = threading.Lock()
@@ -95,70 +101,114 @@ class Execution:
         # what the monitor has already told
         self._told = (-1, 0)
 
-    def event_loop(self) -> asyncio.Runner:
+    def event_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop that the async items of this batch share."""
         if self._loop is None:
-            self._loop = asyncio.Runner()
+            self._loop = asyncio.new_event_loop()
         return self._loop
 
     def close(self) -> None:
-        if self._loop is not None:
-            self._loop.close()
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            # its default executor is not waited for: a thread that hangs there must not hold the batch
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
 
     # --- the item's window ----------------------------------------------------------------------
 
-    def begin(self, entry: int, timeout: float | None) -> None:
-        """Open the window of an item: from here on it may be interrupted."""
-        self.entry = entry
-        self.timeout = timeout
-        self.interrupted = None
-        self.item_zero = now = self.clock()
-        self.offsets[entry] = now - self.zero
-        with self._lock:
-            self._open = True
+    def window(
+        self, entry: int, timeout: float | None, run: Callable[..., T], *args: Any
+    ) -> tuple[T | None, bool]:
+        """Call `run` so that it can be interrupted. Returns its value and whether the item was started.
 
-    def end(self) -> float:
-        """Close the window. Returns the seconds that the item took. Afterwards no interrupt can arrive."""
-        while True:
+        The value is None where an interrupt got out of `run`; then `interrupted` says which.
+        """
+        value = None
+        started = False
+        try:
             try:
-                with self._lock:
-                    self._open = False
-                    if self.interrupted is not None and self.interrupt_hook is None:
-                        _take_back(self._thread_id)
-                    self.interrupt_hook = None
-                seconds = self.clock() - self.item_zero
-                self.durations[self.entry] = seconds
-                return seconds
-            except Interrupt:  # arrived while closing: it is spent now, close again
-                continue
+                started = self.begin(entry, timeout)
+                if started:
+                    value = run(*args)
+            finally:
+                self.end()
+        except Interrupt as stop:
+            self.end()
+            self.stop = stop
+            return value, True
+        return value, started
+
+    def begin(self, entry: int, timeout: float | None) -> bool:
+        """Open the window of an item: from here on it may be interrupted. False where it must not start."""
+        with self._lock:
+            if self.cancelled:
+                return False
+            self.item_zero = now = self.clock()
+            self.offsets[entry] = now - self.zero
+            self.entry = entry
+            self.timeout = timeout
+            self.interrupted = self.stop = None
+            self._open = True
+        return True
+
+    def end(self) -> None:
+        """Close the window: when this has returned, no interrupt can arrive. Harmless on a closed window."""
+        with self._lock:
+            if self._open:
+                self.durations[self.entry] = self.clock() - self.item_zero
+                self._open = False
+            if self.interrupted is not None:
+                _take_back(self._thread_id)
+
+    @contextmanager
+    def listening(self, wake: Callable[[], object]) -> Iterator[None]:
+        """Inside the block an interrupt calls `wake`; it is raised when the block has ended.
+
+        For waiting in C code. In the items' own thread nothing is raised asynchronously meanwhile, so what
+        must not be torn, such as taking a slot again, is safe here. `wake` must be quick and not raise.
+        """
+        entry = wake, threading.get_ident() == self._thread_id
+        before = self.interrupted
+        try:
+            with self._lock:
+                before = self.interrupted
+                self._wakers.append(entry)
+            yield
+        finally:
+            with self._lock:
+                if entry in self._wakers:
+                    self._wakers.remove(entry)
+                now = self.interrupted
+            if now is not None and before is None:
+                raise now from None
 
     def interrupt(self, kind: type[Interrupt]) -> bool:
         """Interrupt the current item, from another thread. Returns False where nothing runs."""
         with self._lock:
-            if not self._open or self.interrupted is not None:
-                return False
-            self.interrupted = kind
-            self.interrupted_at = self.clock()
-            if self.interrupt_hook is not None:
-                self.interrupt_hook(kind)
-            else:
-                _raise_in(self._thread_id, kind)
-            return True
+            return self._interrupt(kind)
 
     def cancel(self) -> None:
-        """Stop after the current item, and interrupt that."""
-        self.cancelled = True
-        self.interrupt(CancelInterrupt)
+        """Start no further item, and interrupt the one that runs."""
+        with self._lock:
+            self.cancelled = True
+            self._interrupt(CancelInterrupt)
 
-    def overdue(self) -> bool:
-        """Whether the current item has used up its time and has not been interrupted yet."""
-        limit = self.timeout
-        return (
-            limit is not None
-            and self._open
-            and self.interrupted is None
-            and self.clock() - self.item_zero > limit
-        )
+    def expire(self) -> bool:
+        """Interrupt the current item if it has used up its time."""
+        with self._lock:
+            late = self.timeout is not None and self.clock() - self.item_zero > self.timeout
+            return late and self._interrupt(TimeoutInterrupt)
+
+    def _interrupt(self, kind: type[Interrupt]) -> bool:
+        if not self._open or self.interrupted is not None:
+            return False
+        self.interrupted = kind
+        self.interrupted_at = self.clock()
+        for wake, _ in self._wakers:
+            wake()
+        if not any(own for _, own in self._wakers):
+            _raise_in(self._thread_id, kind)
+        return True
 
     def give_up(self, grace_seconds: float) -> bool:
         """Say of an interrupted item that does not stop how it ended: abandoned. Returns True once."""
@@ -204,6 +254,7 @@ class Execution:
         ended = entry + 1 if entry < len(self.outcomes) and self.outcomes[entry] else entry
         if (entry, ended) == self._told and not lines:
             return None
+        told = self._told[1]  # details are told once: a message must not grow with what was said before
         self._told = (entry, ended)
         # a log line must not overtake the end of its item, nor the other way round: one message has both
         return BatchProgress(
@@ -213,9 +264,14 @@ class Execution:
             entry,
             self.started + self.offsets[entry],
             bytes(self.outcomes[:ended]),
-            {k: d for k, d in list(self.details.items()) if k < ended},
+            {k: d for k, d in self.details.copy().items() if told <= k < ended},
             tuple(lines),
         )
+
+    def renew_locks(self) -> None:
+        """After a fork, in the child: threads that it does not have may hold its copies of the locks."""
+        self._lock = threading.Lock()
+        self._log_lock = threading.Lock()
 
     def table(self, cpu_seconds: float) -> Table:
         with self._log_lock:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from .base import Capabilities, Sink, TaskRunner
 from .channel import CallBook, new_call_id
+from .context import listening
 from .errors import ResultLostError, RunnerNotStartedError
 from .messages import (
     Batch,
@@ -18,8 +19,10 @@ from .messages import (
     BatchProgress,
     BatchStarted,
     Call,
+    Input,
     SlotsChanged,
 )
+from .storage import MISSING
 from .tables import unstarted_table
 from .worker import Results, cancel_batches, run_batch
 
@@ -32,28 +35,28 @@ class SlotPool:
     blocked user code must not keep the process alive.
     """
 
-    def __init__(self, slots: int, run: Any) -> None:
+    def __init__(self, slots: int, run: Callable[[Batch], None]) -> None:
         self._run = run
         self._free = slots
         self._idle = 0
         self._count = 0
         self._returning = 0
-        self._jobs: deque[Batch] = deque()
+        self._jobs: OrderedDict[int, Batch] = OrderedDict()
+        self._running: dict[int, Batch] = {}
         self._change = threading.Condition()
         self._closed = False
 
     def put(self, batches: Sequence[Batch]) -> None:
         with self._change:
-            self._jobs.extend(batches)
+            self._jobs.update((batch.batch_id, batch) for batch in batches)
             self._staff()
             self._change.notify_all()
 
-    def take_back(self, batch_ids: set[int]) -> list[Batch]:
-        """Remove and return jobs that have not started."""
+    def take_back(self, batch_ids: Sequence[int]) -> tuple[list[Batch], list[Batch]]:
+        """Remove jobs that have not started. Returns them, and those of `batch_ids` that have."""
         with self._change:
-            taken = [job for job in self._jobs if job.batch_id in batch_ids]
-            self._jobs = deque(job for job in self._jobs if job.batch_id not in batch_ids)
-            return taken
+            taken = [self._jobs.pop(i) for i in batch_ids if i in self._jobs]
+            return taken, [self._running[i] for i in batch_ids if i in self._running]
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -72,11 +75,13 @@ class SlotPool:
                 self._returning -= 1
                 self._free -= 1
 
-    def close(self) -> None:
+    def close(self) -> list[Batch]:
+        """Start no more jobs. Returns those that run."""
         with self._change:
             self._closed = True
             self._jobs.clear()
             self._change.notify_all()
+            return list(self._running.values())
 
     def _staff(self) -> None:
         wanted = min(self._free, len(self._jobs)) - self._idle
@@ -94,11 +99,14 @@ class SlotPool:
                     self._change.wait()
                 if self._closed:
                     return
-                job = self._jobs.popleft()
+                _, job = self._jobs.popitem(last=False)
+                self._running[job.batch_id] = job
                 self._free -= 1
                 self._idle -= 1
             self._run(job)
             with self._change:
+                del self._running[job.batch_id]
+                del job  # an idle thread must not keep arguments alive
                 self._free += 1
                 self._idle += 1
                 self._change.notify_all()
@@ -114,7 +122,6 @@ class InProcessRunner(TaskRunner):
         self._pool: SlotPool | None = None
         self._calls = CallBook()
         self._results: dict[int, Results] = {}
-        self._running: dict[int, str] = {}
 
     def duplicate(self) -> Any:
         twin = super().duplicate()
@@ -130,19 +137,22 @@ class InProcessRunner(TaskRunner):
         self._started().put(batches)
 
     def cancel(self, batch_ids: Sequence[int], *, force: bool = False) -> None:
-        for batch in self._started().take_back(set(batch_ids)):
+        taken, running = self._started().take_back(batch_ids)
+        for batch in taken:
             self._emit(BatchFinished(unstarted_table(batch)))
-        for batch_id in batch_ids:
-            run_id = self._running.get(batch_id)
-            if run_id is not None:
-                cancel_batches(run_id, [batch_id])
+        for batch in running:
+            cancel_batches(batch.run_id, [batch.batch_id])
 
     def fetch(self, batch_id: int, stage: int, positions: Sequence[int]) -> list[Any]:
-        try:
-            values = self._results[batch_id][stage]
-        except KeyError:
-            raise ResultLostError(f"results of batch {batch_id} have been released") from None
-        return [values[p] for p in positions]
+        results = self._results.get(batch_id)
+        if results is None:
+            raise ResultLostError(f"results of batch {batch_id} have been released")
+        values = [results[stage][p] for p in positions]
+        if any(value is MISSING for value in values):
+            raise ResultLostError(
+                f"some of the items {list(positions)[:10]} of batch {batch_id} have no result"
+            )
+        return values
 
     def release(self, batch_ids: Sequence[int]) -> None:
         for batch_id in batch_ids:
@@ -154,9 +164,9 @@ class InProcessRunner(TaskRunner):
     def close(self) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:
-            pool.close()
-            for batch_id, run_id in list(self._running.items()):
-                cancel_batches(run_id, [batch_id])
+            for batch in pool.close():
+                cancel_batches(batch.run_id, [batch.batch_id])
+            self._calls.wake()
         self._results.clear()
 
     # --- the worker's channel -------------------------------------------------------------------
@@ -166,26 +176,31 @@ class InProcessRunner(TaskRunner):
 
     def call(self, batch_id: int, execution_id: str, entry: int, kind: str, payload: bytes) -> bytes:
         call = Call(new_call_id(), batch_id, execution_id, entry, kind, payload)
-        with self._started().lent():
-            return self._calls.ask(call, self._emit, alive=lambda: self._pool is not None)
+        pool = self._started()
+        # an interrupt waits until the slot has been taken again: slots are counted, and a count must not tear
+        with listening(lambda: None), pool.lent():
+            return self._calls.ask(call, self._emit, alive=lambda: self._pool is pool)
 
     def _run(self, batch: Batch) -> None:
-        self._running[batch.batch_id] = batch.run_id
         event: BatchFinished | BatchLost
+        pool = self._pool
         try:
-            fetched = [
-                None if source.batch_id is None else self._results[source.batch_id][source.stage]
-                for source in batch.inputs
-            ]
+            fetched = [self._held(source) for source in batch.inputs]
             results, table = run_batch(batch, fetched, self, in_process=True)
             self._results[batch.batch_id] = results
             event = BatchFinished(table)
         except BaseException as error:  # a defect of ours: the run must hear of it and not hang
             event = BatchLost(batch.batch_id, f"{type(error).__name__}: {error}")
-        finally:
-            del self._running[batch.batch_id]
-        if self._pool is not None:
+        if pool is not None and self._pool is pool:
             self._emit(event)
+        else:
+            self._results.pop(batch.batch_id, None)  # closed meanwhile
+
+    def _held(self, source: Input) -> Sequence[Any] | None:
+        if source.batch_id is None:
+            return None
+        results = self._results.get(source.batch_id)
+        return None if results is None else results[source.stage]
 
     def _started(self) -> SlotPool:
         if self._pool is None:

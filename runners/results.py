@@ -1,7 +1,8 @@
 """Results of a batch as they rest on an engine that works with bytes.
 
-The values are pickled once, on the worker that made them; large buffers (NumPy arrays, data frames) stay out
-of band, so that moving them costs no copy. Consumers get their own objects, as from another process.
+The values are pickled once, on the worker that made them, which also shows which of them cannot be; large
+buffers (NumPy arrays, data frames) stay out of band, so that moving them costs no copy. Consumers get their
+own objects, as from another process: a buffer that could be written to is copied when it is loaded.
 """
 
 from __future__ import annotations
@@ -14,24 +15,38 @@ import cloudpickle
 
 from .codec import PROTOCOL
 
+Frame = tuple[Any, list[Any]]  # a pickle and its out-of-band buffers
+
+
+class CheckedResults(list[list[Any]]):
+    """Results by stage and position, with the pickles that were made to see whether that is possible."""
+
+    __slots__ = ("frames",)
+
+    def __init__(self, results: Sequence[list[Any]], frames: list[Frame]) -> None:
+        super().__init__(results)
+        self.frames = frames
+
 
 class PackedResults:
     """The results of all stages of a batch, pickled per stage."""
 
     __slots__ = ("frames",)
 
-    def __init__(self, frames: list[tuple[Any, list[Any]]]) -> None:
+    def __init__(self, frames: list[Frame]) -> None:
         self.frames = frames
 
     @classmethod
     def pack(cls, results: Sequence[Sequence[Any]]) -> PackedResults:
         """Pickle results, by stage and position."""
-        return cls([_pack_stage(values) for values in results])
+        if isinstance(results, CheckedResults):
+            return cls(results.frames)
+        return cls([pack_values(values) for values in results])
 
     def load(self, stage: int) -> list[Any]:
         """Return the values of a stage by position."""
         data, buffers = self.frames[stage]
-        values: list[Any] = pickle.loads(data, buffers=buffers)
+        values: list[Any] = pickle.loads(data, buffers=map(_own, buffers))
         return values
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -46,7 +61,8 @@ class PackedResults:
         return 64 + sum(len(d) + sum(memoryview(b).nbytes for b in bs) for d, bs in self.frames)
 
 
-def _pack_stage(values: Sequence[Any]) -> tuple[bytes, list[Any]]:
+def pack_values(values: Sequence[Any]) -> Frame:
+    """Pickle the results of one stage. Raises whatever their `__reduce__` does."""
     buffers: list[pickle.PickleBuffer] = []
     try:
         data = pickle.dumps(values, PROTOCOL, buffer_callback=buffers.append)
@@ -54,3 +70,8 @@ def _pack_stage(values: Sequence[Any]) -> tuple[bytes, list[Any]]:
         buffers.clear()
         data = cloudpickle.dumps(values, PROTOCOL, buffer_callback=buffers.append)
     return data, [buffer.raw() for buffer in buffers]
+
+
+def _own(buffer: Any) -> Any:
+    view = memoryview(buffer)
+    return view if view.readonly else bytearray(view)

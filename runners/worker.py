@@ -1,34 +1,34 @@
 """The far side: runs the items of a batch one after another, on whatever worker the engine chose.
 
-`run_batch` never raises because of user code. It returns the results, which stay on the engine, and the table,
-which travels back. Whatever an item does (raise, exit, hang past its timeout, return what cannot be moved) is
-that item's outcome; the others of its batch are not touched.
+`run_batch` never raises because of user code. It returns the results, which stay on the engine, and the
+table, which travels back. Whatever an item does (raise, exit, hang past its timeout, return what cannot be
+moved) is that item's outcome; the others of its batch are not touched.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Any
 
 from . import capture, codec
-from .arguments import Arguments, Inputs
-from .body import TaskBody
-from .calling import Ended, call, detail_of
+from .arguments import Inputs
+from .calling import Ended, call, detail_of, is_async, traceback_of
 from .channel import Channel
 from .context import ItemContext, RunContext, current_item
-from .errors import RunnersError, SerializationError
+from .errors import ResultLostError
 from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt
 from .messages import Batch, Detail, Input, Outcome, Payload, Table
 from .monitor import monitor
-from .storage import MISSING, open_storage, read_stored
+from .results import CheckedResults, Frame, pack_values
+from .storage import MISSING, ResultSerializationError, open_storage, read_stored
 
 MAX_LOADED = 256  # unpickled bodies kept per worker process
 
 Results = list[list[Any]]  # by stage, by position; MISSING where an item has no result
 
-_loaded: OrderedDict[str, Any] = OrderedDict()
+_loaded: dict[str, Any] = {}
 
 
 def run_batch(
@@ -41,15 +41,16 @@ def run_batch(
         in_process: whether results stay live objects; otherwise each must be picklable.
     """
     cpu = time.thread_time()
-    execution, inputs = _prepare(batch, fetched, channel, in_process=in_process)
+    execution = Execution(batch, RunContext(batch.run_id, "", ""), channel, in_process=in_process)
     results: Results = [[MISSING] * len(batch.indices) for _ in batch.stages]
     monitor.add(execution)
     try:
         channel.emit(execution.started_event())
+        inputs = _prepare(execution, fetched)
         if inputs is not None:
-            _run_items(execution, inputs, results)
-        for stage in range(execution.n_stages):
-            _persist(execution, stage, results[stage])
+            with capture.prints(any(body.log_prints for body in execution.bodies)):
+                _run_items(execution, inputs, results)
+            results = _keep(execution, results)
     finally:
         monitor.remove(execution)
         execution.close()
@@ -58,7 +59,7 @@ def run_batch(
 
 def cancel_batches(run_id: str, batch_ids: Sequence[int]) -> int:
     """Cancel batches that run in this process; returns how many there were."""
-    return monitor.cancel(run_id, set(batch_ids))
+    return monitor.cancel(run_id, batch_ids)
 
 
 def load(payload: Payload) -> Any:
@@ -67,46 +68,41 @@ def load(payload: Payload) -> Any:
         return payload.value
     if not payload.digest:
         return codec.loads(payload.data)
-    if payload.digest not in _loaded:
-        _loaded[payload.digest] = codec.loads(payload.data)
+    value = _loaded.get(payload.digest, MISSING)  # other threads load and evict meanwhile
+    if value is MISSING:
+        value = _loaded[payload.digest] = codec.loads(payload.data)
         while len(_loaded) > MAX_LOADED:
-            _loaded.popitem(last=False)
-    return _loaded[payload.digest]
+            _evict()
+    return value
 
 
-def _prepare(
-    batch: Batch, fetched: Sequence[Sequence[Any] | None], channel: Channel, *, in_process: bool
-) -> tuple[Execution, Inputs | None]:
-    """Load code and inputs. Where that fails, all items end with the same detail and inputs are None."""
-    run = RunContext(batch.run_id, "", "")
-    failure: tuple[Outcome, BaseException]
-    bodies: list[TaskBody] = []
-    arguments: list[Arguments] = []
+def _evict() -> None:
     try:
-        run = load(batch.context)
-        bodies = [load(stage.body) for stage in batch.stages]
-        arguments = [load(stage.arguments) for stage in batch.stages]
-        _install(bodies)
-        execution = Execution(batch, run, bodies, arguments, channel, in_process=in_process)
-        try:
-            return execution, _collect(batch.inputs, fetched)
-        except Exception as lost:
-            failure = Outcome.INPUT_LOST, lost
-    except Exception as broken:  # user modules are imported here: anything can be raised
-        failure = Outcome.FAILED, broken
-    execution = Execution(batch, run, bodies, arguments, channel, in_process=in_process)
-    outcome, error = failure
-    detail = detail_of(error, in_process=in_process)
-    for entry in range(len(execution.outcomes)):
-        execution.outcomes[entry] = outcome
-        execution.details[entry] = detail
-    return execution, None
+        del _loaded[next(iter(_loaded))]
+    except (KeyError, StopIteration, RuntimeError):  # another thread was quicker
+        pass
 
 
-def _install(bodies: Sequence[TaskBody]) -> None:
-    capture.install()
-    if any(body.log_prints for body in bodies):
-        capture.install_print()
+def _prepare(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> Inputs | None:
+    """Load code and inputs. Where that fails, all items end with the same detail and the inputs are None."""
+    batch = execution.batch
+    outcome = Outcome.FAILED
+    try:
+        execution.run = load(batch.context)
+        execution.bodies = [load(stage.body) for stage in batch.stages]
+        execution.arguments = [load(stage.arguments) for stage in batch.stages]
+        outcome = Outcome.INPUT_LOST
+        inputs = _collect(batch.inputs, fetched)
+        capture.install()
+        if any(map(is_async, (body.fn for body in execution.bodies))):
+            execution.event_loop()
+        return inputs
+    except BaseException as error:  # user modules are imported here: anything can be raised
+        detail = detail_of(error, in_process=execution.in_process)
+        for entry in range(0, len(execution.outcomes), execution.n_stages):
+            execution.outcomes[entry] = outcome
+            execution.details[entry] = detail
+        return None
 
 
 def _collect(wanted: Sequence[Input], fetched: Sequence[Sequence[Any] | None]) -> Inputs:
@@ -116,116 +112,170 @@ def _collect(wanted: Sequence[Input], fetched: Sequence[Sequence[Any] | None]) -
             picked: Sequence[Any] = read_stored(source.stored, source.positions)
         else:
             held = load(source.literal) if source.literal is not None else values
-            assert held is not None, "an input has a batch, a file or a literal"
+            if held is None:
+                raise ResultLostError(f"results of batch {source.batch_id} are gone")
             picked = [held[p] for p in source.positions]
         inputs.add(source.node_id, source.indices, picked)
     return inputs
 
 
 def _run_items(execution: Execution, inputs: Inputs, results: Results) -> None:
-    batch, stages = execution.batch, execution.n_stages
-    clock, deadline = execution.clock, batch.deadline_seconds
-    own = {stage.node_id: s for s, stage in enumerate(batch.stages[:-1])}
-    for position in range(len(batch.indices)):
-        if execution.cancelled or (deadline is not None and position and clock() - execution.zero > deadline):
+    clock, deadline = execution.clock, execution.batch.deadline_seconds
+    last = None if deadline is None else execution.zero + deadline
+    stages = [StageRun(execution, stage, inputs, values) for stage, values in enumerate(results)]
+    for position in range(len(execution.batch.indices)):
+        if position and (execution.cancelled or (last is not None and clock() > last)):
             return
-        for stage in range(stages):
-            entry = position * stages + stage
-            ended = _run_item(execution, entry, position, stage, inputs)
-            execution.outcomes[entry] = ended.outcome
-            if ended.detail is not None:
-                execution.details[entry] = ended.detail
-            if ended.outcome not in (Outcome.COMPLETED, Outcome.CACHED):
+        for stage in stages:
+            if not stage.run(position):
                 break
-            results[stage][position] = value = ended.value
-            if type(value) is list or type(value) is tuple:
-                execution.lengths[entry] = len(value)
-            if stage in own.values():
-                inputs.add(batch.stages[stage].node_id, (batch.indices[position],), (value,))
 
 
-def _run_item(
-    execution: Execution,
-    entry: int,
-    position: int,
-    stage: int,
-    inputs: Inputs,
-) -> Ended:
-    body, spec = execution.bodies[stage], execution.batch.stages[stage]
-    try:
-        args, kwargs = execution.arguments[stage].bind(position, inputs)
-        item = ItemContext(execution, entry, args, kwargs)
-        name = body.render_name(args, kwargs)
-        if name is not None:
-            execution.names[entry] = name
-        if spec.permit and not _permitted(item):
-            return Ended(Outcome.REFUSED)
-    except Exception as error:
-        return Ended(Outcome.FAILED, detail=detail_of(error, in_process=execution.in_process))
-    token = current_item.set(item)
-    prints = capture.print_sink.set(capture.task_print) if body.log_prints else None
-    ended: Ended | None = None
-    execution.begin(entry, spec.timeout_seconds)
-    try:
+class StageRun:
+    """Runs the items of one stage of a batch. What is the same for all of them is looked up once."""
+
+    def __init__(self, execution: Execution, stage: int, inputs: Inputs, values: list[Any]) -> None:
+        spec = execution.batch.stages[stage]
+        self.execution = execution
+        self.stage = stage
+        self.values = values
+        self.body = body = execution.bodies[stage]
+        self.timeout = spec.timeout_seconds
+        self.permit = spec.permit
+        self.prints = capture.task_print if body.log_prints else None
+        self.bind = execution.arguments[stage].binder(inputs)
+        self.forward: Callable[[int, Any], None] | None = None
+        if stage + 1 < execution.n_stages:
+            indices = execution.batch.indices
+            self.forward = lambda position, value: inputs.add(spec.node_id, (indices[position],), (value,))
+
+    def run(self, position: int) -> bool:
+        """Run an item and note how it ended. Returns whether it has a result."""
+        execution = self.execution
+        entry = position * execution.n_stages + self.stage
+        outcome, value, detail = self._end_of(entry, position)
+        if detail is not None:
+            execution.details[entry] = detail
+        execution.outcomes[entry] = outcome
+        if outcome is not Outcome.COMPLETED and outcome is not Outcome.CACHED:
+            return False
+        self.values[position] = value
+        if type(value) is list or type(value) is tuple:
+            execution.lengths[entry] = len(value)
+        if self.forward is not None:
+            self.forward(position, value)
+        return True
+
+    def _end_of(self, entry: int, position: int) -> Ended:
+        execution = self.execution
         try:
-            ended = call(item)
-        finally:
-            seconds = execution.end()
-    except Interrupt:  # between the end of user code and the end of its window
-        pass
-    finally:
-        current_item.reset(token)
-        if prints is not None:
-            capture.print_sink.reset(prints)
-    return _judge(execution, ended, seconds, spec.timeout_seconds)
+            args, kwargs = self.bind(position)
+        except ResultLostError as error:
+            return Outcome.INPUT_LOST, None, detail_of(error, in_process=execution.in_process)
+        except BaseException as error:  # a template is filled with user objects
+            return Outcome.FAILED, None, detail_of(error, in_process=execution.in_process)
+        item = ItemContext(execution, entry, args, kwargs)
+        if self.permit:
+            refusal = _refusal(item)
+            if refusal is not None:
+                return refusal
+        # a context of its own for each item, as for an asyncio task: what it sets is not seen by the next
+        ended: Ended | None
+        ended, started = execution.window(entry, self.timeout, copy_context().run, self._call, item)
+        if ended is not None and self.timeout is None and execution.interrupted is None:
+            return ended
+        return _judge(execution, ended) if started else UNSTARTED
+
+    def _call(self, item: ItemContext) -> Ended:
+        current_item.set(item)
+        if self.prints is not None:
+            capture.print_sink.set(self.prints)
+        return call(item, self.body)
 
 
-def _judge(execution: Execution, ended: Ended | None, seconds: float, timeout: float | None) -> Ended:
+UNSTARTED: Ended = Outcome.UNSTARTED, None, None
+
+
+def _judge(execution: Execution, ended: Ended | None) -> Ended:
     """Say how an item ended, given what its code did and whether it had been told to stop."""
-    if execution.outcomes[execution.entry]:  # already told as abandoned; what came later does not count
-        entry = execution.entry
-        return Ended(Outcome(execution.outcomes[entry]), detail=execution.details.get(entry))
+    entry, timeout, stop = execution.entry, execution.timeout, execution.stop
+    execution.stop = None  # its frames hold the item's arguments
+    if execution.outcomes[entry]:  # already told as abandoned; what came later does not count
+        return Outcome(execution.outcomes[entry]), None, execution.details.get(entry)
     if execution.interrupted is CancelInterrupt:
-        if ended is not None and ended.outcome is Outcome.COMPLETED:
+        if ended is not None and ended[0] is Outcome.COMPLETED:
             return ended  # it was quicker than the request
-        return Ended(Outcome.CANCELLED, detail=Detail("TaskCancelledError", "cancelled while it ran"))
-    late = timeout is not None and seconds > timeout
+        where = "" if stop is None else traceback_of(stop)
+        return Outcome.CANCELLED, None, Detail("TaskCancelledError", "cancelled while it ran", where)
+    late = timeout is not None and execution.durations[entry] > timeout
     if execution.interrupted is TimeoutInterrupt or late:
         message = f"ran longer than its timeout of {timeout:g} s"
-        return Ended(Outcome.TIMED_OUT, detail=Detail("TaskTimeoutError", message))
-    assert ended is not None, "user code ended without an outcome and without an interrupt"
+        where = "" if stop is None else traceback_of(stop)
+        return Outcome.TIMED_OUT, None, Detail("TaskTimeoutError", message, where)
+    if ended is None:  # user code raised an interrupt of its own making
+        error = stop if stop is not None else Interrupt()
+        return Outcome.FAILED, None, detail_of(error, in_process=execution.in_process)
     return ended
 
 
-def _permitted(item: ItemContext) -> bool:
-    reply = item.channel.call(item.batch_id, item.execution.execution_id, item.entry, "permit", b"")
-    return reply == b"yes"
+def _refusal(item: ItemContext) -> Ended | None:
+    """Ask for permission to start. Returns how the item ends without it."""
+    try:
+        reply = item.channel.call(item.batch_id, item.execution.execution_id, item.entry, "permit", b"")
+    except Exception:  # nobody answers: without permission it has not started
+        return UNSTARTED
+    return None if reply == b"yes" else (Outcome.REFUSED, None, None)
 
 
-def _persist(execution: Execution, stage: int, values: list[Any]) -> None:
-    """Write a stage's results to storage, and check that results can leave this process at all."""
-    body = execution.bodies[stage] if execution.bodies else None
-    if body is not None and body.persist:
-        storage = open_storage(body.storage_url, body.serializer)
-        key = f"runs/{execution.batch.run_id}/{execution.batch.batch_id}-{stage}-{execution.execution_id}"
-        while any(value is not MISSING for value in values):
-            try:
-                execution.stored[stage] = storage.write(key, values)
-                break
-            except SerializationError as error:
-                _spoil(execution, stage, values, getattr(error, "position", 0), error)
-            except RunnersError as error:
-                for position, value in enumerate(values):
-                    if value is not MISSING:
-                        _spoil(execution, stage, values, position, error)
-    if not execution.in_process:
-        for position, reason in codec.unpicklable(values):
-            _spoil(execution, stage, values, position, reason)
+def _keep(execution: Execution, results: Results) -> Results:
+    """Write results to storage where that is wanted, and see to it that all can leave this process."""
+    for stage, body in enumerate(execution.bodies):
+        if body.persist:
+            _persist(execution, results, stage)
+    if execution.in_process:
+        return results
+    return CheckedResults(results, [_pack(execution, results, stage) for stage in range(len(results))])
 
 
-def _spoil(execution: Execution, stage: int, values: list[Any], position: int, error: BaseException) -> None:
-    """Turn a completed item into a failed one, because its result cannot be kept."""
-    entry = position * execution.n_stages + stage
-    values[position] = MISSING
-    execution.outcomes[entry] = Outcome.FAILED
-    execution.details[entry] = detail_of(error, in_process=execution.in_process)
+def _pack(execution: Execution, results: Results, stage: int) -> Frame:
+    values = results[stage]
+    while True:
+        try:
+            return pack_values(values)
+        except Exception as error:
+            failures: list[tuple[int, Exception]] = list(codec.unpicklable(values))
+            if not failures:  # each goes alone but not all together, for want of memory
+                failures = [(p, error) for p, value in enumerate(values) if value is not MISSING]
+            if not failures:
+                raise
+        for position, failure in failures:
+            _spoil(execution, results, stage, position, failure)
+
+
+def _persist(execution: Execution, results: Results, stage: int) -> None:
+    batch, body, values = execution.batch, execution.bodies[stage], results[stage]
+    key = f"runs/{batch.run_id}/{batch.batch_id}-{stage}-{execution.execution_id}"
+    while any(value is not MISSING for value in values):
+        try:
+            storage = open_storage(body.storage_url, body.serializer)
+            execution.stored[stage] = storage.write(key, values)
+            return
+        except ResultSerializationError as error:
+            bad = [position for position in error.failures if values[position] is not MISSING]
+            failure: Exception = error
+        except Exception as error:
+            bad, failure = [], error
+        for position in bad or [p for p, value in enumerate(values) if value is not MISSING]:
+            _spoil(execution, results, stage, position, failure)
+
+
+def _spoil(execution: Execution, results: Results, stage: int, position: int, error: BaseException) -> None:
+    """Turn a completed item into a failed one, because its result cannot be kept. What followed is void."""
+    first = position * execution.n_stages
+    for later in range(stage, execution.n_stages):
+        results[later][position] = MISSING
+        execution.outcomes[first + later] = Outcome.UNSTARTED
+        execution.details.pop(first + later, None)
+        execution.lengths.pop(first + later, None)
+    execution.outcomes[first + stage] = Outcome.FAILED
+    execution.details[first + stage] = detail_of(error, in_process=execution.in_process)
