@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import ResultLostError
+from .errors import InternalError, ResultLostError
 from .result_format import MISSING
 
 ATOMS = frozenset({int, float, str, bytes, bool, type(None), complex, bytearray, range})
@@ -46,10 +46,13 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """Position p of the batch takes the result of upstream item `indices[p]`."""
+    """Position p of the batch takes the result of upstream item `indices[p]`.
+
+    Before the arguments of a batch are cut out of those of its node, None stands for the same index.
+    """
 
     node_id: int
-    indices: Sequence[int]
+    indices: Sequence[int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +136,10 @@ def getter(source: Source, inputs: Inputs) -> Callable[[int], Any]:
             return (lambda _: fill(value, inputs)) if template else lambda _: value
         case Column(values, template):
             return (lambda position: fill(values[position], inputs)) if template else values.__getitem__
-        case Aligned(node_id, indices):
-            return lambda position: inputs.one(node_id, indices[position])
+        case Aligned(node_id, None):
+            raise InternalError(f"the arguments that take results of node {node_id} belong to no batch yet")
+        case Aligned(node_id, aligned):
+            return lambda position: inputs.one(node_id, aligned[position])
         case Element(ref, indices):
             return lambda position: inputs.of(ref)[indices[position]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 from .base import Capabilities, Sink, TaskRunner
@@ -60,20 +60,39 @@ class SlotPool:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Give the current job's slot to others inside the block; have one again after it."""
-        with self._change:
+        """Give the current job's slot to others inside the block; have one again after it.
+
+        An interrupt of the job must tear neither the count of slots nor the lock around it. It is kept back
+        while either is touched (`listening`), and comes at most once: what it prevented is simply done again.
+        """
+        loan = _Loan()
+        try:
+            self._give(loan)
+            yield
+        finally:
+            try:
+                self._take_again(loan)
+            except BaseException:
+                self._take_again(loan)
+                raise
+
+    def _give(self, loan: _Loan) -> None:
+        with listening(_nothing), self._change:
+            loan.open = True
             self._free += 1
             self._staff()
             self._change.notify_all()
-        try:
-            yield
-        finally:
-            with self._change:
-                self._returning += 1
-                while self._free < 1 and not self._closed:
-                    self._change.wait()
-                self._returning -= 1
-                self._free -= 1
+
+    def _take_again(self, loan: _Loan) -> None:
+        with listening(_nothing), self._change:
+            if not loan.open:
+                return
+            self._returning += 1
+            while self._free < 1 and not self._closed:
+                self._change.wait()
+            self._returning -= 1
+            self._free -= 1
+            loan.open = False
 
     def close(self) -> list[Batch]:
         """Start no more jobs. Returns those that run."""
@@ -110,6 +129,16 @@ class SlotPool:
                 self._free += 1
                 self._idle += 1
                 self._change.notify_all()
+
+
+class _Loan:
+    """Whether a job's slot is with others now."""
+
+    open = False
+
+
+def _nothing() -> None:
+    """Who waits for a slot need not be woken: an interrupt changes nothing about it."""
 
 
 class InProcessRunner(TaskRunner):
@@ -174,11 +203,14 @@ class InProcessRunner(TaskRunner):
     def emit(self, event: BatchStarted | BatchProgress) -> None:
         self._emit(event)
 
+    def lend(self) -> AbstractContextManager[None]:
+        """Lend the slot of the batch that the current thread runs, inside a `with` block."""
+        return self._started().lent()
+
     def call(self, batch_id: int, execution_id: str, entry: int, kind: str, payload: bytes) -> bytes:
         call = Call(new_call_id(), batch_id, execution_id, entry, kind, payload)
         pool = self._started()
-        # an interrupt waits until the slot has been taken again: slots are counted, and a count must not tear
-        with listening(lambda: None), pool.lent():
+        with pool.lent():
             return self._calls.ask(call, self._emit, alive=lambda: self._pool is pool)
 
     def _run(self, batch: Batch) -> None:
