@@ -3,7 +3,7 @@
 A store stores; it decides nothing about task runs. What it does decide, because it is what processes share:
 who gets a lease (`acquire`), and which process owns a run (`claim`, by an epoch).
 
-Threads: every method may be called from any thread. Times are seconds since the epoch and come from the caller.
+Threads: every method may be called from any thread. Times are seconds since the epoch, and the caller's.
 Durability: when `append` returns, its entries survive the death of the process; on power loss at most the
 last few commits are gone, and what is there is a consistent prefix.
 """
@@ -23,6 +23,7 @@ from ..core.states import RunState, State
 HEARTBEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 30.0  # without a heartbeat a run's process counts as dead
 LEASE_SECONDS = 60.0  # renewed with the heartbeat
+BATCH_IDS_PER_EPOCH = 10_000_000  # a run's 200th process is still below 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,12 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """A node as recorded: the fields of `NodeAdded` and where its items are now."""
+    """A node as recorded: the fields of `NodeAdded` and where its items are now.
+
+    Attributes:
+        replaced_by: the node of the same path that a later process of the run has added; a run's counts and
+            `task_runs` are about nodes that have none.
+    """
 
     node_id: int
     path: str
@@ -80,6 +86,7 @@ class NodeRow:
     counts: tuple[int, ...]
     started: float | None  # first start of an attempt
     ended: float | None  # last end of an attempt
+    replaced_by: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +215,8 @@ class Grant:
         granted: all limits were taken, or none exists by these names.
         names: limits that were taken; empty where none exists.
         blocked_by: the limits in the way, with labels of their holders.
-        retry_at: when it is worth asking again at the latest (an expiry, a token), None if only a release can help.
+        retry_at: when it is worth asking again at the latest (an expiry, a token), None if only a release
+            can help.
     """
 
     granted: bool
@@ -264,7 +272,11 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def next_ids(self, run_id: str) -> tuple[int, int]:
-        """Return the lowest node_id and batch_id that the run has not used."""
+        """Return a node_id and a batch_id from which on the run has used none.
+
+        Batches that never came back are not in the journal, so each later process of a run starts at a
+        batch_id far above those that are (`BATCH_IDS_PER_EPOCH`).
+        """
 
     # --- other processes ------------------------------------------------------------------------
 

@@ -1,0 +1,228 @@
+"""Who gets a limit: pure functions over rows, the same for every store.
+
+- A concurrency limit is counted from its live leases, never kept in a counter.
+- First come first served: whoever waits has a ticket, and the slots (or tokens) that earlier tickets wait for
+  are out of reach. One ticket serves all limits of one demand, so the earliest ticket waits for holders only
+  and two demands for several limits cannot wait for each other.
+- A demand that its limit can never meet (more slots than there are) stands in nobody's way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..errors import UserError
+from .base import LEASE_SECONDS, Grant, LeaseRow, Limit
+
+# A place in the queue or a lease is written anew only when this much of its time is left: who asks every few
+# milliseconds then only reads.
+RENEW_BELOW_SECONDS = LEASE_SECONDS / 2
+LOGGER_NAME = "millrace.limits"
+_ROUNDING = 1e-9  # of tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lease or a place in the queue, as stored."""
+
+    limit: str
+    holder: str
+    ticket: int
+    run_id: str
+    label: str
+    slots: int
+    since: float
+    expires: float
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What `Store.acquire` was asked for."""
+
+    names: tuple[str, ...]
+    holder: str
+    run_id: str
+    label: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A limit as stored; for a rate limit with the tokens it had at a time."""
+
+    name: str
+    slots: int
+    per_second: float | None = None
+    tokens: float = 0.0
+    at: float = 0.0
+
+    def tokens_at(self, now: float) -> float:
+        """Return the tokens by now; a clock that went back adds none."""
+        flowed = max(0.0, now - self.at) * (self.per_second or 0.0)
+        return min(float(self.slots), self.tokens + flowed)
+
+    def without(self, tokens: int, now: float) -> Bucket:
+        """Return it after a grant: a rate limit spends tokens, a concurrency limit has none."""
+        if self.per_second is None:
+            return self
+        return replace(self, tokens=self.tokens_at(now) - tokens, at=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a demand.
+
+    Attributes:
+        names: the limits that exist.
+        blocked_by: empty: granted.
+        settled: the claims are as they should be; nothing has to be written.
+        repeated: the holder has them already, so a rate limit's tokens are not spent again.
+    """
+
+    names: tuple[str, ...]
+    blocked_by: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    retry_at: float | None = None
+    settled: bool = False
+    repeated: bool = False
+
+    @property
+    def granted(self) -> bool:
+        return not self.blocked_by
+
+
+def judge(buckets: Sequence[Bucket], claims: Sequence[Claim], demand: Demand, now: float) -> Verdict:
+    """Decide a demand.
+
+    Args:
+        buckets: those of its limits that exist.
+        claims: on these limits, expired ones too.
+    """
+    names = tuple(bucket.name for bucket in buckets)
+    live = [claim for claim in claims if claim.expires > now]
+    own = [claim for claim in live if claim.holder == demand.holder]
+    fresh = all(claim.expires - now > RENEW_BELOW_SECONDS for claim in own)
+    concurrent = {bucket.name for bucket in buckets if bucket.per_second is None}
+    if concurrent and concurrent <= {claim.limit for claim in own if claim.held}:
+        return Verdict(names, settled=fresh, repeated=True)
+    ticket = min((claim.ticket for claim in own), default=None)
+    blocked: dict[str, list[str]] = {}
+    times: list[float] = []
+    for bucket in buckets:
+        others = [claim for claim in live if claim.limit == bucket.name and claim.holder != demand.holder]
+        ahead = [
+            claim
+            for claim in others
+            if not claim.held and claim.slots <= bucket.slots and (ticket is None or claim.ticket < ticket)
+        ]
+        held = [claim for claim in others if claim.held]
+        obstacle = _obstacle(bucket, held, ahead, demand.slots, now)
+        if obstacle is not None:
+            blocked[bucket.name] = obstacle[0]
+            times += obstacle[1]
+    if not blocked:
+        return Verdict(names, settled=not names)
+    waits_everywhere = {claim.limit for claim in own} == set(names)
+    return Verdict(names, blocked, min(times, default=None), settled=waits_everywhere and fresh)
+
+
+def _obstacle(
+    bucket: Bucket, held: Sequence[Claim], ahead: Sequence[Claim], slots: int, now: float
+) -> tuple[list[str], list[float]] | None:
+    """Return who is in the way and when to ask again; None if nothing is."""
+    if slots > bucket.slots:
+        return [f"asks for {slots} at once, the limit is {bucket.slots}"], []
+    wanted = slots + sum(claim.slots for claim in ahead)
+    if bucket.per_second is None:
+        if sum(claim.slots for claim in held) + wanted <= bucket.slots:
+            return None
+        in_the_way = [*held, *ahead]
+        return [claim.label for claim in in_the_way], [claim.expires for claim in in_the_way]
+    missing = wanted - bucket.tokens_at(now)
+    if missing <= _ROUNDING:
+        return None
+    labels = [claim.label for claim in ahead] or [f"{bucket.per_second:g} per second"]
+    return labels, [now + missing / bucket.per_second]
+
+
+def claims_after(
+    verdict: Verdict,
+    buckets: Sequence[Bucket],
+    claims: Sequence[Claim],
+    demand: Demand,
+    *,
+    next_ticket: int,
+    now: float,
+) -> list[Claim]:
+    """Return the holder's claims on these limits once the verdict is carried out: leases, or places to wait.
+
+    What it already holds it keeps, whatever else it has to wait for: its code may be at work there.
+    """
+    own = {claim.limit: claim for claim in claims if claim.holder == demand.holder}
+    ticket = min((claim.ticket for claim in own.values()), default=next_ticket)
+    after = []
+    for bucket in buckets:
+        if verdict.granted and bucket.per_second is not None:
+            continue  # tokens are spent, not held
+        old = own.get(bucket.name)
+        held = verdict.granted or (old is not None and old.held)
+        since = old.since if old is not None and old.held == held else now
+        after.append(
+            Claim(
+                limit=bucket.name,
+                holder=demand.holder,
+                ticket=ticket,
+                run_id=demand.run_id,
+                label=demand.label,
+                slots=demand.slots,
+                since=since,
+                expires=now + LEASE_SECONDS,
+                held=held,
+            )
+        )
+    return after
+
+
+def grant_of(verdict: Verdict) -> Grant:
+    taken = verdict.names if verdict.granted else ()
+    return Grant(verdict.granted, taken, verdict.blocked_by, verdict.retry_at)
+
+
+def to_lease(c: Claim) -> LeaseRow:
+    return LeaseRow(c.limit, c.holder, c.run_id, c.label, c.slots, c.since, c.expires, c.held)
+
+
+def overbooked(claim: Claim, now: float) -> str:
+    """Say in the run's log that a lease ran out while its holder may still have been at work."""
+    return (
+        f"The lease of {claim.label} ({claim.holder}) on limit {claim.limit!r} ran out "
+        f"{now - claim.expires:.1f} s ago: its process had not been heard of for "
+        f"{LEASE_SECONDS + now - claim.expires:.0f} s. Its slot was given away; if it still ran, the limit "
+        f"was possibly overbooked."
+    )
+
+
+def summary(bucket: Bucket, claims: Sequence[Claim], now: float) -> Limit:
+    """Return a limit for people."""
+    live = [claim for claim in claims if claim.limit == bucket.name and claim.expires > now]
+    held = sum(claim.slots for claim in live if claim.held)
+    return Limit(
+        bucket.name, bucket.slots, bucket.per_second, held, sum(1 for claim in live if not claim.held)
+    )
+
+
+def check(name: str, slots: int, per_second: float | None) -> None:
+    """Refuse a limit that makes no sense.
+
+    Raises:
+        UserError
+    """
+    if not name.strip():
+        raise UserError("A limit needs a name.")
+    if per_second is None and slots < 0:
+        raise UserError(f"Limit {name!r}: {slots} slots; give 0 (nothing may run) or more.")
+    if per_second is not None and (slots < 1 or not 0 < per_second < float("inf")):
+        raise UserError(
+            f"Rate limit {name!r}: {slots} at once and {per_second} per second; both must be above 0."
+        )

@@ -1,0 +1,314 @@
+"""MemoryStore: the record of flow runs that need none, for as long as the process lives."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from runners.messages import Detail
+
+from ..core.journal import (
+    Entry,
+    LeasesReturned,
+    RunMoved,
+)
+from ..core.states import RUN_TERMINAL, RunState, State
+from ..errors import UserError
+from . import replay
+from .base import (
+    BATCH_IDS_PER_EPOCH,
+    DEAD_AFTER_SECONDS,
+    LEASE_SECONDS,
+    AttemptRow,
+    Grant,
+    HistoryRow,
+    LeaseRow,
+    Limit,
+    LogRow,
+    NodeRow,
+    RecoveredNode,
+    Requests,
+    RunRow,
+    Store,
+    TaskRunRow,
+)
+from .limits import (
+    Bucket,
+    Claim,
+    Demand,
+    check,
+    claims_after,
+    grant_of,
+    judge,
+    overbooked,
+    summary,
+    to_lease,
+)
+from .liveness import is_gone, process_mark, this_host
+from .lookup import MIN_PREFIX, alive, ambiguous, fenced, not_found, unknown
+from .memory_record import RunRecord
+
+
+class MemoryStore(Store):
+    """A store that ends with its process; its entries are kept as the coordinator made them."""
+
+    def __init__(self) -> None:
+        self.url = "memory"
+        self._lock = threading.RLock()
+        self._runs: dict[str, RunRecord] = {}
+        self._buckets: dict[str, Bucket] = {}
+        self._claims: dict[tuple[str, str], Claim] = {}  # by (limit, holder), in the order of their tickets
+        self._tickets = 0
+
+    def close(self) -> None:
+        """Keep everything: the store is its only copy."""
+
+    # --- a run's own process --------------------------------------------------------------------
+
+    def create_run(self, run: RunRow) -> None:
+        with self._lock:
+            if run.run_id in self._runs:
+                raise UserError(f"There already is a run {run.run_id!r} in this store.")
+            self._runs[run.run_id] = RunRecord(run)
+
+    def claim(self, run_id: str, *, host: str, pid: int, now: float) -> RunRow:
+        with self._lock:
+            record = self._record(run_id)
+            run = record.run
+            fresh = run.heartbeat is not None and now - run.heartbeat <= DEAD_AFTER_SECONDS
+            if fresh and not is_gone(run.host, run.pid, record.mark):
+                raise alive(run, now)
+            record.run = replace(run, epoch=run.epoch + 1, host=host, pid=pid, heartbeat=now)
+            record.mark = process_mark(pid) if host == this_host() else ""
+            record.asked = Requests()
+            self._drop(lambda claim: claim.run_id == run_id)
+            return record.run
+
+    def append(self, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
+        with self._lock:
+            record = self._record(run_id)
+            if record.run.epoch != epoch:
+                raise fenced(run_id, epoch, record.run.epoch)
+            for entry in entries:
+                record.apply(entry)
+                if isinstance(entry, LeasesReturned):
+                    self.release(entry.holders)
+                elif isinstance(entry, RunMoved) and entry.state in RUN_TERMINAL:
+                    self._drop(lambda claim: claim.run_id == run_id)
+
+    def heartbeat(self, run_id: str, epoch: int, now: float) -> Requests:
+        with self._lock:
+            asked, record = self.requests(run_id, epoch), self._record(run_id)
+            if not asked.fenced:
+                record.run = replace(record.run, heartbeat=now)
+                for key, claim in self._claims.items():
+                    if claim.run_id == run_id:
+                        self._claims[key] = replace(claim, expires=now + LEASE_SECONDS)
+            return asked
+
+    def requests(self, run_id: str, epoch: int) -> Requests:
+        with self._lock:
+            record = self._record(run_id)
+            return replace(record.asked, fenced=record.run.epoch != epoch)
+
+    def recovered(self, run_id: str) -> dict[str, RecoveredNode]:
+        with self._lock:
+            return replay.recovered(self._record(run_id))
+
+    def next_ids(self, run_id: str) -> tuple[int, int]:
+        with self._lock:
+            record = self._record(run_id)
+            batch, epoch = record.next_batch, record.run.epoch
+            if epoch > 1:
+                batch = max(epoch - 1, -(-batch // BATCH_IDS_PER_EPOCH)) * BATCH_IDS_PER_EPOCH
+            return max(record.by_node, default=-1) + 1, batch
+
+    # --- other processes ------------------------------------------------------------------------
+
+    def request(self, run_id: str, *, cancel: bool | None = None, pause: bool | None = None) -> None:
+        with self._lock:
+            record = self._record(run_id)
+            asked = record.asked
+            record.asked = Requests(
+                asked.cancel if cancel is None else cancel, asked.pause if pause is None else pause
+            )
+
+    def reap(self, now: float) -> list[str]:
+        with self._lock:
+            reaped = [run_id for run_id, record in self._runs.items() if record.is_dead(now)]
+            for run_id in reaped:
+                record = self._runs[run_id]
+                run = record.run = replace(record.run, epoch=record.run.epoch + 1)
+                reason = f"its process {run.pid} on {run.host or 'an unknown host'} ended without a word"
+                entries = replay.interrupted(record, now, reason)
+                entries.append(RunMoved(RunState.CRASHED, now, message=f"Crashed: {reason}"))
+                self.append(run_id, run.epoch, entries)
+            return reaped
+
+    def runs(
+        self,
+        *,
+        states: frozenset[RunState] | None = None,
+        flow_name: str | None = None,
+        parent_run_id: str | None = None,
+        limit: int = 50,
+        before: float | None = None,
+    ) -> list[RunRow]:
+        with self._lock:
+            found = [
+                row
+                for row in self._newest_first()
+                if (states is None or row.state in states)
+                and (flow_name is None or row.flow_name == flow_name)
+                and (parent_run_id is None or row.parent_run_id == parent_run_id)
+                and (before is None or row.created < before)
+            ]
+            return found[:limit]
+
+    def run(self, run: str) -> RunRow:
+        with self._lock:
+            if run in self._runs:
+                return self._runs[run].row()
+            rows = self._newest_first()
+            for row in rows:
+                if row.name == run:
+                    return row
+            if len(run) >= MIN_PREFIX:
+                matching = [row for row in rows if row.run_id.startswith(run)]
+                if len(matching) == 1:
+                    return matching[0]
+                if matching:
+                    raise ambiguous(run, [row.run_id for row in matching[:3]])
+            raise not_found(run, [(row.run_id, row.name) for row in rows[:1000]], self.url)
+
+    def nodes(self, run_id: str) -> list[NodeRow]:
+        with self._lock:
+            return self._record(run_id).nodes()
+
+    def task_runs(
+        self,
+        run_id: str,
+        *,
+        node_id: int | None = None,
+        states: frozenset[State] | None = None,
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[TaskRunRow]:
+        with self._lock:
+            return replay.task_runs(self._record(run_id), node_id, states, offset, limit)
+
+    def attempts(self, run_id: str, node_id: int, index: int) -> list[AttemptRow]:
+        with self._lock:
+            return replay.attempts(self._record(run_id), node_id, index)
+
+    def history(self, run_id: str, node_id: int, index: int) -> list[HistoryRow]:
+        with self._lock:
+            return replay.history(self._record(run_id), node_id, index)
+
+    def logs(
+        self,
+        run_id: str,
+        *,
+        after: int = 0,
+        node_id: int | None = None,
+        index: int | None = None,
+        min_level: int = 0,
+        limit: int = 1000,
+    ) -> list[LogRow]:
+        with self._lock:
+            found = [
+                row
+                for row in self._record(run_id).logs
+                if row.seq > after
+                and row.level >= min_level
+                and (node_id is None or row.node_id == node_id)
+                and (index is None or row.index == index)
+            ]
+            return found[:limit]
+
+    def errors(self, run_id: str, limit: int = 20) -> list[tuple[Detail, int]]:
+        with self._lock:
+            record = self._record(run_id)
+            totals: dict[Detail, int] = {}
+            for node in record.nodes():
+                counts = record.errors.get(node.node_id, {}) if node.replaced_by is None else {}
+                for detail, count in counts.items():
+                    totals[detail] = totals.get(detail, 0) + count
+            return sorted(totals.items(), key=lambda pair: -pair[1])[:limit]
+
+    # --- limits ---------------------------------------------------------------------------------
+
+    def set_limit(self, name: str, slots: int, per_second: float | None = None) -> None:
+        check(name, slots, per_second)
+        with self._lock:
+            old = self._buckets.get(name)
+            tokens = min(old.tokens, slots) if old and old.per_second is not None else slots
+            at = old.at if old and old.per_second is not None else 0.0
+            self._buckets[name] = Bucket(name, slots, per_second, float(tokens), at)
+
+    def remove_limit(self, name: str) -> bool:
+        with self._lock:
+            self._drop(lambda claim: claim.limit == name)
+            return self._buckets.pop(name, None) is not None
+
+    def limits(self, now: float) -> list[Limit]:
+        with self._lock:
+            claims = list(self._claims.values())
+            return [summary(bucket, claims, now) for _, bucket in sorted(self._buckets.items())]
+
+    def leases(self, name: str, now: float) -> list[LeaseRow]:
+        with self._lock:
+            live = [c for c in self._claims.values() if c.limit == name and c.expires > now]
+            return [to_lease(c) for c in sorted(live, key=lambda c: (not c.held, c.ticket))]
+
+    def acquire(
+        self, names: Sequence[str], *, holder: str, run_id: str, label: str, slots: int, now: float
+    ) -> Grant:
+        demand = Demand(tuple(dict.fromkeys(names)), holder, run_id, label, slots)
+        with self._lock:
+            self._sweep(demand.names, now)
+            buckets = [self._buckets[name] for name in demand.names if name in self._buckets]
+            claims = [claim for claim in self._claims.values() if claim.limit in demand.names]
+            verdict = judge(buckets, claims, demand, now)
+            if not verdict.settled:
+                self._tickets += 1
+                after = claims_after(verdict, buckets, claims, demand, next_ticket=self._tickets, now=now)
+                self._drop(lambda claim: claim.holder == holder and not claim.held)
+                self._claims.update({(claim.limit, holder): claim for claim in after})
+                if verdict.granted and not verdict.repeated:
+                    self._buckets.update({b.name: b.without(slots, now) for b in buckets})
+            return grant_of(verdict)
+
+    def release(self, holders: Sequence[str]) -> None:
+        with self._lock:
+            gone = set(holders)
+            self._drop(lambda claim: claim.holder in gone)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _record(self, run_id: str) -> RunRecord:
+        try:
+            return self._runs[run_id]
+        except KeyError:
+            raise unknown(run_id) from None
+
+    def _newest_first(self) -> list[RunRow]:
+        rows = [record.row() for record in reversed(self._runs.values())]
+        return sorted(rows, key=lambda row: -row.created)
+
+    def _drop(self, gone: Any) -> None:
+        for key in [key for key, claim in self._claims.items() if gone(claim)]:
+            del self._claims[key]
+
+    def _sweep(self, names: Sequence[str], now: float) -> None:
+        for key, claim in list(self._claims.items()):
+            if claim.limit not in names:
+                continue
+            if claim.expires > now:
+                self._claims[key] = replace(claim, expires=min(claim.expires, now + LEASE_SECONDS))
+                continue
+            del self._claims[key]
+            if claim.held and claim.run_id in self._runs:
+                self._runs[claim.run_id].note(now, overbooked(claim, now))

@@ -1,0 +1,173 @@
+"""One run of the MemoryStore: its journal as the coordinator made it, and what follows from it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from runners.messages import Detail, LogLine
+
+from ..core.journal import (
+    AttemptsEnded,
+    Counted,
+    Entry,
+    LogWritten,
+    Moved,
+    NodeAdded,
+    RunMoved,
+    StartRepeated,
+    WidthLearned,
+)
+from ..core.states import RUN_TERMINAL, TERMINAL, RunState, State
+from . import replay
+from .base import DEAD_AFTER_SECONDS, LogRow, NodeRow, Requests, RunRow
+from .limits import LOGGER_NAME
+from .liveness import is_gone, process_mark, this_host
+
+_NO_COUNTS = (0,) * len(State)
+
+
+class RunRecord:
+    """One run; a `replay.JournalView` of itself."""
+
+    def __init__(self, run: RunRow) -> None:
+        self.run = run
+        self.mark = process_mark(run.pid) if run.host == this_host() else ""
+        self.asked = Requests()
+        self.by_node: dict[int, NodeRow] = {}
+        self.paths: dict[str, int] = {}  # the newest node of each path
+        self.items: dict[int, list[tuple[int, replay.ItemEntry]]] = {}
+        self.errors: dict[int, dict[Detail, int]] = {}
+        self.logs: list[LogRow] = []
+        self.seq = 0
+        self.next_batch = 0
+
+    def row(self) -> RunRow:
+        current = [node.counts for node in self.by_node.values() if node.replaced_by is None]
+        counts = tuple(map(sum, zip(*current, strict=True))) if current else self.run.counts
+        return replace(self.run, counts=counts)
+
+    def is_dead(self, now: float) -> bool:
+        run = self.run
+        if run.state in RUN_TERMINAL or (not run.pid and run.heartbeat is None):
+            return False
+        heard = run.created if run.heartbeat is None else run.heartbeat
+        return now - heard > DEAD_AFTER_SECONDS or is_gone(run.host, run.pid, self.mark)
+
+    # --- JournalView ----------------------------------------------------------------------------
+
+    def nodes(self) -> list[NodeRow]:
+        return [self.by_node[node_id] for node_id in sorted(self.by_node)]
+
+    def transitions(self, node_id: int) -> Iterator[tuple[Sequence[int], bytes | int]]:
+        for _, entry in self.items.get(node_id, ()):
+            if isinstance(entry, AttemptsEnded):
+                yield entry.indices, bytes(entry.states)
+            elif isinstance(entry, Moved):
+                yield entry.indices, int(entry.state)
+
+    def entries(self, node_id: int, first: int, last: int) -> Sequence[tuple[int, replay.ItemEntry]]:
+        return self.items.get(node_id, ())
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def apply(self, entry: Entry) -> None:
+        match entry:
+            case Moved() | StartRepeated():
+                self._add(entry)
+                if isinstance(entry, Moved) and entry.state is State.RUNNING:
+                    self._span(entry.node_id, entry.at, None)
+            case AttemptsEnded():
+                self._ended(entry)
+            case Counted():
+                self._change(entry.node_id, counts=tuple(entry.counts))
+            case LogWritten():
+                for item, attempt, line in zip(entry.items, entry.attempts, entry.lines, strict=True):
+                    self.log(entry.node_id, item, attempt, line)
+            case NodeAdded():
+                self._added(entry)
+            case WidthLearned():
+                self._change(entry.node_id, width=entry.width)
+            case RunMoved():
+                self._run_moved(entry)
+
+    def note(self, at: float, message: str) -> None:
+        self.log(-1, -1, 0, LogLine(0, 0, 0, at, logging.WARNING, LOGGER_NAME, message))
+
+    def log(self, node_id: int, item: int, attempt: int, line: LogLine) -> None:
+        self.seq += 1
+        node = self.by_node.get(node_id)
+        name = node.task_name if node else ""
+        self.logs.append(
+            LogRow(self.seq, node_id, item, attempt, name, line.at, line.level, line.logger, line.message)
+        )
+
+    def _add(self, entry: replay.ItemEntry) -> None:
+        self.seq += 1
+        if entry.indices:
+            self.items.setdefault(entry.node_id, []).append((self.seq, entry))
+        if not isinstance(entry, Moved):
+            self.next_batch = max(self.next_batch, entry.batch_id + 1)
+
+    def _ended(self, entry: AttemptsEnded) -> None:
+        if entry.details:
+            # An exception object would keep its frames, and with them user data, alive as long as the store.
+            entry = replace(entry, details={k: replace(d, live=None) for k, d in entry.details.items()})
+        self._add(entry)
+        self._span(entry.node_id, min(filter(None, entry.started), default=None), entry.at)
+        totals = self.errors.setdefault(entry.node_id, {}) if entry.details else {}
+        for k, detail in entry.details.items():
+            if State(entry.states[k]) in TERMINAL:
+                totals[detail] = totals.get(detail, 0) + 1
+
+    def _span(self, node_id: int, started: float | None, ended: float | None) -> None:
+        node = self.by_node.get(node_id)
+        if node is not None:
+            first = min((t for t in (node.started, started) if t is not None), default=None)
+            last = max((t for t in (node.ended, ended) if t is not None), default=None)
+            self._change(node_id, started=first, ended=last)
+
+    def _change(self, node_id: int, **changes: Any) -> None:
+        if node_id in self.by_node:
+            self.by_node[node_id] = replace(self.by_node[node_id], **changes)
+
+    def _added(self, entry: NodeAdded) -> None:
+        old = self.paths.get(entry.path)
+        if old is not None:
+            self._change(old, replaced_by=entry.node_id)
+        self.paths[entry.path] = entry.node_id
+        policy: Mapping[str, Any] = dict(entry.policy)
+        self.by_node[entry.node_id] = NodeRow(
+            node_id=entry.node_id,
+            path=entry.path,
+            task_name=entry.task_name,
+            kind=entry.kind,
+            width=entry.width,
+            created=entry.at,
+            tags=frozenset(entry.tags),
+            upstream=tuple(entry.upstream),
+            fingerprint=entry.fingerprint,
+            policy=policy,
+            parent=entry.parent,
+            counts=_NO_COUNTS,
+            started=None,
+            ended=None,
+        )
+
+    def _run_moved(self, entry: RunMoved) -> None:
+        over, run = entry.state in RUN_TERMINAL, self.run
+        started = run.started
+        if started is None and entry.state is RunState.RUNNING:
+            started = entry.at
+        self.run = replace(
+            run,
+            state=entry.state,
+            state_name=entry.name,
+            message=entry.message,
+            detail=replace(entry.detail, live=None) if entry.detail else None,
+            started=started,
+            ended=entry.at if over else None,
+            heartbeat=None if over else run.heartbeat,
+        )

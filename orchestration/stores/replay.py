@@ -1,0 +1,259 @@
+"""Reading a node's journal: the same for every store.
+
+A store keeps what the coordinator appended, columns as columns; what people ask for (the state of one item,
+its attempts, a page of task runs) is computed here from a `JournalView`, a consistent look at one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import compress
+from typing import Protocol
+
+from runners.messages import Outcome
+
+from ..core.journal import LOST, AttemptsEnded, Counted, Entry, Moved, StartRepeated
+from ..core.states import TERMINAL, State
+from .base import AttemptRow, HistoryRow, NodeRow, RecoveredNode, TaskRunRow
+
+_NAMED_OUTCOMES = {Outcome.CACHED: "Cached", Outcome.TIMED_OUT: "TimedOut"}
+
+ItemEntry = Moved | AttemptsEnded | StartRepeated
+
+
+class JournalView(Protocol):
+    """A consistent look at the journal of one run."""
+
+    def nodes(self) -> list[NodeRow]:
+        """Return the nodes by ascending node_id."""
+
+    def transitions(self, node_id: int) -> Iterable[tuple[Sequence[int], bytes | int]]:
+        """Return who moved and where to, in order: one state for all or a byte for each."""
+
+    def entries(self, node_id: int, first: int, last: int) -> Iterable[tuple[int, ItemEntry]]:
+        """Return (seq, entry) in order; at least those that touch an index in first..last."""
+
+
+def states_of(view: JournalView, node: NodeRow) -> bytearray:
+    """Return the state of each item of a node."""
+    states = bytearray(node.width or 0)
+    for indices, state in view.transitions(node.node_id):
+        if not indices:
+            continue
+        top = max(indices[0], indices[-1]) if isinstance(indices, range) else max(indices)
+        if top >= len(states):
+            states.extend(bytes(top + 1 - len(states)))
+        if isinstance(indices, range):
+            new = state if isinstance(state, bytes) else bytes([state]) * len(indices)
+            states[indices.start : indices.stop] = new
+        elif isinstance(state, bytes):
+            for index, one in zip(indices, state, strict=True):
+                states[index] = one
+        else:
+            for index in indices:
+                states[index] = state
+    return states
+
+
+def task_runs(
+    view: JournalView, node_id: int | None, states: frozenset[State] | None, offset: int, limit: int
+) -> list[TaskRunRow]:
+    """Return a page of task runs. Without `node_id`: of nodes that no later process has replaced."""
+    found: list[TaskRunRow] = []
+    for node in view.nodes():
+        if len(found) >= limit:
+            break
+        if node.replaced_by is not None if node_id is None else node.node_id != node_id:
+            continue
+        room = limit - len(found)
+        if states is None and node.width is not None:
+            total = node.width
+            chosen: Sequence[int] = range(min(offset, total), min(offset + room, total))
+        elif states is not None and _has_none(node, states):
+            continue
+        else:
+            matching = _matching(states_of(view, node), states)
+            total = len(matching)
+            chosen = matching[offset : offset + room]
+        offset = max(0, offset - total)
+        found += _rows(view, node, chosen)
+    return found
+
+
+def _has_none(node: NodeRow, states: frozenset[State]) -> bool:
+    """Tell from a finished node's counts; those of a live one may be ahead of what is derived from moves."""
+    finished = node.width is not None and sum(node.counts[s] for s in TERMINAL) == node.width
+    return finished and not any(node.counts[s] for s in states)
+
+
+def _matching(now: bytearray, states: frozenset[State] | None) -> Sequence[int]:
+    if states is None:
+        return range(len(now))
+    mask = now.translate(bytes(value in states for value in range(256)))
+    return list(compress(range(len(mask)), mask))
+
+
+def _rows(view: JournalView, node: NodeRow, chosen: Sequence[int]) -> list[TaskRunRow]:
+    if not chosen:
+        return []
+    items = {index: _Item() for index in chosen}
+    for _, entry in view.entries(node.node_id, chosen[0], chosen[-1]):
+        if isinstance(entry, StartRepeated):
+            continue
+        if isinstance(entry.indices, range) and len(entry.indices) > len(items):
+            touched = ((entry.indices.index(i), item) for i, item in items.items() if i in entry.indices)
+        else:
+            touched = ((k, items[i]) for k, i in enumerate(entry.indices) if i in items)
+        for k, item in touched:
+            item.apply(entry, k)
+    return [item.row(node, index) for index, item in items.items()]
+
+
+class _Item:
+    """The last that is known of one item."""
+
+    __slots__ = ("ended", "k", "last", "name", "spent", "started")
+
+    def __init__(self) -> None:
+        self.last: Moved | AttemptsEnded | None = None  # what brought it to its state
+        self.ended: AttemptsEnded | None = None  # its last attempt that has ended
+        self.k = 0  # its entry there
+        self.spent = 0
+        self.started: float | None = None  # of the attempt that runs
+        self.name = ""
+
+    def apply(self, entry: Moved | AttemptsEnded, k: int) -> None:
+        self.last = entry
+        if isinstance(entry, Moved):
+            self.started = entry.at if entry.state is State.RUNNING else None
+            return
+        self.started = None
+        self.name = entry.names.get(k, self.name)
+        self.ended, self.k = entry, k
+        if entry.outcomes[k] != Outcome.UNSTARTED:
+            self.spent = max(self.spent, entry.attempts[k])
+
+    def row(self, node: NodeRow, index: int) -> TaskRunRow:
+        last, ended, k = self.last, self.ended, self.k
+        if isinstance(last, AttemptsEnded):
+            state = State(last.states[k])
+            state_name = (
+                _NAMED_OUTCOMES.get(Outcome(last.outcomes[k]), "") if last.outcomes[k] != LOST else ""
+            )
+            state_name = state_name if state in TERMINAL else ""
+        else:
+            state, state_name = (last.state, last.name) if last else (State.PENDING, "")
+        running = self.started is not None
+        return TaskRunRow(
+            node_id=node.node_id,
+            index=index,
+            task_name=node.task_name,
+            state=state,
+            state_name=state_name or state.title,
+            attempts=self.spent + running,
+            started=self.started if running or not ended else ended.started[k] or None,
+            seconds=None if running or not ended or not ended.started[k] else ended.durations[k],
+            worker="" if running or not ended else ended.worker,
+            name=self.name,
+            reason=last.reason if last else "",
+            detail=ended.details.get(k) if ended and not running else None,
+        )
+
+
+def attempts(view: JournalView, node_id: int, index: int) -> list[AttemptRow]:
+    """Return what an item has tried. Coming back unstarted is no attempt: `history` tells it."""
+    found = []
+    for _, entry in view.entries(node_id, index, index):
+        if not isinstance(entry, AttemptsEnded) or index not in entry.indices:
+            continue
+        k = entry.indices.index(index)
+        if entry.outcomes[k] == Outcome.UNSTARTED:
+            continue
+        started = entry.started[k] or None
+        found.append(
+            AttemptRow(
+                attempt=entry.attempts[k],
+                outcome=entry.outcomes[k],
+                state=State(entry.states[k]),
+                started=started,
+                seconds=entry.durations[k] if started else None,
+                worker=entry.worker,
+                execution_id=entry.execution_id,
+                batch_id=entry.batch_id,
+                reason=entry.reason,
+                detail=entry.details.get(k),
+                stored=entry.stored,
+                position=entry.positions[k],
+            )
+        )
+    return found
+
+
+def history(view: JournalView, node_id: int, index: int) -> list[HistoryRow]:
+    """Return an item's transitions that its attempts do not tell."""
+    found = []
+    for seq, entry in view.entries(node_id, index, index):
+        if index not in entry.indices:
+            continue
+        if isinstance(entry, AttemptsEnded):
+            k = entry.indices.index(index)
+            if entry.outcomes[k] != Outcome.UNSTARTED:
+                continue
+            state, reason = State(entry.states[k]), entry.reason or "came back unstarted"
+        elif isinstance(entry, StartRepeated):
+            state = State.RUNNING
+            reason = f"started a second time on {entry.worker} as {entry.execution_id}"
+        else:
+            state, reason = entry.state, entry.reason
+        found.append(HistoryRow(seq, node_id, entry.indices, state, entry.at, reason))
+    return found
+
+
+def recovered(view: JournalView) -> dict[str, RecoveredNode]:
+    """Return what earlier processes left.
+
+    A process that was itself a resume recorded reused results as moves only, and may have died before it came
+    to all of them: what its predecessors stored stays valid as long as the fingerprint is the same and the
+    item has not been tried since.
+    """
+    found: dict[str, RecoveredNode] = {}
+    for node in view.nodes():
+        old = found.get(node.path)
+        same = old is not None and old.fingerprint == node.fingerprint
+        results = dict(old.results) if old and same else {}
+        spent = dict(old.attempts) if old and same else {}
+        width = node.width if node.width is not None or not (old and same) else old.width
+        for _, entry in view.entries(node.node_id, 0, 2**63 - 1):
+            if not isinstance(entry, AttemptsEnded):
+                continue
+            stored, tried = entry.stored, zip(entry.indices, entry.states, strict=True)
+            for k, (index, state) in enumerate(tried):
+                results.pop(index, None)
+                if state == State.COMPLETED:
+                    spent.pop(index, None)
+                    if stored is not None:
+                        results[index] = (stored, entry.positions[k])
+                elif entry.outcomes[k] != Outcome.UNSTARTED:
+                    spent[index] = max(spent.get(index, 0), entry.attempts[k])
+        found[node.path] = RecoveredNode(node.path, node.fingerprint, width, spent, results)
+    return found
+
+
+def interrupted(view: JournalView, now: float, reason: str) -> list[Entry]:
+    """Return the entries that end every task run of a run whose process is gone."""
+    entries: list[Entry] = []
+    live = [state for state in State if state not in TERMINAL]
+    for node in view.nodes():
+        if node.replaced_by is not None or (node.width is not None and _has_none(node, frozenset(live))):
+            continue
+        states = states_of(view, node)
+        indices = _matching(states, frozenset(live))
+        if not indices:
+            continue
+        if indices[-1] - indices[0] == len(indices) - 1:
+            indices = range(indices[0], indices[-1] + 1)
+        entries.append(Moved(node.node_id, indices, State.CRASHED, now, reason))
+        for index in indices:
+            states[index] = State.CRASHED
+        entries.append(Counted(node.node_id, tuple(states.count(bytes([s])) for s in State)))
+    return entries

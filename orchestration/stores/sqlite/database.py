@@ -1,0 +1,286 @@
+"""The file: one connection that writes, a few that read, and who may write when.
+
+Writing. There is one write connection per process, and no writer thread: whoever gets the lock writes what
+all threads have queued, in one transaction (flat combining). Alone, a caller pays for its own write only; a
+writer thread would add two switches per append, each up to 5 ms where user code holds the GIL. Together,
+callers get group commit without anyone waiting for a group to form. See decisions/0001 for the figures.
+
+Other processes wait at the gate (gate.py), so that SQLite's own locks never make anyone wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+from ...errors import StoreError
+from . import schema
+from .faults import explain, locked
+from .gate import Gate
+
+LOCK_TIMEOUT_SECONDS = 30.0
+CHECKPOINT_BYTES = 8 << 20  # of the -wal file; a checkpoint of so much takes 10-30 ms on a local disk
+MAX_IDLE_READERS = 4
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+_left_to_parents: list[Any] = []  # connections must not be used, nor even closed, on the other side of a fork
+
+
+class _Job:
+    """One caller's part of a transaction."""
+
+    __slots__ = ("done", "error", "result", "work")
+
+    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+        self.work = work
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.done = False
+
+
+class Database:
+    """A store's file.
+
+    Args:
+        path: absolute; made, readable by its owner only, if it does not exist.
+        lock_timeout_seconds: how long other processes may hold the write lock.
+    """
+
+    def __init__(self, path: str, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> None:
+        self.path = path
+        self._timeout = lock_timeout_seconds
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[_Job] = deque()
+        self._writer: sqlite3.Connection | None = None
+        self._gate: Gate | None = None
+        self._readers: list[sqlite3.Connection] = []
+        self._inode = 0
+        self._checked = False
+        self._checkpoint_at = CHECKPOINT_BYTES
+
+    def after_fork(self) -> None:
+        """Start anew in a child process; what the parent has open stays its own."""
+        _left_to_parents.append((self._writer, self._readers))
+        gate = self._gate
+        self._forget()
+        if gate is not None:
+            gate.close()  # else the child would keep the parent's lock alive when that dies
+
+    def open(self) -> None:
+        """Make the file, or see that it is a store, and bring it to this version's schema."""
+        try:
+            self._create_file()
+            reader = self._connect()
+            try:
+                current = schema.is_current(reader, self.path)
+            finally:
+                reader.close()
+            if not current:
+                with self._lock, self._turn() as connection:
+                    schema.migrate(connection, self.path)
+        except (sqlite3.Error, OSError) as error:
+            self._raise(error)
+        self._checked = True
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` in a transaction, perhaps with other threads' work; it may be called more than once."""
+        job = _Job(work)
+        self._waiting.append(job)
+        try:
+            with self._lock:
+                if not job.done:
+                    self._write_waiting()
+        except BaseException:  # interrupted before or while its turn came
+            if job in self._waiting:
+                self._waiting.remove(job)
+            raise
+        if job.error is not None:
+            raise job.error
+        result: T = job.result
+        return result
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection that sees one consistent state of the file and cannot write."""
+        try:
+            if not self._checked:
+                self.open()
+            connection = self._readers.pop() if self._readers else self._connect()
+        except (sqlite3.Error, OSError) as error:
+            self._raise(error)
+        try:
+            connection.execute("BEGIN")
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException as error:
+            connection.close()  # a rollback could fail for the same reason
+            if isinstance(error, sqlite3.Error):
+                self._raise(error)
+            raise
+        if len(self._readers) < MAX_IDLE_READERS:
+            self._readers.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Close everything; the next use opens it again."""
+        with self._lock:
+            readers, self._readers = self._readers, []
+            for reader in readers:
+                reader.close()
+            self._close_writer()
+            if self._gate is not None:
+                self._gate.close()
+                self._gate = None
+
+    # --- writing, with self._lock held ----------------------------------------------------------
+
+    def _write_waiting(self) -> None:
+        jobs = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        try:
+            self._transact(jobs)
+        except Exception as error:
+            # One job's fault is not its neighbours': each gets a transaction of its own. The file's is all's.
+            shared = len(jobs) == 1 or isinstance(error, StoreError)
+            for job in jobs:
+                if shared:
+                    job.error, job.done = error, True
+                else:
+                    self._transact_alone(job)
+        except BaseException:
+            self._waiting.extendleft(job for job in reversed(jobs) if not job.done)
+            raise
+
+    def _transact_alone(self, job: _Job) -> None:
+        try:
+            self._transact([job])
+        except Exception as error:
+            job.error, job.done = error, True
+
+    def _transact(self, jobs: list[_Job]) -> None:
+        try:
+            if not self._checked:
+                self._create_file()
+            with self._turn() as connection:
+                if not self._checked:
+                    schema.migrate(connection, self.path)
+                    self._checked = True
+                self._run(connection, jobs)
+        except (sqlite3.Error, OSError) as error:
+            self._close_writer()  # after an I/O error a connection's view of the file is not to be trusted
+            self._raise(error)
+
+    def _run(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+        committing = False
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for job in jobs:
+                job.result = job.work(connection)
+            committing = True
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                committing = False
+                connection.execute("ROLLBACK")
+            raise
+        finally:
+            # Also when an interrupt arrives right after COMMIT: what is written must not be written again.
+            if committing and not connection.in_transaction:
+                for job in jobs:
+                    job.done = True
+        self._checkpoint_if_due(connection)
+
+    @contextmanager
+    def _turn(self) -> Iterator[sqlite3.Connection]:
+        if self._gate is None:
+            self._gate = Gate(self.path)
+        if not self._gate.enter(self._timeout):
+            raise locked(self.path, self._timeout)
+        try:
+            if self._writer is None:
+                self._writer = self._connect_writer()
+            elif os.stat(self.path).st_ino != self._inode:
+                # SQLite would go on to write into the deleted file.
+                raise StoreError(f"The store {self.path} was replaced or restored while in use. Start again.")
+            yield self._writer
+        finally:
+            self._gate.leave()
+
+    def _checkpoint_if_due(self, connection: sqlite3.Connection) -> None:
+        # Passive: waits for nobody. The gate is ours, so nobody writes meanwhile (see gate.py).
+        try:
+            size = os.stat(f"{self.path}-wal").st_size
+            if size < self._checkpoint_at:
+                return
+            _, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            # A reader that looks at an old state keeps the file from starting anew: try again later.
+            self._checkpoint_at = CHECKPOINT_BYTES if moved == frames else size + CHECKPOINT_BYTES
+        except (sqlite3.Error, OSError) as error:
+            # The transaction is safe in the -wal file; the next write will report what lasts.
+            self._checkpoint_at += CHECKPOINT_BYTES
+            logger.warning("A checkpoint of %s failed and will be tried again: %s", self.path, error)
+
+    def _close_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        # The last connection to close makes a checkpoint.
+        gate = self._gate
+        entered = gate is not None and gate.enter(self._timeout)
+        try:
+            writer.close()
+        except sqlite3.Error as error:
+            logger.debug("Closing %s: %s", self.path, error)
+        finally:
+            if entered and gate is not None:
+                gate.leave()
+
+    def _raise(self, error: sqlite3.Error | OSError) -> NoReturn:
+        explained = explain(error, self.path)
+        if explained is error:
+            raise error
+        raise explained from error
+
+    # --- connections ----------------------------------------------------------------------------
+
+    def _create_file(self) -> None:
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        try:
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            pass
+
+    def _connect(self) -> sqlite3.Connection:
+        quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        connection = sqlite3.connect(
+            f"file:{quoted}?mode=rw",  # never create: a store that was deleted must not come back empty
+            uri=True,
+            timeout=self._timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def _connect_writer(self) -> sqlite3.Connection:
+        self._inode = os.stat(self.path).st_ino
+        connection = self._connect()
+        for pragma in (
+            "query_only = OFF",
+            "synchronous = NORMAL",
+            "wal_autocheckpoint = 0",
+            "journal_size_limit = 0",  # the -wal file's size then tells how much a checkpoint has to move
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection

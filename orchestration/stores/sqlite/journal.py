@@ -1,0 +1,327 @@
+"""Writes the entries of one driver turn. A batch of any size is one row, its items are columns in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from runners.messages import Detail
+
+from ...core.journal import (
+    AttemptsEnded,
+    Counted,
+    Entry,
+    LeasesReturned,
+    LogWritten,
+    Moved,
+    NodeAdded,
+    RunMoved,
+    StartRepeated,
+    WidthLearned,
+)
+from ...core.states import RUN_TERMINAL, TERMINAL, RunState, State
+from ..columns import pack_floats, pack_ints
+from ..lookup import fenced, unknown
+from .text import clean, counts_to_json, plain, to_json
+
+MOVED, ENDED, REPEATED = 0, 1, 2
+FLOW = -1  # in place of a node_id
+_TERMINAL_BYTES = frozenset(int(state) for state in TERMINAL)
+
+_JOURNAL = f"INSERT INTO journal VALUES ({','.join('?' * 24)})"
+_LOG = "INSERT INTO log VALUES (?,?,?,?,?,?,?,?,?)"
+_NODE = f"INSERT INTO node VALUES ({','.join('?' * 17)})"
+_ERROR = """
+    INSERT INTO error (run_no, node_id, digest, ended, type_name, message, traceback, exception,
+                       after_seconds, retriable, abandoned)
+    VALUES (?,?,?,?,?,?,?,?,?,?,?)
+    ON CONFLICT (run_no, node_id, digest) DO UPDATE SET ended = ended + excluded.ended
+    RETURNING error_no"""
+_SPAN = """
+    UPDATE node SET started = min(coalesce(started, ?1), coalesce(?1, started)),
+                    ended = max(coalesce(ended, ?2), coalesce(?2, ended))
+    WHERE run_no = ?3 AND node_id = ?4"""
+
+
+def append(connection: sqlite3.Connection, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
+    """Write entries in the caller's transaction.
+
+    Raises:
+        RunNotFoundError
+        FencedError
+    """
+    found = connection.execute(
+        "SELECT run_no, epoch, next_seq, next_batch, counts FROM run WHERE run_id = ?", (run_id,)
+    ).fetchone()
+    if found is None:
+        raise unknown(run_id)
+    if found[1] != epoch:
+        raise fenced(run_id, epoch, found[1])
+    writing = _Turn(connection, run_id, found)
+    for entry in entries:
+        _WRITERS[type(entry)](writing, entry)
+    writing.flush()
+
+
+class _Turn:
+    """One call of `append`: rows that wait for `executemany`, and what changes of run and nodes."""
+
+    def __init__(self, connection: sqlite3.Connection, run_id: str, row: tuple[Any, ...]) -> None:
+        self.connection = connection
+        self.run_id = run_id
+        self.run_no, self.epoch, self.seq, self.batch, counts = row
+        self.counts: list[int] = json.loads(counts)
+        self.journal: list[tuple[Any, ...]] = []
+        self.logs: list[tuple[Any, ...]] = []
+        self.node_counts: dict[int, tuple[int, ...]] = {}
+        self.spans: dict[int, tuple[float | None, float | None]] = {}
+
+    def next_seq(self) -> int:
+        seq: int = self.seq
+        self.seq += 1
+        return seq
+
+    # --- entries about task runs ----------------------------------------------------------------
+
+    def moved(self, entry: Moved) -> None:
+        if not entry.indices:
+            return
+        if entry.state is State.RUNNING:
+            self._span(entry.node_id, entry.at, None)
+        self.journal.append(
+            (
+                *self._head(entry.node_id, MOVED, entry.indices, entry.at),
+                int(entry.state),
+                pack_ints(entry.indices),
+                *(None,) * 13,
+                clean(entry.reason) or None,
+                clean(entry.name) or None,
+            )
+        )
+
+    def ended(self, entry: AttemptsEnded) -> None:
+        if not entry.indices:
+            return
+        earliest = min(entry.started)
+        if earliest == 0.0:  # where some did not start
+            earliest = min(filter(None, entry.started), default=0.0)
+        self._span(entry.node_id, earliest or None, entry.at)
+        self.batch = max(self.batch, entry.batch_id + 1)
+        details = {k: self._attempt_error(entry, k, detail) for k, detail in entry.details.items()}
+        stored = entry.stored
+        self.journal.append(
+            (
+                *self._head(entry.node_id, ENDED, entry.indices, entry.at),
+                None,
+                pack_ints(entry.indices),
+                bytes(entry.states),
+                bytes(entry.outcomes),
+                pack_ints(entry.attempts),
+                pack_ints(entry.positions),
+                pack_floats(entry.started),
+                pack_floats(entry.durations),
+                to_json(details) if details else None,
+                to_json(dict(entry.names)) if entry.names else None,
+                entry.batch_id,
+                entry.execution_id,
+                clean(entry.worker),
+                clean(stored.url) if stored else None,
+                stored.digest if stored else None,
+                clean(entry.reason) or None,
+                None,
+            )
+        )
+
+    def repeated(self, entry: StartRepeated) -> None:
+        if not entry.indices:
+            return
+        self.batch = max(self.batch, entry.batch_id + 1)
+        self.journal.append(
+            (
+                *self._head(entry.node_id, REPEATED, entry.indices, entry.at),
+                None,
+                pack_ints(entry.indices),
+                *(None,) * 8,
+                entry.batch_id,
+                entry.execution_id,
+                clean(entry.worker),
+                *(None,) * 4,
+            )
+        )
+
+    def _head(self, node_id: int, kind: int, indices: Sequence[int], at: float) -> tuple[Any, ...]:
+        if isinstance(indices, range) and indices.step > 0:
+            first, last = indices[0], indices[-1]
+        else:
+            first, last = min(indices), max(indices)
+        return self.run_no, node_id, self.next_seq(), kind, first, last, at
+
+    def _span(self, node_id: int, started: float | None, ended: float | None) -> None:
+        first, last = self.spans.get(node_id, (None, None))
+        first = started if first is None else first if started is None else min(first, started)
+        last = ended if last is None else last if ended is None else max(last, ended)
+        self.spans[node_id] = first, last
+
+    def _attempt_error(self, entry: AttemptsEnded, k: int, detail: Detail) -> int:
+        return self.error(entry.node_id, detail, int(entry.states[k] in _TERMINAL_BYTES))
+
+    def error(self, node_id: int, detail: Detail, ended: int) -> int:
+        texts = (clean(detail.type_name), clean(detail.message), clean(detail.traceback))
+        flags = (detail.after_seconds, bool(detail.retriable), bool(detail.abandoned))
+        digest = hashlib.blake2b(repr((texts, flags)).encode(), digest_size=16)
+        digest.update(detail.exception or b"")
+        row = (self.run_no, node_id, digest.digest(), ended, *texts, detail.exception, *flags)
+        # All rows of RETURNING have to be read, else the statement stays open.
+        ((number,),) = self.connection.execute(_ERROR, row).fetchall()
+        return int(number)
+
+    # --- nodes ----------------------------------------------------------------------------------
+
+    def node_added(self, entry: NodeAdded) -> None:
+        self._replace(entry)
+        parent_node, parent_index = entry.parent or (None, None)
+        self.connection.execute(
+            _NODE,
+            (
+                self.run_no,
+                entry.node_id,
+                clean(entry.path),
+                clean(entry.task_name),
+                entry.kind,
+                entry.width,
+                entry.at,
+                to_json(sorted(entry.tags)),
+                to_json(list(entry.upstream)),
+                entry.fingerprint,
+                plain(entry.policy),
+                parent_node,
+                parent_index,
+                counts_to_json([0] * len(State)),
+                None,
+                None,
+                None,
+            ),
+        )
+
+    def _replace(self, entry: NodeAdded) -> None:
+        if self.epoch == 1:
+            return
+        self._flush_counts()
+        found = self.connection.execute(
+            "SELECT node_id, counts FROM node WHERE run_no = ? AND path = ? AND replaced_by IS NULL",
+            (self.run_no, clean(entry.path)),
+        ).fetchall()
+        for node_id, counts in found:
+            self.counts = [a - b for a, b in zip(self.counts, json.loads(counts), strict=True)]
+            self.connection.execute(
+                "UPDATE node SET replaced_by = ? WHERE run_no = ? AND node_id = ?",
+                (entry.node_id, self.run_no, node_id),
+            )
+
+    def width_learned(self, entry: WidthLearned) -> None:
+        self.connection.execute(
+            "UPDATE node SET width = ? WHERE run_no = ? AND node_id = ?",
+            (entry.width, self.run_no, entry.node_id),
+        )
+
+    def counted(self, entry: Counted) -> None:
+        self.node_counts[entry.node_id] = entry.counts
+
+    # --- all else -------------------------------------------------------------------------------
+
+    def log_written(self, entry: LogWritten) -> None:
+        run_no, node_id = self.run_no, entry.node_id
+        for item, attempt, line in zip(entry.items, entry.attempts, entry.lines, strict=True):
+            self.logs.append(
+                (
+                    run_no,
+                    self.next_seq(),
+                    node_id,
+                    item,
+                    attempt,
+                    line.at,
+                    line.level,
+                    clean(line.logger),
+                    clean(line.message),
+                )
+            )
+
+    def leases_returned(self, entry: LeasesReturned) -> None:
+        self.connection.executemany("DELETE FROM lease WHERE holder = ?", [(h,) for h in entry.holders])
+
+    def run_moved(self, entry: RunMoved) -> None:
+        error_no = self.error(FLOW, entry.detail, 0) if entry.detail else None
+        name, message = clean(entry.name), clean(entry.message)
+        over = entry.state in RUN_TERMINAL
+        self.connection.execute(
+            """UPDATE run SET state = ?, state_name = ?, message = ?, error_no = ?, ended = ?,
+                              started = CASE WHEN ? THEN coalesce(started, ?) ELSE started END,
+                              heartbeat = CASE WHEN ? THEN NULL ELSE heartbeat END
+               WHERE run_no = ?""",
+            (
+                int(entry.state),
+                name,
+                message,
+                error_no,
+                entry.at if over else None,
+                entry.state is RunState.RUNNING,
+                entry.at,
+                over,
+                self.run_no,
+            ),
+        )
+        self.connection.execute(
+            "INSERT INTO run_history VALUES (?,?,?,?,?,?,?)",
+            (self.run_no, self.next_seq(), int(entry.state), name, entry.at, self.epoch, message),
+        )
+        if over:  # whatever the run forgot to give back
+            self.connection.execute("DELETE FROM lease WHERE run_id = ?", (self.run_id,))
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        connection, run_no = self.connection, self.run_no
+        if self.journal:
+            connection.executemany(_JOURNAL, self.journal)
+        if self.logs:
+            connection.executemany(_LOG, self.logs)
+        self._flush_counts()
+        if self.spans:
+            connection.executemany(_SPAN, [(*span, run_no, n) for n, span in self.spans.items()])
+        connection.execute(
+            "UPDATE run SET next_seq = ?, next_batch = ?, counts = ? WHERE run_no = ?",
+            (self.seq, self.batch, counts_to_json(self.counts), run_no),
+        )
+
+    def _flush_counts(self) -> None:
+        for node_id, counts in self.node_counts.items():
+            found = self.connection.execute(
+                "SELECT counts, replaced_by FROM node WHERE run_no = ? AND node_id = ?",
+                (self.run_no, node_id),
+            ).fetchone()
+            if found is None:
+                continue
+            if found[1] is None:
+                before = json.loads(found[0])
+                self.counts = [a - b + c for a, b, c in zip(self.counts, before, counts, strict=True)]
+            self.connection.execute(
+                "UPDATE node SET counts = ? WHERE run_no = ? AND node_id = ?",
+                (counts_to_json(counts), self.run_no, node_id),
+            )
+        self.node_counts.clear()
+
+
+_WRITERS: dict[type, Any] = {
+    Moved: _Turn.moved,
+    AttemptsEnded: _Turn.ended,
+    StartRepeated: _Turn.repeated,
+    Counted: _Turn.counted,
+    LogWritten: _Turn.log_written,
+    NodeAdded: _Turn.node_added,
+    WidthLearned: _Turn.width_learned,
+    LeasesReturned: _Turn.leases_returned,
+    RunMoved: _Turn.run_moved,
+}

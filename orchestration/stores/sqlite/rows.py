@@ -1,0 +1,133 @@
+"""Rows of the file as the port's dataclasses, and a view of one run's journal."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+from runners.messages import Detail, Stored
+
+from ...core.journal import AttemptsEnded, Moved, StartRepeated
+from ...core.states import RunState, State
+from ..base import LogRow, NodeRow, RunRow
+from ..columns import unpack_floats, unpack_ints
+from ..replay import ItemEntry
+from .journal import ENDED, MOVED, REPEATED
+from .text import keyed
+
+_DETAIL = "type_name, error.message, traceback, exception, after_seconds, retriable, abandoned"
+# Columns that have the names of the dataclasses' fields.
+_RUN_FIELDS = tuple(field.name for field in fields(RunRow) if field.name != "detail")
+_NODE_FIELDS = tuple(field.name for field in fields(NodeRow) if field.name != "parent")
+RUN_COLUMNS = f"{', '.join(f'run.{field}' for field in _RUN_FIELDS)}, {_DETAIL}"
+RUN_TABLES = "run LEFT JOIN error ON error.error_no = run.error_no"
+_ENTRY_COLUMNS = """
+    seq, kind, at, state, indices, states, outcomes, attempts, positions, started, seconds, details, names,
+    batch_id, execution_id, worker, stored_url, stored_digest, reason, name"""
+LOG_COLUMNS = "seq, log.node_id, item_index, attempt, task_name, at, level, logger, message"
+
+
+def to_run(row: tuple[Any, ...]) -> RunRow:
+    values = dict(zip(_RUN_FIELDS, row, strict=False))
+    values["state"] = RunState(values["state"])
+    values["tags"] = frozenset(json.loads(values["tags"]))
+    values["parameters"] = json.loads(values["parameters"])
+    values["counts"] = tuple(json.loads(values["counts"]))
+    error = row[len(_RUN_FIELDS) :]
+    return RunRow(**values, detail=None if error[0] is None else to_detail(error))
+
+
+def to_detail(row: tuple[Any, ...]) -> Detail:
+    type_name, message, traceback, exception, after_seconds, retriable, abandoned = row
+    return Detail(type_name, message, traceback, exception, after_seconds, bool(retriable), bool(abandoned))
+
+
+def to_log(row: tuple[Any, ...]) -> LogRow:
+    seq, node_id, index, attempt, task_name, at, level, logger, message = row
+    return LogRow(seq, node_id, index, attempt, task_name or "", at, level, logger, message)
+
+
+def _to_node(row: tuple[Any, ...]) -> NodeRow:
+    *plain, parent_node, parent_index = row
+    values = dict(zip(_NODE_FIELDS, plain, strict=True))
+    values["tags"] = frozenset(json.loads(values["tags"]))
+    values["upstream"] = tuple(json.loads(values["upstream"]))
+    values["policy"] = json.loads(values["policy"])
+    values["counts"] = tuple(json.loads(values["counts"]))
+    return NodeRow(**values, parent=None if parent_node is None else (parent_node, parent_index))
+
+
+class RunView:
+    """A consistent look at one run, within a read or write transaction of the connection."""
+
+    def __init__(self, connection: sqlite3.Connection, run_no: int) -> None:
+        self._connection = connection
+        self._run_no = run_no
+
+    def nodes(self) -> list[NodeRow]:
+        found = self._connection.execute(
+            f"SELECT {', '.join(_NODE_FIELDS)}, parent_node, parent_index FROM node WHERE run_no = ? "
+            "ORDER BY node_id",
+            (self._run_no,),
+        )
+        return [_to_node(row) for row in found]
+
+    def transitions(self, node_id: int) -> Iterator[tuple[Sequence[int], bytes | int]]:
+        found = self._connection.execute(
+            "SELECT indices, coalesce(states, state) FROM journal "
+            "WHERE run_no = ? AND node_id = ? AND kind <> ? ORDER BY seq",
+            (self._run_no, node_id, REPEATED),
+        )
+        for indices, state in found:
+            yield unpack_ints(indices), state
+
+    def entries(self, node_id: int, first: int, last: int) -> Iterator[tuple[int, ItemEntry]]:
+        errors: dict[int, Detail] | None = None
+        found = self._connection.execute(
+            f"SELECT {_ENTRY_COLUMNS} FROM journal WHERE run_no = ? AND node_id = ? AND first_index <= ? "
+            "AND last_index >= ? ORDER BY seq",
+            (self._run_no, node_id, last, first),
+        )
+        for row in found:
+            if row[11] is not None and errors is None:
+                errors = self._errors(node_id)
+            yield row[0], _to_entry(node_id, row, errors or {})
+
+    def _errors(self, node_id: int) -> dict[int, Detail]:
+        found = self._connection.execute(
+            f"SELECT error_no, {_DETAIL} FROM error WHERE run_no = ? AND node_id = ?", (self._run_no, node_id)
+        )
+        return {row[0]: to_detail(row[1:]) for row in found}
+
+
+def _to_entry(node_id: int, row: tuple[Any, ...], errors: dict[int, Detail]) -> ItemEntry:
+    (_, kind, at, state, packed, states, outcomes, attempts, positions, started, seconds, details, names) = (
+        row[:13]
+    )
+    (batch_id, execution_id, worker, stored_url, stored_digest, reason, name) = row[13:]
+    indices = unpack_ints(packed)
+    if kind == MOVED:
+        return Moved(node_id, indices, State(state), at, reason or "", name or "")
+    if kind != ENDED:
+        return StartRepeated(node_id, batch_id, indices, execution_id, worker, at)
+    return AttemptsEnded(
+        node_id,
+        batch_id,
+        execution_id,
+        worker,
+        at,
+        indices,
+        unpack_ints(attempts),
+        outcomes,
+        states,
+        unpack_floats(started),
+        unpack_floats(seconds),
+        unpack_ints(positions),
+        {k: errors[number] for k, number in keyed(details).items()},
+        keyed(names),
+        None if stored_url is None else Stored(stored_url, stored_digest),
+        reason or "",
+    )

@@ -1,0 +1,212 @@
+"""The rows of runs: who owns them, who lives, what is asked of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from ...core.journal import RunMoved
+from ...core.states import RUN_TERMINAL, RunState
+from ...errors import UserError
+from ..base import BATCH_IDS_PER_EPOCH, DEAD_AFTER_SECONDS, Requests, RunRow
+from ..liveness import is_gone, process_mark, this_host
+from ..lookup import MIN_PREFIX, alive, ambiguous, not_found, unknown
+from ..replay import interrupted
+from . import journal
+from .rows import RUN_COLUMNS, RUN_TABLES, RunView, to_run
+from .text import clean, plain, to_json
+
+_LIVE = f"({','.join(str(int(s)) for s in RunState if s not in RUN_TERMINAL)})"
+
+
+def create(connection: sqlite3.Connection, run: RunRow) -> None:
+    """Add a run."""
+    row: dict[str, Any] = {
+        "run_id": run.run_id,
+        "name": clean(run.name),
+        "flow_name": clean(run.flow_name),
+        "state": int(run.state),
+        "state_name": run.state_name,
+        "message": clean(run.message),
+        "created": run.created,
+        "started": run.started,
+        "ended": run.ended,
+        "heartbeat": run.heartbeat,
+        "runner": clean(run.runner),
+        "entrypoint": clean(run.entrypoint),
+        "version": clean(run.version),
+        "tags": to_json(sorted(run.tags)),
+        "parameters": plain(run.parameters),
+        "parameters_pickle": run.parameters_pickle,
+        "parent_run_id": run.parent_run_id,
+        "parent_task_run_id": run.parent_task_run_id,
+        "host": clean(run.host),
+        "pid": run.pid,
+        "process": process_mark(run.pid) if run.host == this_host() else "",
+        "epoch": run.epoch,
+        "counts": to_json(list(run.counts)),
+    }
+    columns, marks = ", ".join(row), ", ".join("?" * len(row))
+    try:
+        connection.execute(f"INSERT INTO run ({columns}) VALUES ({marks})", list(row.values()))
+    except sqlite3.IntegrityError:
+        raise UserError(f"There already is a run {run.run_id!r} in this store.") from None
+
+
+def number_of(connection: sqlite3.Connection, run_id: str) -> int:
+    """Return the run's number in this file.
+
+    Raises:
+        RunNotFoundError
+    """
+    found = connection.execute("SELECT run_no FROM run WHERE run_id = ?", (run_id,)).fetchone()
+    if found is None:
+        raise unknown(run_id)
+    return int(found[0])
+
+
+def get(connection: sqlite3.Connection, run_id: str) -> RunRow | None:
+    found = _select(connection, "run_id = ?", (run_id,))
+    return found[0] if found else None
+
+
+def _select(
+    connection: sqlite3.Connection, where: str, values: Sequence[Any], rest: str = ""
+) -> list[RunRow]:
+    found = connection.execute(f"SELECT {RUN_COLUMNS} FROM {RUN_TABLES} WHERE {where} {rest}", values)
+    return [to_run(row) for row in found.fetchall()]
+
+
+def claim(connection: sqlite3.Connection, run_id: str, host: str, pid: int, now: float) -> RunRow:
+    """Take over a run; what was asked of its earlier process is not asked of this one."""
+    run = get(connection, run_id)
+    if run is None:
+        raise unknown(run_id)
+    if run.heartbeat is not None and now - run.heartbeat <= DEAD_AFTER_SECONDS:
+        (mark,) = connection.execute("SELECT process FROM run WHERE run_id = ?", (run_id,)).fetchone()
+        if not is_gone(run.host, run.pid, mark):
+            raise alive(run, now)
+    mark = process_mark(pid) if host == this_host() else ""
+    connection.execute(
+        "UPDATE run SET epoch = epoch + 1, host = ?, pid = ?, process = ?, heartbeat = ?, "
+        "cancel_requested = 0, pause_requested = 0 WHERE run_id = ?",
+        (host, pid, mark, now, run_id),
+    )
+    connection.execute("DELETE FROM lease WHERE run_id = ?", (run_id,))
+    claimed = get(connection, run_id)
+    assert claimed is not None
+    return claimed
+
+
+def beat(connection: sqlite3.Connection, run_id: str, epoch: int, now: float) -> Requests:
+    """Note that the run's process lives."""
+    asked = requests(connection, run_id, epoch)
+    if not asked.fenced:
+        connection.execute("UPDATE run SET heartbeat = ? WHERE run_id = ?", (now, run_id))
+    return asked
+
+
+def requests(connection: sqlite3.Connection, run_id: str, epoch: int) -> Requests:
+    found = connection.execute(
+        "SELECT cancel_requested, pause_requested, epoch FROM run WHERE run_id = ?", (run_id,)
+    ).fetchone()
+    if found is None:
+        raise unknown(run_id)
+    return Requests(cancel=bool(found[0]), pause=bool(found[1]), fenced=found[2] != epoch)
+
+
+def request(connection: sqlite3.Connection, run_id: str, cancel: bool | None, pause: bool | None) -> None:
+    done = connection.execute(
+        "UPDATE run SET cancel_requested = coalesce(?, cancel_requested), "
+        "pause_requested = coalesce(?, pause_requested) WHERE run_id = ?",
+        (cancel, pause, run_id),
+    )
+    if not done.rowcount:
+        raise unknown(run_id)
+
+
+def next_ids(connection: sqlite3.Connection, run_id: str) -> tuple[int, int]:
+    run_no = number_of(connection, run_id)
+    (node,) = connection.execute(
+        "SELECT coalesce(max(node_id) + 1, 0) FROM node WHERE run_no = ?", (run_no,)
+    ).fetchone()
+    batch, epoch = connection.execute(
+        "SELECT next_batch, epoch FROM run WHERE run_no = ?", (run_no,)
+    ).fetchone()
+    if epoch > 1:
+        batch = max(epoch - 1, -(-batch // BATCH_IDS_PER_EPOCH)) * BATCH_IDS_PER_EPOCH
+    return node, batch
+
+
+def dead(connection: sqlite3.Connection, now: float) -> list[str]:
+    """Return live runs whose process has ended, or has not been heard of for too long.
+
+    A run that no process has taken up yet (no pid, no heartbeat) is not one of them.
+    """
+    found = connection.execute(
+        f"SELECT run_id, host, pid, process, coalesce(heartbeat, created), heartbeat IS NULL FROM run "
+        f"WHERE state < 5 AND state IN {_LIVE}"
+    ).fetchall()
+    return [
+        run_id
+        for run_id, host, pid, mark, heard, never in found
+        if (pid or not never) and (now - heard > DEAD_AFTER_SECONDS or is_gone(host, pid, mark))
+    ]
+
+
+def reap(connection: sqlite3.Connection, now: float) -> list[str]:
+    """End what dead processes have left behind; a new epoch keeps out one that was only stopped."""
+    reaped = dead(connection, now)
+    for run_id in reaped:
+        run = get(connection, run_id)
+        assert run is not None
+        reason = f"its process {run.pid} on {run.host or 'an unknown host'} ended without a word"
+        connection.execute("UPDATE run SET epoch = epoch + 1 WHERE run_id = ?", (run_id,))
+        entries = interrupted(RunView(connection, number_of(connection, run_id)), now, reason)
+        entries.append(RunMoved(RunState.CRASHED, now, message=f"Crashed: {reason}"))
+        journal.append(connection, run_id, run.epoch + 1, entries)
+    return reaped
+
+
+def find(connection: sqlite3.Connection, run: str, url: str) -> RunRow:
+    """Return a run by id, name or the beginning of its id."""
+    found = get(connection, run)
+    if found is not None:
+        return found
+    named = _select(connection, "name = ?", (run,), "ORDER BY created DESC, run_no DESC LIMIT 1")
+    if named:
+        return named[0]
+    if len(run) >= MIN_PREFIX:
+        matching = _select(connection, "substr(run_id, 1, ?) = ?", (len(run), run), "LIMIT 3")
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            raise ambiguous(run, [row.run_id for row in matching])
+    known = connection.execute("SELECT run_id, name FROM run ORDER BY created DESC LIMIT 1000").fetchall()
+    raise not_found(run, known, url)
+
+
+def listing(
+    connection: sqlite3.Connection,
+    *,
+    states: frozenset[RunState] | None,
+    flow_name: str | None,
+    parent_run_id: str | None,
+    limit: int,
+    before: float | None,
+) -> list[RunRow]:
+    """Return runs, newest first."""
+    where, values = ["1"], list[Any]()
+    if states is not None:
+        where.append(f"state IN ({','.join('?' * len(states))})")
+        values += sorted(states)
+    for column, value in (("flow_name", flow_name), ("parent_run_id", parent_run_id)):
+        if value is not None:
+            where.append(f"{column} = ?")
+            values.append(value)
+    if before is not None:
+        where.append("created < ?")
+        values.append(before)
+    order = "ORDER BY created DESC, run_no DESC LIMIT ?"
+    return _select(connection, " AND ".join(where), [*values, limit], order)

@@ -1,0 +1,73 @@
+"""Brings a file to this version's schema: numbered SQL files, each applied in a transaction of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from .faults import corrupt, newer
+
+FOLDER = Path(__file__).parents[1] / "migrations" / "sqlite"
+APPLICATION_ID = 0x4D494C4C  # "MILL": tells our files from other programs' databases
+
+
+def newest() -> int:
+    return max(number for number, _ in migrations())
+
+
+def migrations() -> list[tuple[int, Path]]:
+    return sorted((int(path.name[:4]), path) for path in FOLDER.glob("[0-9]*.sql"))
+
+
+def is_current(connection: sqlite3.Connection, path: str) -> bool:
+    """Tell whether the file needs no migration.
+
+    Raises:
+        StoreNewerError, StoreCorruptError
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    if owner != APPLICATION_ID:
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if owner or version or tables:
+            raise corrupt(path, "it is the database of another program")
+    known = newest()
+    if version > known:
+        raise newer(path, version, known)
+    return version == known
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Apply what is missing; the caller keeps other processes out."""
+    if is_current(connection, path):
+        return
+    connection.execute("PRAGMA journal_mode = WAL")
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    for number, file in migrations():
+        if number <= version:
+            continue
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _statements(file.read_text(encoding="utf-8")):
+                connection.execute(statement)
+            connection.execute(
+                "INSERT INTO schema_version (version, applied_at) VALUES (?, datetime('now'))", (number,)
+            )
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    # executescript would commit the transaction it finds open.
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""

@@ -1,0 +1,36 @@
+"""Text and JSON as the file keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def clean(text: str) -> str:
+    """Return text that UTF-8 can hold: names of files on disk, and so messages, may carry lone surrogates."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+_encode = json.JSONEncoder(default=repr, separators=(",", ":")).encode
+
+
+def to_json(value: Any) -> str:
+    """Return JSON; what JSON cannot say is there by its repr, for people."""
+    return _encode(value)
+
+
+def counts_to_json(counts: Iterable[int]) -> str:
+    return repr(list(counts))  # the same, in an eighth of the time: several per append
+
+
+def keyed(data: str | None) -> dict[int, Any]:
+    """Return a map by entry number, as `to_json` wrote it."""
+    return {int(key): value for key, value in json.loads(data).items()} if data else {}
+
+
+def plain(value: Mapping[str, Any]) -> str:
+    try:
+        return to_json(dict(value))
+    except (TypeError, ValueError):  # keys that are no names, or a structure that holds itself
+        return to_json({str(key): repr(item) for key, item in value.items()})
