@@ -136,10 +136,11 @@ def getter(source: Source, inputs: Inputs) -> Callable[[int], Any]:
             return (lambda _: fill(value, inputs)) if template else lambda _: value
         case Column(values, template):
             return (lambda position: fill(values[position], inputs)) if template else values.__getitem__
-        case Aligned(node_id, None):
-            raise InternalError(f"the arguments that take results of node {node_id} belong to no batch yet")
         case Aligned(node_id, aligned):
-            return lambda position: inputs.one(node_id, aligned[position])
+            if aligned is None:
+                raise InternalError(f"arguments that take results of node {node_id} belong to no batch yet")
+            upstream = aligned
+            return lambda position: inputs.one(node_id, upstream[position])
         case Element(ref, indices):
             return lambda position: inputs.of(ref)[indices[position]]
 

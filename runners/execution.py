@@ -30,6 +30,10 @@ from .messages import Batch, BatchProgress, BatchStarted, Detail, LogLine, Outco
 if TYPE_CHECKING:
     from .arguments import Arguments
 
+# Set where items run in their process's main thread, which a signal wakes from waiting in C code: called with
+# the thread's id after an interrupt was sent to it. See `ray_worker`.
+nudge: Callable[[int], object] | None = None
+
 MAX_LOG_LINES = 5_000  # repeated in the table; what is beyond was sent live only
 
 
@@ -89,6 +93,7 @@ class Execution:
         self.stop: Interrupt | None = None  # as it got out of the item's code, which shows where that was
         self._wakers: list[tuple[Callable[[], object], bool]] = []  # the flag: of the items' thread
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.guest_loop: asyncio.AbstractEventLoop | None = None  # see run_batch
         self._thread_id = threading.get_ident()
         self._open = False
         self._lock = threading.Lock()
@@ -208,6 +213,8 @@ class Execution:
             wake()
         if not any(own for _, own in self._wakers):
             _raise_in(self._thread_id, kind)
+            if nudge is not None:
+                nudge(self._thread_id)
         return True
 
     def give_up(self, grace_seconds: float) -> bool:

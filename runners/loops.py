@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
+from .context import current_item
 from .execution import Execution
 
 
@@ -20,6 +21,8 @@ def run_async(execution: Execution, make: Callable[[], Any]) -> Any:
 
     An interrupt of the item cancels the code at its next await and is then raised here.
     """
+    if execution.guest_loop is not None:
+        return _run_as_guest(execution, make, execution.guest_loop)
     work: list[asyncio.Task[Any]] = []
     loop = execution.event_loop()
 
@@ -33,6 +36,19 @@ def run_async(execution: Execution, make: Callable[[], Any]) -> Any:
             return loop.run_until_complete(work[0])
         finally:
             _leave_nothing(loop, work[0])
+
+
+def _run_as_guest(execution: Execution, make: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> Any:
+    """Run user code in the loop of the thread that called the task, so that it may share what lives there."""
+    item = current_item.get()
+
+    async def main() -> Any:
+        current_item.set(item)
+        return await drain(make)
+
+    work = asyncio.run_coroutine_threadsafe(main(), loop)
+    with execution.listening(work.cancel):
+        return work.result()
 
 
 async def drain(make: Callable[[], Any]) -> Any:

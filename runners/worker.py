@@ -7,6 +7,7 @@ moved) is that item's outcome; the others of its batch are not touched.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
@@ -32,16 +33,23 @@ _loaded: dict[str, Any] = {}
 
 
 def run_batch(
-    batch: Batch, fetched: Sequence[Sequence[Any] | None], channel: Channel, *, in_process: bool
+    batch: Batch,
+    fetched: Sequence[Sequence[Any] | None],
+    channel: Channel,
+    *,
+    in_process: bool,
+    guest_loop: asyncio.AbstractEventLoop | None = None,
 ) -> tuple[Results, Table]:
     """Run a batch and return its results and its table.
 
     Args:
         fetched: for each of `batch.inputs` with a batch_id the results of its stage, else None.
         in_process: whether results stay live objects; otherwise each must be picklable.
+        guest_loop: where coroutines of the items run; it belongs to another thread. None: in a loop of their own.
     """
     cpu = time.thread_time()
     execution = Execution(batch, RunContext(batch.run_id, "", ""), channel, in_process=in_process)
+    execution.guest_loop = guest_loop
     results: Results = [[MISSING] * len(batch.indices) for _ in batch.stages]
     monitor.add(execution)
     try:

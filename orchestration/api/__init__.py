@@ -1,0 +1,1 @@
+"""What users write: flows, tasks, futures, annotations."""

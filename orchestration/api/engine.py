@@ -1,0 +1,319 @@
+"""The course of a flow run, from its parameters to its final state.
+
+One algorithm serves sync and async flows: `_course` is a generator that yields what blocks. A sync flow calls
+it; an async one awaits user code and hands the rest to a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from runners.calling import detail_of
+from runners.codec import loads
+from runners.context import current_item
+
+from ..core.events import CancelRequested, RunInterrupted
+from ..core.retry import delays
+from ..core.states import RunState
+from ..errors import (
+    BackendError,
+    FencedError,
+    FlowTimeoutError,
+    RunNotResumableError,
+    StoreError,
+)
+from ..stores import open_store
+from ..stores.base import RunRow
+from .deadlines import Deadline
+from .flow_logs import flow_logging
+from .flows import Flow
+from .hooks import call_hook
+from .outcomes import Verdict, verdict_of
+from .parameters import bind, call_arguments, validate
+from .running import RunningFlow, make_runner, new_run
+from .runtime import current_run
+from .sessions import current_session
+from .states import State, run_state
+
+log = logging.getLogger("millrace")
+
+# The record of the run whose flow function runs here: the parent of flows called inside.
+current_row: ContextVar[RunRow | None] = ContextVar("millrace_row", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class UserCode:
+    """Yielded by `_course`: call this, and await it if it gives an awaitable."""
+
+    call: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """Yielded by `_course`: call this where it may block."""
+
+    call: Callable[[], Any]
+
+
+Course = Generator[UserCode | Blocking, Any, State]
+
+
+def run_flow(
+    flow: Flow[Any, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, return_state: bool
+) -> Any:
+    """Run a flow from a call of it. Async flows give an awaitable."""
+    parameters = bind(flow.fn, flow.name, args, kwargs)
+    parameters = {name: _arrived(value) for name, value in parameters.items()}
+    if flow.validate_parameters:
+        parameters = validate(flow.fn, flow.name, parameters)
+
+    def make() -> RunningFlow:
+        return new_run(flow, parameters, parent=current_row.get())
+
+    return _drive(flow, make, parameters, return_state)
+
+
+def resume_flow(flow: Flow[Any, Any], run: str, *, return_state: bool) -> Any:
+    """Continue a run of a flow whose process has ended."""
+    store = open_store(flow.store)
+    row = store.run(run)
+    if row.state is RunState.COMPLETED:
+        raise RunNotResumableError(f"run {row.name} has completed: there is nothing to resume")
+    if row.parameters_pickle is None:
+        raise RunNotResumableError(
+            f"run {row.name} cannot be resumed: its parameters could not be pickled when it started"
+        )
+    parameters = loads(row.parameters_pickle)
+
+    def make() -> RunningFlow:
+        import os
+        import socket
+        import time
+
+        claimed = store.claim(row.run_id, host=socket.gethostname(), pid=os.getpid(), now=time.time())
+        return RunningFlow(
+            flow,
+            claimed,
+            parameters,
+            store=store,
+            runner=make_runner(flow),
+            recovered=store.recovered(row.run_id),
+            first_ids=store.next_ids(row.run_id),
+        )
+
+    return _drive(flow, make, parameters, return_state)
+
+
+def _drive(
+    flow: Flow[Any, Any], make: Callable[[], RunningFlow], parameters: Mapping[str, Any], return_state: bool
+) -> Any:
+    if flow.is_async:
+        return _drive_async(_course(flow, make, parameters), return_state)
+    course = _course(flow, make, parameters)
+    step: Callable[[], UserCode | Blocking] = lambda: next(course)  # noqa: E731
+    while True:
+        try:
+            order = step()
+        except StopIteration as end:
+            return end.value if return_state else end.value.result()
+        try:
+            value = order.call()
+        except BaseException as error:
+            caught = error
+            step = lambda: course.throw(caught)  # noqa: E731, B023
+        else:
+            step = lambda: course.send(value)  # noqa: E731, B023
+
+
+async def _drive_async(course: Course, return_state: bool) -> Any:
+    step: Callable[[], UserCode | Blocking] = lambda: next(course)  # noqa: E731
+    while True:
+        try:
+            order = step()
+        except StopIteration as end:
+            return end.value if return_state else end.value.result()
+        try:
+            if isinstance(order, Blocking):
+                value = await asyncio.to_thread(order.call)
+            else:
+                value = order.call()
+                if inspect.isasyncgen(value):
+                    value = [part async for part in value]
+                elif inspect.isawaitable(value):
+                    value = await value
+        except BaseException as error:
+            caught = error
+            step = lambda: course.throw(caught)  # noqa: E731, B023
+        else:
+            step = lambda: course.send(value)  # noqa: E731, B023
+
+
+def _course(flow: Flow[Any, Any], make: Callable[[], RunningFlow], parameters: Mapping[str, Any]) -> Course:
+    """Everything that happens in a flow run, in its order."""
+    run = make()
+    display = _display(run)
+    try:
+        try:
+            yield Blocking(run.start)
+        except BaseException as error:
+            _never_started(run, error)
+            raise
+        with display:
+            verdict = yield from _attempts(flow, run, parameters)
+            _record(run, verdict)
+            display.finish(run.row, run.counts())
+        return run_state(verdict.state, verdict.name, verdict.message, verdict.data)
+    finally:
+        run.close()
+
+
+def _attempts(
+    flow: Flow[Any, Any], run: RunningFlow, parameters: Mapping[str, Any]
+) -> Generator[Any, Any, Verdict]:
+    """Run the flow function, and again as long as it fails and retries are left."""
+    delay = delays(flow.retry_delay_seconds)
+    failures = 0
+    deadline = Deadline(flow.timeout_seconds, flow.name, run)
+    with deadline:
+        while True:
+            run.move(RunState.RUNNING)
+            _call_hooks(run, "on_running", State("Running"))
+            verdict = yield from _attempt(flow, run, parameters, deadline)
+            if verdict.state is not RunState.FAILED or not verdict.retriable or failures >= flow.retries:
+                return verdict
+            failures += 1
+            seconds = delay(failures)
+            run.move(
+                RunState.AWAITING_RETRY,
+                message=f"{verdict.message}; retry {failures} of {flow.retries} in {seconds:g} s",
+            )
+            yield Blocking(partial(run.driver.board.wait, lambda: bool(run.driver.core.cancelled), seconds))
+            run.session.forget_ordinals(run.recoverable())
+
+
+def _attempt(
+    flow: Flow[Any, Any], run: RunningFlow, parameters: Mapping[str, Any], deadline: Deadline
+) -> Generator[Any, Any, Verdict]:
+    """Run the flow function once, wait for its task runs, and judge."""
+    try:
+        args, kwargs = call_arguments(flow.fn, parameters)
+        try:
+            result = yield UserCode(lambda: _in_context(run, flow, args, kwargs))
+            yield Blocking(run.session.wait_all)
+        except Exception as error:
+            if deadline.passed:
+                raise
+            yield Blocking(run.session.wait_all)
+            return verdict_of(run, error=error)
+        return verdict_of(run, result=result)
+    except FlowTimeoutError as error:
+        yield from _stop(run, f"the flow ran longer than its timeout of {flow.timeout_seconds:g} s")
+        return Verdict.failed(error, name="TimedOut", retriable=False)
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        yield from _stop(
+            run, "cancelled by the keyboard" if isinstance(error, KeyboardInterrupt) else "cancelled"
+        )
+        return Verdict(RunState.CANCELLED, message="cancelled while it ran", error=error)
+    except (FencedError, StoreError):
+        raise
+    except BaseException as error:  # SystemExit and the like: the flow's own end
+        yield from _stop(run, f"the flow raised {type(error).__name__}")
+        return Verdict(RunState.CRASHED, message=f"{type(error).__name__}: {error}", error=error)
+
+
+def _in_context(run: RunningFlow, flow: Flow[Any, Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Call the flow function where tasks, loggers and subflows find their run."""
+    if flow.is_async:
+        return _in_context_async(run, flow, args, kwargs)
+    with _context(run):
+        value = flow.fn(*args, **kwargs)
+        return list(value) if inspect.isgenerator(value) else value
+
+
+async def _in_context_async(
+    run: RunningFlow, flow: Flow[Any, Any], args: list[Any], kwargs: dict[str, Any]
+) -> Any:
+    with _context(run):
+        made: Any = flow.fn(*args, **kwargs)
+        if inspect.isasyncgen(made):
+            return [value async for value in made]
+        return await made
+
+
+@contextmanager
+def _context(run: RunningFlow) -> Iterator[None]:
+    tokens = (
+        (current_session, current_session.set(run.session)),
+        (current_run, current_run.set(run.context)),
+        (current_row, current_row.set(run.row)),
+        (current_item, current_item.set(None)),  # a flow inside a task is no part of its task run
+    )
+    try:
+        with flow_logging(run):
+            yield
+    finally:
+        for variable, token in reversed(tokens):
+            variable.reset(token)  # type: ignore[arg-type]
+
+
+def _stop(run: RunningFlow, reason: str) -> Generator[Any, Any, None]:
+    """Cancel what runs and wait for it; a second Ctrl-C ends everything at once."""
+    run.move(RunState.CANCELLING, message=reason)
+    run.driver.post(CancelRequested(reason=reason))
+    try:
+        yield Blocking(run.session.wait_all)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        run.driver.post(RunInterrupted("stopped at once by a second interrupt"))
+        run.session.wait_all(timeout=5)
+
+
+def _record(run: RunningFlow, verdict: Verdict) -> None:
+    """Write the final state, then call the hooks."""
+    detail = detail_of(verdict.error, in_process=False) if verdict.error is not None else None
+    run.move(verdict.state, name=verdict.name, message=verdict.message, detail=detail)
+    state = run_state(verdict.state, verdict.name, verdict.message, verdict.data)
+    kind = {
+        RunState.COMPLETED: "on_completion",
+        RunState.FAILED: "on_failure",
+        RunState.CRASHED: "on_crashed",
+        RunState.CANCELLED: "on_cancellation",
+    }[verdict.state]
+    _call_hooks(run, kind, state)
+
+
+def _call_hooks(run: RunningFlow, kind: str, state: State) -> None:
+    for hook in getattr(run.flow, kind):
+        call_hook(hook, kind, (run.flow, run.context, state))
+
+
+def _never_started(run: RunningFlow, error: BaseException) -> None:
+    """Record a run whose runner could not be started."""
+    from ..core.journal import RunMoved
+
+    detail = detail_of(error, in_process=False)
+    moved = RunMoved(RunState.CRASHED, run.clock.now(), "", f"{type(error).__name__}: {error}", detail)
+    try:
+        run.store.append(run.row.run_id, run.row.epoch, [moved])
+    except BackendError as also:
+        log.error("the end of run %s could not be recorded: %s", run.row.name, also)
+
+
+def _display(run: RunningFlow) -> Any:
+    from ..terminal import display_for
+
+    return display_for(run)
+
+
+def _arrived(value: Any) -> Any:
+    """A future given to a flow arrives as its value."""
+    from .futures import TaskRunFuture, TaskRunFutureList
+
+    return value.result() if isinstance(value, TaskRunFuture | TaskRunFutureList) else value

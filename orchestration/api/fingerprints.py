@@ -1,0 +1,58 @@
+"""Whether a node is still the one whose results were stored: a digest of its code and arguments."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from runners.arguments import Aligned, Column, Element, Ref, Source, Static, rebuild
+from runners.body import TaskBody
+from runners.hashing import fingerprint
+
+if TYPE_CHECKING:
+    from .requests import NodeRequest
+
+
+def fingerprint_of(request: NodeRequest, body: TaskBody, path_of: Callable[[int], str]) -> str:
+    """Return a digest that is equal in another process for equal code and arguments.
+
+    Upstream results count by the path of their node. An argument that cannot be hashed counts by its type:
+    better to reuse its results than to repeat an hour of work on every resume.
+    """
+
+    def stable(value: Any) -> Any:
+        return (
+            ("upstream", path_of(value.node_id), value.index, _listed(value.indices))
+            if type(value) is Ref
+            else value
+        )
+
+    def of(source: Source) -> Any:
+        match source:
+            case Static(value, template):
+                return "static", _digest(rebuild(value, stable) if template else value)
+            case Column(values, template):
+                return "column", _digest(rebuild(list(values), stable) if template else list(values))
+            case Aligned(node_id, indices):
+                return "aligned", path_of(node_id), _listed(indices)
+            case Element(ref, _):
+                return "element", path_of(ref.node_id), ref.index
+
+    parts = (
+        body.source,
+        [of(source) for source in request.args],
+        sorted((name, of(source)) for name, source in request.kwargs.items()),
+    )
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def _digest(value: Any) -> str:
+    try:
+        return str(fingerprint(value))
+    except Exception:  # locks, files, whatever a user's __reduce__ raises
+        return f"type {type(value).__qualname__}"
+
+
+def _listed(indices: Any) -> Any:
+    return None if indices is None else list(indices)

@@ -1,0 +1,308 @@
+"""Futures of task runs: light handles on (node, index), whose state is looked up when somebody asks."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+from runners.arguments import Ref
+
+from .states import State
+
+if TYPE_CHECKING:
+    from .sessions import Session
+
+
+class TaskRunFuture:
+    """The result of a task run, now or later.
+
+    Equal futures name the same task run. A future may be passed to other tasks (also inside lists, dicts,
+    dataclasses), where it arrives as its value.
+    """
+
+    __slots__ = ("_session", "index", "node_id", "run_id")
+
+    def __init__(self, session: Session, node_id: int, index: int) -> None:
+        self._session = session
+        self.run_id = session.run_id
+        self.node_id = node_id
+        self.index = index
+
+    @property
+    def task_run_id(self) -> str:
+        """`RUN/NODE/INDEX`: unique over all runs of a store."""
+        return f"{self.run_id}/{self.node_id}/{self.index}"
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
+        """Wait for the task run and return its result.
+
+        Raises:
+            TimeoutError: it has not ended within `timeout` seconds.
+            Exception: what the task raised, with the remote traceback as `__cause__`.
+        """
+        if not self._session.wait(self.node_id, (self.index,), timeout):
+            raise TimeoutError(f"task run {self.task_run_id} has not ended within {timeout:g} s")
+        value, error = self._session.results(self.node_id, (self.index,))[0]
+        if error is None:
+            return value
+        if raise_on_failure:
+            raise error
+        return error
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the task run and return its exception, or None if it has none."""
+        if not self._session.wait(self.node_id, (self.index,), timeout):
+            raise TimeoutError(f"task run {self.task_run_id} has not ended within {timeout:g} s")
+        return self._session.results(self.node_id, (self.index,), errors_only=True)[0][1]
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the task run has ended; False after `timeout` seconds."""
+        return self._session.wait(self.node_id, (self.index,), timeout)
+
+    @property
+    def state(self) -> State:
+        return self._session.state(self.node_id, self.index)
+
+    def done(self) -> bool:
+        return self._session.wait(self.node_id, (self.index,), 0)
+
+    def cancel(self) -> bool:
+        """Ask for the task run to be cancelled. Returns False if it has ended already."""
+        if self.done():
+            return False
+        self._session.cancel(self.node_id, (self.index,))
+        return True
+
+    def cancelled(self) -> bool:
+        return self.state.is_cancelled()
+
+    def add_done_callback(self, fn: Callable[[TaskRunFuture], Any]) -> None:
+        """Call `fn(self)` when the task run has ended; at once if it has. What it raises is logged."""
+        self._session.when_done(self.node_id, self.index, lambda: fn(self))
+
+    def ref(self) -> Ref:
+        return Ref(self.node_id, self.index)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio
+
+        return asyncio.to_thread(self.result).__await__()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TaskRunFuture) and self.task_run_id == other.task_run_id
+
+    def __hash__(self) -> int:
+        return hash((self.run_id, self.node_id, self.index))
+
+    def __repr__(self) -> str:
+        return f"TaskRunFuture({self.task_run_id}, {self.state.name})"
+
+    def __reduce__(self) -> Any:
+        return _restore, (self.run_id, self.node_id, self.index)
+
+
+class States(Sequence[State]):
+    """The states of a list of futures, by index; `counts` says how many there are of each."""
+
+    def __init__(self, futures: TaskRunFutureList) -> None:
+        self._futures = futures
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of task runs by state name."""
+        return dict(Counter(state.type for state in self))
+
+    def __len__(self) -> int:
+        return len(self._futures)
+
+    @overload
+    def __getitem__(self, at: int) -> State: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[State]: ...
+    def __getitem__(self, at: int | slice) -> State | list[State]:
+        if isinstance(at, slice):
+            return [future.state for future in self._futures[at]]
+        return self._futures[at].state
+
+    def __repr__(self) -> str:
+        return f"States({self.counts})"
+
+
+class TaskRunFutureList(Sequence[TaskRunFuture]):
+    """The futures of a map, made when looked at; slices share.
+
+    Its length may not be known before an upstream result has arrived: `len`, indexing and iterating wait for it.
+    """
+
+    __slots__ = ("_session", "indices", "node_id", "run_id")
+
+    def __init__(self, session: Session, node_id: int, indices: Sequence[int] | None = None) -> None:
+        self._session = session
+        self.run_id = session.run_id
+        self.node_id = node_id
+        self.indices = indices  # None: all items of the node
+
+    def known_width(self) -> int | None:
+        """Return the length if it is known by now."""
+        return (
+            len(self.indices) if self.indices is not None else self._session.width(self.node_id, wait=False)
+        )
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[Any]:
+        """Wait for all and return their results in order. Raises the first failure in order, as `result` does."""
+        if not self.wait(timeout):
+            raise TimeoutError(f"not all of {len(self)} task runs have ended within {timeout:g} s")
+        values = []
+        for value, error in self._session.results(self.node_id, self._members()):
+            if error is not None and raise_on_failure:
+                raise error
+            values.append(value if error is None else error)
+        return values
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until all have ended; False after `timeout` seconds."""
+        return self._session.wait(self.node_id, self.indices, timeout)
+
+    def done(self) -> bool:
+        return self.wait(0)
+
+    @property
+    def states(self) -> States:
+        return States(self)
+
+    def cancel(self) -> None:
+        """Ask for all that have not ended to be cancelled."""
+        self._session.cancel(self.node_id, self.indices)
+
+    def ref(self) -> Ref:
+        return Ref(self.node_id, None, self.indices)
+
+    def _members(self) -> Sequence[int]:
+        return range(len(self)) if self.indices is None else self.indices
+
+    def __len__(self) -> int:
+        if self.indices is not None:
+            return len(self.indices)
+        width = self._session.width(self.node_id, wait=True)
+        assert width is not None, "waiting for a width gives one"
+        return width
+
+    @overload
+    def __getitem__(self, at: int) -> TaskRunFuture: ...
+    @overload
+    def __getitem__(self, at: slice) -> TaskRunFutureList: ...
+    def __getitem__(self, at: int | slice) -> TaskRunFuture | TaskRunFutureList:
+        if isinstance(at, slice):
+            return TaskRunFutureList(self._session, self.node_id, self._members()[at])
+        return TaskRunFuture(self._session, self.node_id, self._members()[at])
+
+    def __iter__(self) -> Iterator[TaskRunFuture]:
+        for index in self._members():
+            yield TaskRunFuture(self._session, self.node_id, index)
+
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        import asyncio
+
+        return asyncio.to_thread(self.result).__await__()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TaskRunFutureList):
+            return False
+        mine, theirs = (self.run_id, self.node_id), (other.run_id, other.node_id)
+        return mine == theirs and list(self._members()) == list(other._members())
+
+    def __hash__(self) -> int:
+        return hash((self.run_id, self.node_id))
+
+    def __repr__(self) -> str:
+        width = self.known_width()
+        return f"TaskRunFutureList({self.run_id}/{self.node_id}, {'?' if width is None else width} task runs)"
+
+    def __reduce__(self) -> Any:
+        return _restore_list, (self.run_id, self.node_id, self.indices)
+
+
+class DoneAndNotDone(NamedTuple):
+    """What `wait` returns."""
+
+    done: set[TaskRunFuture]
+    not_done: set[TaskRunFuture]
+
+
+def flatten(futures: Iterable[TaskRunFuture | TaskRunFutureList]) -> list[TaskRunFuture]:
+    """Return single futures for a mixture of futures and lists."""
+    if isinstance(futures, TaskRunFuture):
+        return [futures]
+    flat: list[TaskRunFuture] = []
+    for future in futures:
+        if isinstance(future, TaskRunFuture):
+            flat.append(future)
+        else:
+            flat.extend(future)
+    return flat
+
+
+def as_completed(
+    futures: Iterable[TaskRunFuture | TaskRunFutureList], timeout: float | None = None
+) -> Iterator[TaskRunFuture]:
+    """Yield futures as they end, each once, however they end.
+
+    Raises:
+        TimeoutError: not all have ended within `timeout` seconds after the first `next`.
+    """
+    waiting = dict.fromkeys(flatten(futures))
+    total = len(waiting)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    ended: queue.SimpleQueue[TaskRunFuture] = queue.SimpleQueue()
+    for future in waiting:
+        future.add_done_callback(ended.put)
+    while waiting:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            future = next(iter(waiting))._session.from_queue(ended, left)
+        except queue.Empty:
+            raise TimeoutError(f"{len(waiting)} of {total} task runs have not ended") from None
+        if future in waiting:
+            del waiting[future]
+            yield future
+
+
+def wait(
+    futures: Iterable[TaskRunFuture | TaskRunFutureList],
+    timeout: float | None = None,
+    return_when: str = "ALL_COMPLETED",
+) -> DoneAndNotDone:
+    """Wait for futures; return who has ended and who has not, as `concurrent.futures.wait` does.
+
+    Args:
+        return_when: "ALL_COMPLETED", "FIRST_COMPLETED" or "FIRST_EXCEPTION".
+    """
+    flat = flatten(futures)
+    done: set[TaskRunFuture] = set()
+    try:
+        for future in as_completed(flat, timeout):
+            done.add(future)
+            state = future.state
+            if return_when == "FIRST_COMPLETED":
+                break
+            if return_when == "FIRST_EXCEPTION" and not state.is_successful():
+                break
+    except TimeoutError:
+        pass  # who has not ended is in the answer
+    done |= {future for future in flat if future.done()}
+    return DoneAndNotDone(done, set(flat) - done)
+
+
+def _restore(run_id: str, node_id: int, index: int) -> TaskRunFuture:
+    from .sessions import session_of
+
+    return TaskRunFuture(session_of(run_id), node_id, index)
+
+
+def _restore_list(run_id: str, node_id: int, indices: Sequence[int] | None) -> TaskRunFutureList:
+    from .sessions import session_of
+
+    return TaskRunFutureList(session_of(run_id), node_id, indices)

@@ -1,0 +1,134 @@
+"""Hooks: user code told of state changes, in a thread of its own, one after another."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.journal import AttemptsEnded, Entry, Moved
+from ..core.readiness import label
+from ..core.states import TERMINAL
+from ..core.states import State as TaskState
+from .states import State
+
+if TYPE_CHECKING:
+    from .sessions import LocalSession
+    from .tasks import Task
+
+log = logging.getLogger("millrace")
+
+_KIND = {
+    TaskState.RUNNING: "on_running",
+    TaskState.AWAITING_RETRY: "on_retry",
+    TaskState.COMPLETED: "on_completion",
+    TaskState.SKIPPED: "on_completion",
+    TaskState.FAILED: "on_failure",
+    TaskState.UPSTREAM_FAILED: "on_failure",
+    TaskState.CRASHED: "on_crashed",
+    TaskState.CANCELLED: "on_cancellation",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRunInfo:
+    """A task run as hooks see it."""
+
+    id: str
+    name: str
+    task_name: str
+    index: int
+    attempt: int
+    flow_run_id: str
+    tags: frozenset[str]
+
+
+class TaskHooks:
+    """Calls the hooks of tasks that have any. An observer of the driver."""
+
+    def __init__(self, session: LocalSession) -> None:
+        self._session = session
+        self._queue: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._running: set[tuple[int, int, int]] = set()  # told of on_running: node, index, attempt
+
+    def observe(self, entries: Sequence[Entry]) -> None:
+        """Take note of a turn. In the driver's thread."""
+        for entry in entries:
+            if not isinstance(entry, AttemptsEnded | Moved):
+                continue
+            task = self._session.tasks.get(entry.node_id)
+            if task is None or not task.has_hooks():
+                continue
+            if isinstance(entry, Moved):
+                for index in entry.indices:
+                    self._note(task, entry.node_id, index, entry.state)
+            else:
+                for index, state in zip(entry.indices, entry.states, strict=True):
+                    self._note(task, entry.node_id, index, TaskState(state), ran=True)
+
+    def close(self) -> None:
+        """Wait until all hooks have been called."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+
+    def _note(
+        self, task: Task[Any, Any], node_id: int, index: int, state: TaskState, ran: bool = False
+    ) -> None:
+        node = self._session.driver.core.nodes[node_id]
+        attempt = node.attempts[index]
+        info = TaskRunInfo(
+            f"{self._session.run_id}/{node_id}/{index}",
+            label(node, index),
+            task.name,
+            index,
+            attempt,
+            self._session.run_id,
+            node.spec.tags,
+        )
+        if state is TaskState.RUNNING or ran:
+            # a short task run ends before anybody hears that it runs: its hook is called all the same
+            key = node_id, index, attempt
+            if key not in self._running:
+                self._running.add(key)
+                self._call(task, "on_running", info, State("Running"))
+        if state is TaskState.RUNNING or state not in _KIND:
+            return
+        if state in TERMINAL:
+            self._running.discard((node_id, index, attempt))
+        shown = (
+            self._session.state(node_id, index)
+            if state in TERMINAL
+            else State(state.title, message=node.reasons.get(index) or "")
+        )
+        self._call(task, _KIND[state], info, shown)
+
+    def _call(self, task: Task[Any, Any], kind: str, info: TaskRunInfo, state: State) -> None:
+        for hook in getattr(task, kind):
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="millrace-hooks", daemon=True)
+                self._thread.start()
+            self._queue.put((hook, kind, (task, info, state)))
+
+    def _work(self) -> None:
+        while (order := self._queue.get()) is not None:
+            call_hook(*order)
+
+
+def call_hook(hook: Any, kind: str, args: tuple[Any, ...]) -> None:
+    """Call a hook; what it raises is logged and stops nothing."""
+    try:
+        result = hook(*args)
+        if hasattr(result, "__await__"):
+            import asyncio
+
+            async def wait() -> None:
+                await result
+
+            asyncio.run(wait())
+    except Exception:
+        log.exception("%s hook %s of %s failed", kind, getattr(hook, "__name__", hook), args[1])

@@ -1,0 +1,116 @@
+"""Tasks that are called rather than submitted: they run in the calling thread, under the same coordinator.
+
+The thread is the worker: it takes the batches that the core forms for its node, runs them and reports tables,
+until the item has ended. Retries, limits and timeouts are decided where they always are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from runners.context import current_item
+from runners.messages import Batch, BatchFinished, BatchProgress, BatchStarted, Call
+from runners.worker import Results, run_batch
+
+from ..driver.outcomes import exception_of
+from ..errors import InternalError
+
+if TYPE_CHECKING:
+    from .sessions import LocalSession, Outcome
+
+
+class Inline:
+    """The inline nodes of one run in the flow's process."""
+
+    def __init__(self, session: LocalSession) -> None:
+        self._session = session
+        self._boxes: dict[int, queue.SimpleQueue[Batch | None]] = {}
+        self._remote: dict[int, Callable[[Batch | None], None]] = {}
+        self._results: dict[int, Results] = {}
+
+    def expect(self, node_id: int, remote: Callable[[Batch | None], None] | None = None) -> None:
+        """Somebody is going to run this node's batches: a thread here, or a worker by way of the gateway."""
+        if remote is not None:
+            self._remote[node_id] = remote
+        else:
+            self._boxes[node_id] = queue.SimpleQueue()
+
+    def is_remote(self, node_id: int) -> bool:
+        """Whether a worker runs this node: its batches must be packed as bytes."""
+        return node_id in self._remote
+
+    def deliver(self, node_id: int, batch: Batch | None) -> None:
+        """A batch of an inline node is due, or None: it has ended. Called in the driver's thread."""
+        if node_id in self._remote:
+            self._remote[node_id](batch)
+        elif node_id in self._boxes:
+            self._boxes[node_id].put(batch)
+
+    def run(self, node_id: int, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Run the node's batches in this thread until it has ended.
+
+        Args:
+            loop: where coroutines of async tasks run; None gives the batch an event loop of its own.
+        """
+        session, box = self._session, self._boxes[node_id]
+        board = session.driver.board
+        board.when((node_id,), lambda: board.done(node_id, None), lambda: self.deliver(node_id, None))
+        try:
+            while True:
+                batch = self._next(box)
+                if batch is None:
+                    break
+                fetched = [session.fetch_input(source) for source in batch.inputs]
+                channel = InlineChannel(session)
+                results, table = run_batch(batch, fetched, channel, in_process=True, guest_loop=loop)
+                self._results[batch.batch_id] = results
+                session.driver.post(BatchFinished(table))
+        finally:
+            del self._boxes[node_id]
+        if board.failure is not None and not board.done(node_id, None):
+            raise board.failure
+
+    def _next(self, box: queue.SimpleQueue[Batch | None]) -> Batch | None:
+        try:
+            return box.get_nowait()
+        except queue.Empty:
+            return self._session.lent(box.get)  # type: ignore[no-any-return]
+
+    def kept(self, batch_id: int) -> Results | None:
+        """Return the results of an inline batch."""
+        return self._results.get(batch_id)
+
+    def outcome(self, node_id: int, index: int) -> Outcome:
+        node = self._session.driver.core.nodes[node_id]
+        error = exception_of(node, index, self._session.driver.core.nodes)
+        if error is None:
+            raise InternalError(f"{node.spec.path}[{index}] completed, but its result is nowhere")
+        return None, error
+
+
+class InlineChannel:
+    """The channel of tasks that run inline in the flow's process."""
+
+    def __init__(self, session: LocalSession) -> None:
+        self._session = session
+        outer = current_item.get()
+        self._outer = outer.channel if outer is not None and outer.execution.in_process else None
+
+    def emit(self, event: BatchStarted | BatchProgress) -> None:
+        self._session.driver.post(event)
+
+    def call(self, batch_id: int, execution_id: str, entry: int, kind: str, payload: bytes) -> bytes:
+        """Answer permits through the core, as for all runners."""
+        return self._session.ask_permit(Call("", batch_id, execution_id, entry, kind, payload))
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[None]:
+        """Give back the slot of the task run that called this one, if it has one."""
+        from .sessions import lend
+
+        with lend(self._outer) if self._outer is not None else contextlib.nullcontext():
+            yield

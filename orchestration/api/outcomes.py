@@ -1,0 +1,103 @@
+"""The final state of a flow run, from what its function returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.states import RunState
+from ..errors import CancelledRunError, MillraceError
+from .futures import TaskRunFuture, TaskRunFutureList
+from .states import State
+
+if TYPE_CHECKING:
+    from .running import RunningFlow
+
+
+class FlowRunFailed(MillraceError):
+    """Task runs whose futures or states the flow returned have failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a flow run ended."""
+
+    state: RunState
+    name: str = ""
+    message: str = ""
+    error: BaseException | None = None
+    data: Callable[[], Any] | None = None
+    retriable: bool = True
+
+    @classmethod
+    def failed(cls, error: BaseException, name: str = "", *, retriable: bool = True) -> Verdict:
+        def data() -> Any:
+            raise error
+
+        message = f"{type(error).__name__}: {error}"
+        return cls(RunState.FAILED, name, message, error, data, retriable)
+
+
+def verdict_of(run: RunningFlow, result: Any = None, error: BaseException | None = None) -> Verdict:
+    """Judge a run whose function has ended and whose task runs have, too."""
+    cancelled = run.driver.core.cancelled
+    if cancelled:
+        stopped = CancelledRunError(f"flow run {run.row.name} was cancelled: {cancelled}")
+
+        def give_up() -> Any:
+            raise stopped
+
+        return Verdict(RunState.CANCELLED, message=cancelled, error=stopped, data=give_up)
+    if run.driver.broken is not None:
+        return Verdict.failed(run.driver.broken, retriable=False)
+    if error is not None:
+        return Verdict.failed(error)
+    states = list(_states(result))
+    if not states:
+        return Verdict(RunState.COMPLETED, data=lambda: result)
+    bad = [state for state in states if not state.is_successful()]
+    if not bad:
+        value = _value(result)  # now, while the engine still has the results
+        return Verdict(RunState.COMPLETED, data=lambda: value)
+    if any(state.is_cancelled() for state in bad):
+        kind, words = RunState.CANCELLED, "were cancelled"
+        bad = [state for state in bad if state.is_cancelled()]
+    else:
+        kind, words = RunState.FAILED, "failed"
+    message = f"{len(bad)}/{len(states)} task runs {words}"
+    first = bad[0].result(raise_on_failure=False)
+    failure = first if isinstance(first, Exception) else FlowRunFailed(message)
+
+    def data() -> Any:
+        raise failure
+
+    return Verdict(kind, message=message, error=failure, data=data)
+
+
+def _states(result: Any) -> Iterable[State]:
+    """Yield the states of all futures and states in a flow's return value."""
+    if isinstance(result, State):
+        yield result
+    elif isinstance(result, TaskRunFuture):
+        yield result.state
+    elif isinstance(result, TaskRunFutureList):
+        yield from result.states
+    elif isinstance(result, Mapping):
+        for part in result.values():
+            yield from _states(part)
+    elif isinstance(result, list | tuple | set | frozenset):
+        for part in result:
+            yield from _states(part)
+
+
+def _value(result: Any) -> Any:
+    """Return a flow's return value with results in the place of futures and states."""
+    from runners.arguments import rebuild
+
+    def leaf(part: Any) -> Any:
+        if isinstance(part, TaskRunFuture | TaskRunFutureList | State):
+            return part.result()
+        return part
+
+    return rebuild(result, leaf)

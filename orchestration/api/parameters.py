@@ -1,0 +1,103 @@
+"""Parameters of flows: bound to the signature, and coerced to its types before anything runs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from ..errors import ParameterError
+
+
+def bind(
+    fn: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the call's parameters by name, defaults included.
+
+    Raises:
+        ParameterError: they do not fit the signature.
+    """
+    signature = inspect.signature(fn)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ParameterError(f"flow {name!r} {signature}: {error}") from None
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def validate(fn: Callable[..., Any], name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters coerced to the types of the signature, as pydantic does it.
+
+    Raises:
+        ParameterError: one of them does not fit; all that do not are named.
+    """
+    model = _model(fn)
+    if model is None:
+        return dict(parameters)
+    import pydantic
+
+    fields = {_alias(key): value for key, value in parameters.items()}
+    try:
+        made = model.model_validate(fields)
+    except pydantic.ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in e['loc']).removeprefix('p_')}: {e['msg']} "
+            f"(given {_short(e.get('input'))})"
+            for e in error.errors()
+        ]
+        raise ParameterError(f"parameters of flow {name!r} do not fit:\n" + "\n".join(lines)) from None
+    return {key: getattr(made, _alias(key)) for key in parameters}
+
+
+def call_arguments(fn: Callable[..., Any], parameters: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Return (args, kwargs) that pass the parameters, whatever kinds they are."""
+    bound = inspect.BoundArguments(inspect.signature(fn), parameters)  # type: ignore[arg-type]
+    return list(bound.args), dict(bound.kwargs)
+
+
+def jsonable(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as JSON values for people; what JSON cannot say is shown by its repr."""
+    import pydantic_core
+
+    shown = {}
+    for name, value in parameters.items():
+        try:
+            shown[name] = json.loads(pydantic_core.to_json(value))
+        except Exception:
+            shown[name] = _short(value, 200)
+    return shown
+
+
+@lru_cache(maxsize=256)
+def _model(fn: Callable[..., Any]) -> Any:
+    """Return a model with the annotated parameters as fields; None if there are none."""
+    import pydantic
+
+    try:
+        hints = inspect.get_annotations(fn, eval_str=True)
+    except Exception:  # a name in a hint that only type checkers see
+        hints = inspect.get_annotations(fn)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(fn).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            hint: Any = Any
+        else:
+            hint = hints.get(name, Any)
+        fields[_alias(name)] = (Any if isinstance(hint, str) else hint, ...)
+    if all(hint is Any for hint, _ in fields.values()):
+        return None
+    config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    return pydantic.create_model(f"{getattr(fn, '__name__', 'flow')}_parameters", __config__=config, **fields)
+
+
+def _alias(name: str) -> str:
+    """Keep users' names apart from pydantic's own, such as `json` or `copy`."""
+    return f"p_{name}"
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,246 @@
+"""The parts of one flow run: its record, its driver, its session, and their orderly beginning and end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from runners.base import TaskRunner
+from runners.codec import dumps
+from runners.context import RunContext, current_item
+from runners.messages import Detail
+from runners.storage import ResultStorage
+
+from .. import settings
+from ..core.coordinator import Coordinator
+from ..core.journal import LogWritten, RunMoved
+from ..core.states import RunState, State
+from ..driver.clock import SteadyClock
+from ..driver.housekeeping import Housekeeping
+from ..driver.loop import Driver, Write
+from ..driver.packing import Packer
+from ..errors import UserError
+from ..stores import open_store
+from ..stores.base import RecoveredNode, RunRow, Store
+from .annotations import current_tags
+from .entrypoints import entrypoint_of
+from .flows import Flow
+from .gateway import Gateway
+from .hooks import TaskHooks
+from .parameters import jsonable
+from .sessions import LocalSession
+
+log = logging.getLogger("millrace")
+
+
+@dataclass(frozen=True, slots=True)
+class FlowDefaults:
+    """What a flow gives its tasks where they do not say themselves."""
+
+    persist_results: bool
+    result_storage: str
+    result_serializer: str
+    log_prints: bool
+
+
+class RunningFlow:
+    """One flow run while this process runs it."""
+
+    def __init__(
+        self,
+        flow: Flow[Any, Any],
+        row: RunRow,
+        parameters: Mapping[str, Any],
+        *,
+        store: Store,
+        runner: TaskRunner,
+        recovered: Mapping[str, RecoveredNode],
+        first_ids: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.flow = flow
+        self.row = row
+        self.store = store
+        self.runner = runner
+        self.clock = SteadyClock()
+        context = RunContext(
+            row.run_id, row.name, flow.name, dict(parameters), row.tags, self.clock.now(), row.parent_run_id
+        )
+        self.context = context
+        core = Coordinator(
+            row.run_id,
+            random.random,
+            prefetch=runner.capabilities.prefetch,
+            first_batch_id=first_ids[1],
+        )
+        self.driver = Driver(row.run_id, row.epoch, core, runner, store, self.clock)
+        self.driver.packer = Packer(context, core.nodes, in_process=runner.capabilities.in_process)
+        self.session = LocalSession(
+            row.run_id, self.driver, _defaults(flow), recovered=recovered, first_node_id=first_ids[0]
+        )
+        self.gateway = Gateway(self.session)
+        self.hooks = TaskHooks(self.session)
+        self.housekeeping = Housekeeping(self.driver, store, row.epoch)
+        self.driver.on_call = self.gateway.take
+        self.driver.inline = self.session.inline.deliver
+        self.driver.runs_here = lambda node_id: not self.session.inline.is_remote(node_id)
+        self.driver.answer = self.session.answer
+        self.driver.observers.append(self.hooks.observe)
+
+    def start(self) -> None:
+        """Start runner, driver and heartbeat."""
+        self.driver.start()
+        self.housekeeping.start()
+
+    def move(
+        self, state: RunState, *, name: str = "", message: str = "", detail: Detail | None = None
+    ) -> None:
+        """Record a state of the flow run, and wait until it is safe."""
+        self.row = replace(self.row, state=state, state_name=name, message=message)
+        self.driver.write(RunMoved(state, self.clock.now(), name, message, detail))
+
+    def log(self, line: LogWritten) -> None:
+        """Record log lines of the flow function, with the driver's next turn."""
+        self.driver.post(Write((line,)))
+
+    def recoverable(self) -> dict[str, RecoveredNode]:
+        """Return what a retry of the flow function need not run again: results that are in storage."""
+        found = {}
+        for node in self.driver.core.nodes.values():
+            spec = node.spec
+            done = {
+                i: node.stored[i]
+                for i in range(node.width)
+                if node.states[i] == State.COMPLETED and i in node.stored
+            }
+            found[spec.path] = RecoveredNode(spec.path, spec.fingerprint, node.width, {}, done)
+        return found
+
+    def counts(self) -> list[int]:
+        """Return the numbers of task runs by State value."""
+        nodes = list(self.driver.core.nodes.values())
+        return [sum(column) for column in zip(*(n.counts for n in nodes), strict=True)] if nodes else [0] * 13
+
+    def close(self) -> None:
+        """End threads and runner; whatever state things are in, nothing of the run stays behind."""
+        for step in (
+            self.session.close,
+            self.housekeeping.close,
+            self.driver.close,
+            self.hooks.close,
+            self.gateway.close,
+        ):
+            try:
+                step()
+            except Exception:
+                log.exception("closing run %s", self.row.name)
+
+
+def new_run(flow: Flow[Any, Any], parameters: Mapping[str, Any], *, parent: RunRow | None) -> RunningFlow:
+    """Record a new run of a flow and return it, not started yet."""
+    store = open_store(flow.store)
+    runner = make_runner(flow)
+    item = current_item.get()
+    pickled = _pickled(parameters)
+    row = RunRow(
+        run_id=uuid.uuid4().hex,
+        name=run_name(flow, parameters),
+        flow_name=flow.name,
+        created=time.time(),
+        runner=runner.name,
+        entrypoint=entrypoint_of(flow),
+        version=flow.version,
+        tags=current_tags.get(),
+        parameters=jsonable(parameters),
+        parameters_pickle=pickled,
+        parent_run_id=parent.run_id if parent is not None else None,
+        parent_task_run_id=item.task_run_id if item is not None else None,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+    )
+    store.create_run(row)
+    return RunningFlow(flow, row, parameters, store=store, runner=runner, recovered={})
+
+
+def make_runner(flow: Flow[Any, Any]) -> TaskRunner:
+    """Return an unstarted runner for a run of a flow."""
+    chosen = flow.task_runner
+    if chosen is None:
+        chosen = settings.runner_name() or "threads"
+    if isinstance(chosen, str):
+        chosen = runner_by_name(chosen)
+    if isinstance(chosen, type):
+        return chosen()
+    if not isinstance(chosen, TaskRunner):
+        raise UserError(f"task_runner of flow {flow.name!r} is {chosen!r}, which is no task runner")
+    return chosen.duplicate()
+
+
+RUNNERS = {
+    "sequential": "SequentialTaskRunner",
+    "threads": "ThreadPoolTaskRunner",
+    "dask": "DaskTaskRunner",
+    "ray": "RayTaskRunner",
+}
+
+
+def runner_by_name(name: str) -> type[TaskRunner]:
+    """Return a runner class for "dask", or for "package.module:Class"."""
+    import runners
+
+    if name in RUNNERS:
+        found: type[TaskRunner] = getattr(runners, RUNNERS[name])
+        return found
+    if ":" in name:
+        import importlib
+
+        module, _, attribute = name.partition(":")
+        named: type[TaskRunner] = getattr(importlib.import_module(module), attribute)
+        return named
+    raise UserError(
+        f"there is no task runner {name!r}. Known: {', '.join(RUNNERS)}, or MODULE:CLASS for your own."
+    )
+
+
+def run_name(flow: Flow[Any, Any], parameters: Mapping[str, Any]) -> str:
+    """Return the run's name: the flow's template filled in, or two words."""
+    if flow.flow_run_name is None:
+        import coolname
+
+        return "-".join(coolname.generate(2))
+    if isinstance(flow.flow_run_name, str):
+        try:
+            return flow.flow_run_name.format(**parameters)
+        except (KeyError, IndexError) as error:
+            known = ", ".join(parameters) or "none"
+            raise UserError(
+                f"flow_run_name {flow.flow_run_name!r} names {error}, which is no parameter (there are: {known})"
+            ) from None
+    import inspect
+
+    takes = inspect.signature(flow.flow_run_name).parameters
+    return str(flow.flow_run_name(**{"parameters": parameters} if "parameters" in takes else {}))
+
+
+def _defaults(flow: Flow[Any, Any]) -> FlowDefaults:
+    url = flow.result_storage or settings.result_storage_url()
+    return FlowDefaults(
+        persist_results=flow.persist_results,
+        result_storage=ResultStorage(url).url,  # absolute: workers have other current folders
+        result_serializer=flow.result_serializer or "cloudpickle",
+        log_prints=flow.log_prints,
+    )
+
+
+def _pickled(parameters: Mapping[str, Any]) -> bytes | None:
+    """Return the parameters for a later resume; None if they cannot be pickled."""
+    with contextlib.suppress(Exception):
+        return dumps(dict(parameters))
+    return None

@@ -1,0 +1,444 @@
+"""The way from user code to a run's driver: in the flow's process directly, from workers by calls."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from runners.body import TaskBody
+from runners.channel import Channel
+from runners.context import current_item
+from runners.errors import ResultLostError
+from runners.messages import Batch, Call, Input
+from runners.storage import MISSING, read_stored
+
+from ..core.events import CancelRequested, NodeSubmitted, PermitAsked
+from ..core.records import INLINE, MAIN, Node, NodeSpec, Recovered
+from ..core.states import State as TaskState
+from ..driver.outcomes import exception_of
+from ..driver.packing import NodePayload
+from ..errors import DependencyError, MillraceError, UserError
+from .states import State
+
+if TYPE_CHECKING:
+    from ..driver.loop import Driver
+    from ..stores.base import RecoveredNode
+    from .requests import NodeRequest
+    from .tasks import Task
+
+log = logging.getLogger("millrace")
+
+Outcome = tuple[Any, BaseException | None]
+
+
+class Session(Protocol):
+    """What futures and tasks need of a run. `indices` None means all items of the node."""
+
+    run_id: str
+
+    def submit(self, request: NodeRequest) -> int: ...
+    def call(self, request: NodeRequest) -> State: ...
+    def wait(self, node_id: int, indices: Sequence[int] | None, timeout: float | None) -> bool: ...
+    def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> list[Outcome]: ...
+    def state(self, node_id: int, index: int) -> State: ...
+    def width(self, node_id: int, *, wait: bool) -> int | None: ...
+    def cancel(self, node_id: int, indices: Sequence[int] | None) -> None: ...
+    def when_done(self, node_id: int, index: int, action: Callable[[], Any]) -> None: ...
+    def from_queue(self, ended: queue.SimpleQueue[Any], timeout: float | None) -> Any: ...
+
+
+class Defaults(Protocol):
+    """What a flow gives its tasks where they do not say themselves."""
+
+    @property
+    def persist_results(self) -> bool: ...
+    @property
+    def result_storage(self) -> str: ...
+    @property
+    def result_serializer(self) -> str: ...
+    @property
+    def log_prints(self) -> bool: ...
+
+
+# The run whose flow function the current thread or asyncio task executes.
+current_session: ContextVar[LocalSession | None] = ContextVar("millrace_session", default=None)
+
+_local: dict[str, LocalSession] = {}
+
+
+def active_session() -> Session | None:
+    """Return the session of the run that the calling code is part of, or None."""
+    item = current_item.get()
+    if item is not None:
+        here = _local.get(item.run.run_id)
+        if here is not None and item.execution.in_process:
+            return here
+        from .remote import RemoteSession
+
+        return RemoteSession(item)
+    return current_session.get()
+
+
+def local_session(run_id: str) -> LocalSession | None:
+    """Return the session of a run of this process."""
+    return _local.get(run_id)
+
+
+def session_of(run_id: str) -> Session:
+    """Return a way to a run, for futures that arrive from elsewhere."""
+    here = _local.get(run_id)
+    if here is not None:
+        return here
+    active = active_session()
+    if active is not None and active.run_id == run_id:
+        return active
+    raise UserError(f"a future of run {run_id} was used where that run cannot be reached from")
+
+
+class LocalSession:
+    """A run whose driver is in this process."""
+
+    def __init__(
+        self,
+        run_id: str,
+        driver: Driver,
+        defaults: Defaults,
+        *,
+        recovered: Mapping[str, RecoveredNode],
+        first_node_id: int = 0,
+    ) -> None:
+        from .inline import Inline
+
+        self.run_id = run_id
+        self.driver = driver
+        self.defaults = defaults
+        self.tasks: dict[int, Task[Any, Any]] = {}  # by node, for hooks and state names
+        self.inline = Inline(self)
+        self.permits: dict[str, queue.SimpleQueue[bytes]] = {}
+        self._recovered = recovered
+        self._ids = itertools.count(first_node_id)
+        self._ordinals: dict[str, int] = {}
+        self._bodies: dict[tuple[int, frozenset[str]], TaskBody] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        _local[run_id] = self
+
+    def close(self) -> None:
+        self._closed = True
+        _local.pop(self.run_id, None)
+
+    # --- submitting -----------------------------------------------------------------------------
+
+    def submit(self, request: NodeRequest, on_batch: Callable[[Batch | None], None] | None = None) -> int:
+        """Record a node and return its id; the coordinator hears of it at its next turn.
+
+        Args:
+            on_batch: takes the batches of a task that a worker has called directly.
+        """
+        task, inline = request.task, request.kind == "call"
+        if self._closed:
+            raise UserError(f"{task.name!r} was submitted after its flow run had ended")
+        if not inline:
+            self.driver.runner.check_options(request.options)
+        if request.parent is None:
+            request.parent = _parent(self.run_id)
+        self._check_circle(request)
+        with self._lock:
+            node_id = next(self._ids)
+            path = self._path(request)
+            body = self._body(task, request.tags)
+        self.tasks[node_id] = task
+        payload = NodePayload(
+            body, request.args, request.kwargs, request.shared, request.picked, request.options
+        )
+        self.driver.packer.add(node_id, payload)
+        fingerprint = self._fingerprint(request, body)
+        spec = NodeSpec(
+            node_id=node_id,
+            path=path,
+            task_name=task.name,
+            kind=request.kind,
+            width=request.width,
+            policy=task.policy(request.options),
+            dependencies=request.dependencies,
+            tags=request.tags,
+            fingerprint=fingerprint,
+            described=task.described(),
+            parent=request.parent,
+            runner=INLINE if inline else MAIN,
+            recovered=self._recover(path, fingerprint),
+        )
+        if inline:
+            self.inline.expect(node_id, on_batch)
+        self.driver.post(NodeSubmitted(spec))
+        return node_id
+
+    def call(self, request: NodeRequest) -> State:
+        """Run a task here and now, as a task run of its own; return its final state."""
+        node_id = self.submit(request)
+        self.inline.run(node_id)
+        return self.state(node_id, 0)
+
+    def forget_ordinals(self, recovered: Mapping[str, RecoveredNode]) -> None:
+        """The flow function starts again: its tasks are counted from the beginning."""
+        with self._lock:
+            self._ordinals.clear()
+            self._recovered = recovered
+
+    def _path(self, request: NodeRequest) -> str:
+        base = request.task.name
+        if request.parent is not None:
+            above = self._node(request.parent[0])
+            base = f"{above.spec.path}[{request.parent[1]}]/{base}" if above is not None else base
+        ordinal = self._ordinals.get(base, 0)
+        self._ordinals[base] = ordinal + 1
+        return f"{base}-{ordinal}"
+
+    def _body(self, task: Task[Any, Any], tags: frozenset[str]) -> TaskBody:
+        key = (id(task), tags)
+        if key not in self._bodies:
+            self._bodies[key] = task.body(tags, self.defaults)
+        return self._bodies[key]
+
+    def _fingerprint(self, request: NodeRequest, body: TaskBody) -> str:
+        """Return what tells on resume whether code or arguments have changed; "" where nothing is stored."""
+        if not body.persist:
+            return ""
+        from .fingerprints import fingerprint_of
+
+        return fingerprint_of(request, body, self._node_path)
+
+    def _node_path(self, node_id: int) -> str:
+        node = self._node(node_id)
+        return node.spec.path if node is not None else str(node_id)
+
+    def _recover(self, path: str, fingerprint: str) -> Recovered | None:
+        found = self._recovered.get(path)
+        if found is None:
+            return None
+        if found.fingerprint != fingerprint:
+            if found.results:
+                log.warning(
+                    "%s has other code or arguments than when its results were stored: it runs again", path
+                )
+            return Recovered(attempts=found.attempts)
+        return Recovered(attempts=found.attempts, results=found.results)
+
+    def _check_circle(self, request: NodeRequest) -> None:
+        """Refuse what would wait for the task run that submits it, or for one above that."""
+        above = request.parent
+        while above is not None:
+            for dependency in request.dependencies:
+                members = dependency.indices
+                if dependency.node_id == above[0] and (members is None or above[1] in members):
+                    raise DependencyError(
+                        f"{request.task.name!r} would wait for {self._node_path(above[0])}, which is waiting for it. "
+                        "Remove that future from its arguments or wait_for."
+                    )
+            node = self._node(above[0])
+            above = node.spec.parent if node is not None else None
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def wait(self, node_id: int, indices: Sequence[int] | None, timeout: float | None) -> bool:
+        """Wait until items have ended. Inside a task run, its slot is lent meanwhile."""
+        board = self.driver.board
+        members = [None] if indices is None else indices
+
+        item = current_item.get()
+
+        def done() -> bool:
+            return all(board.done(node_id, index) for index in members)
+
+        def ready() -> bool:  # an interrupted task run stops waiting; what it is told comes when it lets go
+            return done() or (item is not None and item.execution.interrupted is not None)
+
+        if done():
+            return True
+        if board.failure is not None:
+            raise board.failure
+        if timeout == 0:
+            return False
+        self.lent(lambda: board.wait(ready, timeout))
+        return done()
+
+    def lent(self, action: Callable[[], Any]) -> Any:
+        """Run a blocking action; inside a task run of this process, with its slot lent to others."""
+        item = current_item.get()
+        if item is None or not item.execution.in_process or item.run.run_id != self.run_id:
+            return action()
+        batch_id = item.batch_id
+        with item.execution.listening(self.driver.board.poke), lend(item.channel):
+            self.driver.lend(batch_id)
+            try:
+                return action()
+            finally:
+                self.driver.reclaim(batch_id)
+
+    def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> list[Outcome]:
+        """Return (value, exception) of items that have ended."""
+        node = self._must(node_id)
+        outcomes: list[Outcome] = [(None, None)] * len(indices)
+        batches: dict[int, list[int]] = {}
+        files: dict[Any, list[int]] = {}
+        for k, index in enumerate(indices):
+            state = node.states[index] if index < node.width else TaskState.PENDING
+            if state == TaskState.COMPLETED and not errors_only:
+                place = node.location(index)
+                if place is not None:
+                    batches.setdefault(place[0], []).append(k)
+                elif index in node.stored:
+                    files.setdefault(node.stored[index][0], []).append(k)
+                else:
+                    outcomes[k] = self.inline.outcome(node_id, index)
+            elif state != TaskState.COMPLETED:
+                outcomes[k] = None, exception_of(node, index, self.driver.core.nodes)
+        for batch_id, ks in batches.items():
+            self._fetch(node, batch_id, indices, ks, outcomes)
+        for stored, ks in files.items():
+            values = read_stored(stored, [node.stored[indices[k]][1] for k in ks])
+            for k, value in zip(ks, values, strict=True):
+                outcomes[k] = value, None
+        return outcomes
+
+    def _fetch(
+        self, node: Node, batch_id: int, indices: Sequence[int], ks: list[int], outcomes: list[Outcome]
+    ) -> None:
+        positions = [node.positions[indices[k]] for k in ks]
+        kept = self.inline.kept(batch_id)
+        try:
+            if kept is not None:
+                values = [kept[0][p] for p in positions]
+            else:
+                values = self.driver.runner.fetch(batch_id, 0, positions)
+        except ResultLostError:
+            if indices[ks[0]] not in node.stored:
+                raise
+            stored = node.stored[indices[ks[0]]][0]
+            values = read_stored(stored, [node.stored[indices[k]][1] for k in ks])
+        for k, value in zip(ks, values, strict=True):
+            outcomes[k] = value, None
+
+    def state(self, node_id: int, index: int) -> State:
+        node = self._node(node_id)
+        if node is None or not node.opened or index >= node.width:
+            return State("Pending")
+        state = node.state(index)
+        data: Callable[[], Any] | None = None
+        if state in (TaskState.COMPLETED, TaskState.SKIPPED) or state >= TaskState.FAILED:
+            data = lambda: self._value(node_id, index)  # noqa: E731
+        return State(state.title, node.names.get(index) or "", node.reasons.get(index) or "", data)
+
+    def _value(self, node_id: int, index: int) -> Any:
+        value, error = self.results(node_id, (index,))[0]
+        if error is not None:
+            raise error
+        return value
+
+    def width(self, node_id: int, *, wait: bool) -> int | None:
+        def known() -> bool:
+            node = self._node(node_id)
+            return node is not None and node.opened
+
+        if not known():
+            if not wait:
+                return None
+            self.lent(lambda: self.driver.board.wait(known))
+        return self._must(node_id).width
+
+    # --- acting ---------------------------------------------------------------------------------
+
+    def cancel(self, node_id: int, indices: Sequence[int] | None) -> None:
+        members = None if indices is None else frozenset(indices)
+        self.driver.post(CancelRequested(node_id, members))
+
+    def when_done(self, node_id: int, index: int, action: Callable[[], Any]) -> None:
+        def safely() -> None:
+            try:
+                action()
+            except Exception:
+                log.exception("a done callback of task run %s/%s/%s failed", self.run_id, node_id, index)
+
+        board = self.driver.board
+        board.when((node_id,), lambda: board.done(node_id, index), safely)
+
+    def from_queue(self, ended: queue.SimpleQueue[Any], timeout: float | None) -> Any:
+        """Return the next future of `as_completed`."""
+        try:
+            return ended.get_nowait()
+        except queue.Empty:
+            if self.driver.board.failure is not None:
+                raise self.driver.board.failure from None
+            return self.lent(lambda: ended.get(timeout=timeout))
+
+    def fetch_input(self, source: Input) -> Sequence[Any] | None:
+        """Return the results that an input of an inline batch names, for positions up to the highest."""
+        if source.batch_id is None:
+            return None
+        kept = self.inline.kept(source.batch_id)
+        if kept is not None:
+            return kept[source.stage]
+        values = self.driver.runner.fetch(source.batch_id, source.stage, source.positions)
+        found: list[Any] = [MISSING] * (max(source.positions) + 1)
+        for position, value in zip(source.positions, values, strict=True):
+            found[position] = value
+        return found
+
+    def ask_permit(self, call: Call) -> bytes:
+        """Ask the core whether an inline item may start."""
+        call_id = f"inline/{call.batch_id}/{call.entry}"
+        answered: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.permits[call_id] = answered
+        self.driver.post(PermitAsked(call_id, call.batch_id, call.execution_id, call.entry))
+        try:
+            return answered.get()
+        finally:
+            del self.permits[call_id]
+
+    def answer(self, call_id: str, reply: bytes) -> None:
+        """Hand a permit to an inline item, or to the runner whose worker asked for it."""
+        if call_id in self.permits:
+            self.permits[call_id].put(reply)
+        else:
+            self.driver.runner.answer(call_id, reply)
+
+    def wait_all(self, timeout: float | None = None) -> bool:
+        """Wait until every node has ended."""
+        nodes = self.driver.core.nodes
+
+        def ready() -> bool:
+            return self.driver.inbox.empty and all(n.unfinished == 0 for n in list(nodes.values()))
+
+        return self.driver.board.wait(ready, timeout)
+
+    def _node(self, node_id: int) -> Node | None:
+        return self.driver.core.nodes.get(node_id)
+
+    def _must(self, node_id: int) -> Node:
+        node = self._node(node_id)
+        if node is None:
+            raise MillraceError(f"node {node_id} of run {self.run_id} is not known yet")
+        return node
+
+
+def lend(channel: Channel) -> AbstractContextManager[None]:
+    """Lend the current task run's slot; only channels of this process have one to lend."""
+    return channel.lend() if isinstance(channel, Lender) else nullcontext()
+
+
+@runtime_checkable
+class Lender(Protocol):
+    """A channel whose slot can be lent from here: that of a runner in the flow's process."""
+
+    def lend(self) -> AbstractContextManager[None]: ...
+
+
+def _parent(run_id: str) -> tuple[int, int] | None:
+    item = current_item.get()
+    return (item.node_id, item.index) if item is not None and item.run.run_id == run_id else None

@@ -1,0 +1,34 @@
+"""Where events wait for the driver's next turn."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any
+
+
+class Inbox:
+    """A queue with many writers and one reader, who takes all there is at once. Implements `runners.base.Sink`."""
+
+    def __init__(self) -> None:
+        self._events: deque[Any] = deque()
+        self._some = threading.Event()
+
+    def put(self, event: Any) -> None:
+        self._events.append(event)
+        self._some.set()
+
+    @property
+    def empty(self) -> bool:
+        return not self._events
+
+    def take(self, timeout: float | None) -> list[Any]:
+        """Wait for events, at most `timeout` seconds, and return all of them, oldest first."""
+        self._some.wait(timeout)
+        self._some.clear()
+        events: list[Any] = []
+        try:
+            while True:
+                events.append(self._events.popleft())
+        except IndexError:
+            return events

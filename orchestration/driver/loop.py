@@ -1,0 +1,270 @@
+"""The driver of one flow run: its thread, its turns, its end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runners.base import TaskRunner
+from runners.codec import dump_exception
+from runners.errors import SerializationError
+from runners.messages import Batch, BatchRejected, Call, Detail, RunnerFailed
+
+from ..core.commands import (
+    AnswerPermit,
+    AskLeases,
+    CancelBatches,
+    Command,
+    SubmitBatch,
+    WithdrawLeases,
+)
+from ..core.coordinator import Coordinator
+from ..core.events import RunInterrupted, SlotLent, SlotReclaimed, Tick
+from ..core.journal import Entry, LeasesReturned
+from ..core.records import INLINE
+from ..errors import BackendError, FencedError, InternalError
+from ..stores.base import Store
+from .board import Board
+from .clock import Clock
+from .inbox import Inbox
+from .journaling import Journaling
+from .leasing import Leasing
+from .packing import Packer
+from .timers import Timers
+
+log = logging.getLogger("millrace.driver")
+
+Observer = Callable[[Sequence[Entry]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Put entries into the journal, after all events that came before."""
+
+    entries: tuple[Entry, ...]
+    done: threading.Event | None = None  # set when they are safe
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """Run something in the driver's thread."""
+
+    action: Callable[[], None]
+
+
+class Driver:
+    """Moves one flow run: events in, turns in its own thread, commands out.
+
+    Attributes:
+        board: where to wait for task runs.
+        observers: called after each turn with what was journalled, in the driver's thread.
+        on_call: handles `Call`s of workers that are no permits.
+        inline: takes batches of directly called tasks; `runs_here` says whether in this process.
+        answer: takes permits.
+        broken: what has stopped the driver, if something has.
+    """
+
+    def __init__(
+        self, run_id: str, epoch: int, core: Coordinator, runner: TaskRunner, store: Store, clock: Clock
+    ) -> None:
+        self.run_id = run_id
+        self.core = core
+        self.runner = runner
+        self.clock = clock
+        self.inbox = Inbox()
+        self.timers = Timers()
+        self.board = Board(core.nodes)
+        self.packer: Packer
+        self.observers: list[Observer] = []
+        self.on_call: Callable[[Call], None] = lambda call: None
+        self.inline: Callable[[int, Batch], None] = lambda node_id, batch: None
+        self.runs_here: Callable[[int], bool] = lambda node_id: True
+        self.answer: Callable[[str, bytes], None] = runner.answer
+        self.broken: BaseException | None = None
+        self.journaling = Journaling(store, run_id, epoch)
+        self.leasing = Leasing(store, run_id, self)
+        self._thread = threading.Thread(target=self._run, name=f"millrace-driver-{run_id[:8]}", daemon=True)
+        self._closing = False
+
+    # --- from other threads ---------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the runner, then the turns. What the runner raises is raised here."""
+        self.runner.start(self.inbox)
+        self._thread.start()
+
+    def post(self, event: Any) -> None:
+        self.inbox.put(event)
+
+    def write(self, *entries: Entry) -> None:
+        """Journal entries, and wait until they are safe."""
+        done = threading.Event()
+        self.post(Write(entries, done))
+        while not done.wait(0.5):
+            if not self._thread.is_alive():
+                raise self.broken or InternalError("the driver has stopped")
+        if self.broken is not None:
+            raise self.broken
+
+    def do(self, action: Callable[[], None]) -> None:
+        """Run something in the driver's thread, soon."""
+        self.post(Do(action))
+
+    def close(self) -> None:
+        """End the turns after what is waiting, then close the runner."""
+        self._closing = True
+        self.inbox.put(Do(lambda: None))
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+        self.leasing.close()
+        self.runner.close()
+
+    # --- turns ----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not (self._closing and self.inbox.empty):
+                self._turn(self.inbox.take(self._patience()))
+        except BaseException as error:  # whoever waits must hear of it, whatever it is
+            self._break(error)
+
+    def _patience(self) -> float | None:
+        """Return for how long there is nothing to do without an event."""
+        due = [t for t in (self.core.next_timer(), self.timers.next()) if t is not None]
+        return max(0.0, min(due) - self.clock.now()) if due else None
+
+    def _turn(self, events: Sequence[Any]) -> None:
+        now = self.clock.now()
+        self.timers.fire(now)
+        entries: list[Entry] = []
+        actions: list[Any] = []
+        acknowledged: list[threading.Event] = []
+        timer = self.core.next_timer()
+        if timer is not None and timer <= now:
+            _sort(self.core.handle(Tick(), now), entries, actions)
+        for event in events:
+            if isinstance(event, Write):
+                entries += event.entries
+                if event.done is not None:
+                    acknowledged.append(event.done)
+            elif isinstance(event, Do):
+                event.action()
+            elif isinstance(event, Call):
+                self.on_call(event)
+            elif isinstance(event, RunnerFailed):
+                reason = f"{type(self.runner).__name__}: {event.reason}"
+                self._break_softly(BackendError(reason))
+                _sort(self.core.handle(RunInterrupted(reason), now), entries, actions)
+            else:
+                _sort(self.core.handle(event, now), entries, actions)
+        entries += self.core.counted()
+        if entries:
+            self.journaling.append(entries, closing=lambda: self._closing)
+        self._perform(actions)
+        self._tell(entries)
+        for done in acknowledged:
+            done.set()
+
+    def _tell(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
+        for observer in self.observers:
+            try:
+                observer(entries)
+            except Exception:  # showing progress must not stop it
+                log.exception("an observer of run %s failed", self.run_id)
+        self.board.tell(entries)
+        if any(isinstance(entry, LeasesReturned) for entry in entries):
+            self.leasing.tell_others()
+
+    # --- actions --------------------------------------------------------------------------------
+
+    def _perform(self, actions: Sequence[Any]) -> None:
+        batches: list[Batch] = []
+        for action in actions:
+            match action:
+                case SubmitBatch():
+                    batch = self._pack(action)
+                    if batch is not None:
+                        batches.append(batch)
+                case CancelBatches(batch_ids, force):
+                    self.runner.cancel(batch_ids, force=force)
+                case AskLeases():
+                    self.leasing.ask(action)
+                case WithdrawLeases(batch_ids):
+                    self.leasing.withdraw(batch_ids)
+                case AnswerPermit(call_id, permitted):
+                    self.answer(call_id, b"yes" if permitted else b"no")
+        if batches:
+            self.runner.submit(batches)
+
+    def _pack(self, command: SubmitBatch) -> Batch | None:
+        """Return the batch; one that cannot be packed is rejected, inline ones go to their threads."""
+        inline = command.runner == INLINE
+        try:
+            batch = self.packer.pack(command, live=self.runs_here(command.node_id) if inline else None)
+        except Exception as error:
+            self.post(BatchRejected(command.batch_id, self._unpackable(command, error)))
+            return None
+        if inline:
+            self.inline(command.node_id, batch)
+            return None
+        return batch
+
+    def _unpackable(self, command: SubmitBatch, error: Exception) -> Detail:
+        if isinstance(error, SerializationError | InternalError):
+            made = error
+        else:
+            name = self.core.nodes[command.node_id].spec.task_name
+            made = SerializationError(
+                f"{self.packer.blame(command, error)} of task {name!r} cannot be pickled, so it cannot travel to "
+                f"a worker of {type(self.runner).__name__}: {error}. Pass plain data, create it inside the "
+                "task, or use ThreadPoolTaskRunner."
+            )
+            made.__cause__ = error
+        return Detail(
+            type_name=f"runners.errors.{type(made).__name__}",
+            message=str(made),
+            exception=dump_exception(made),
+            retriable=False,
+        )
+
+    # --- slots of waiting task runs -------------------------------------------------------------
+
+    def lend(self, batch_id: int) -> None:
+        self.post(SlotLent(batch_id))
+
+    def reclaim(self, batch_id: int) -> None:
+        self.post(SlotReclaimed(batch_id))
+
+    # --- breaking -------------------------------------------------------------------------------
+
+    def _break_softly(self, error: BaseException) -> None:
+        """The runner is gone, the store is not: the record gets its end, the flow gets the error."""
+        self.broken = self.broken or error
+
+    def _break(self, error: BaseException) -> None:
+        """Nothing can be recorded any more."""
+        self.broken = error
+        if not isinstance(error, FencedError | BackendError):
+            log.error("the driver of run %s has failed", self.run_id, exc_info=error)
+        self.board.fail(error)
+        for event in self.inbox.take(0):
+            if isinstance(event, Write) and event.done is not None:
+                event.done.set()
+
+
+def _sort(commands: Sequence[Command], entries: list[Entry], actions: list[Any]) -> None:
+    """Part journal entries from actions, each in order."""
+    for command in commands:
+        kind = type(command)
+        if kind in _ACTIONS:
+            actions.append(command)
+        else:
+            entries.append(command)  # type: ignore[arg-type]
+
+
+_ACTIONS = frozenset({SubmitBatch, CancelBatches, AskLeases, WithdrawLeases, AnswerPermit})

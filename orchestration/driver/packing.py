@@ -1,0 +1,296 @@
+"""From "these items of that node" to a batch that a runner can run: arguments, inputs, code.
+
+The core knows items and where results are; what the values are is known here only.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import sysconfig
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+
+from runners.arguments import Aligned, Arguments, Column, Element, Ref, Source, Static
+from runners.body import TaskBody
+from runners.codec import dump_payload
+from runners.context import RunContext
+from runners.messages import Batch, Input, Payload, Stage
+
+from ..core.commands import SubmitBatch
+from ..core.records import Node
+from ..core.states import State
+from ..errors import InternalError
+from .outcomes import exception_of
+
+
+@dataclass(frozen=True, slots=True)
+class NodePayload:
+    """What a node's items are called with.
+
+    Attributes:
+        args, kwargs: sources for all items of the node; a `Column` has all their values.
+        shared: refs that every item needs.
+        picked: refs that only some items need, by index.
+    """
+
+    body: TaskBody
+    args: tuple[Source, ...]
+    kwargs: Mapping[str, Source]
+    shared: tuple[Ref, ...] = ()
+    picked: Mapping[int, Sequence[Ref]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def parameter_names(self) -> list[str]:
+        return list(inspect.signature(self.body.fn).parameters)
+
+
+class Packer:
+    """Makes batches for one runner. Used from the driver's thread, and by threads that run tasks inline."""
+
+    def __init__(self, run: RunContext, nodes: dict[int, Node], *, in_process: bool) -> None:
+        self._run = run
+        self._nodes = nodes
+        self._in_process = in_process
+        self._payloads: dict[int, NodePayload] = {}
+        self._bodies: dict[int, Payload] = {}
+        self._context: Payload | None = None
+
+    def add(self, node_id: int, payload: NodePayload) -> None:
+        self._payloads[node_id] = payload
+
+    def options(self, node_id: int) -> Mapping[str, Any]:
+        return self._payloads[node_id].options
+
+    def pack(self, command: SubmitBatch, *, live: bool | None = None) -> Batch:
+        """Return the batch that a command asks for.
+
+        Args:
+            live: whether payloads are live objects; None: as the runner needs them.
+
+        Raises:
+            Exception: whatever pickling the user's values raised.
+        """
+        live = self._in_process if live is None else live
+        node, payload = self._nodes[command.node_id], self._payloads[command.node_id]
+        stage = Stage(
+            node_id=node.node_id,
+            task_name=node.spec.task_name,
+            body=Payload(value=payload.body) if live else self._body(node.node_id),
+            arguments=_payload(_arguments(payload, command.indices), live),
+            attempts=command.attempts,
+            timeout_seconds=node.policy.timeout_seconds,
+            permit=command.permit,
+        )
+        return Batch(
+            run_id=self._run.run_id,
+            batch_id=command.batch_id,
+            indices=command.indices,
+            stages=(stage,),
+            context=Payload(value=self._run) if live else self._run_context(),
+            inputs=tuple(self._inputs(payload, command.indices, live)),
+            deadline_seconds=command.deadline_seconds,
+            priority=node.policy.priority,
+            options=payload.options,
+        )
+
+    def blame(self, command: SubmitBatch, error: Exception) -> str:
+        """Say which argument, or the function, cannot be pickled."""
+        payload = self._payloads[command.node_id]
+        named = [(f"argument {n + 1}", source) for n, source in enumerate(payload.args)]
+        named += [(f"argument {name!r}", source) for name, source in payload.kwargs.items()]
+        names = payload.parameter_names()
+        for n, (words, source) in enumerate(named):
+            where = path_to_unpicklable(_cut(source, command.indices))
+            if where is not None:
+                label = f"argument {names[n]!r}" if n < len(payload.args) and n < len(names) else words
+                return label + where
+        return "the function"
+
+    def _body(self, node_id: int) -> Payload:
+        if node_id not in self._bodies:
+            body = self._payloads[node_id].body
+            pickle_user_code_by_value(body.fn)
+            self._bodies[node_id] = dump_payload(body, cached=True)
+        return self._bodies[node_id]
+
+    def _run_context(self) -> Payload:
+        if self._context is None:
+            self._context = dump_payload(_portable(self._run), cached=True)
+        return self._context
+
+    # --- inputs ---------------------------------------------------------------------------------
+
+    def _inputs(self, payload: NodePayload, indices: Sequence[int], live: bool) -> Iterable[Input]:
+        """Yield where the upstream results are that the items need, each upstream item once."""
+        wanted: dict[int, dict[int, None]] = {}
+
+        def want(node_id: int, members: Iterable[int]) -> None:
+            wanted.setdefault(node_id, {}).update(dict.fromkeys(members))
+
+        def want_ref(ref: Ref) -> None:
+            if ref.index is not None:
+                want(ref.node_id, (ref.index,))
+            else:
+                want(
+                    ref.node_id, range(self._nodes[ref.node_id].width) if ref.indices is None else ref.indices
+                )
+
+        for ref in payload.shared:
+            want_ref(ref)
+        for index in indices if payload.picked else ():
+            for ref in payload.picked.get(index, ()):
+                want_ref(ref)
+        for source in (*payload.args, *payload.kwargs.values()):
+            if isinstance(source, Aligned):
+                want(source.node_id, _aligned(source, indices))
+        for node_id, members in wanted.items():
+            yield from self._locate(self._nodes[node_id], list(members), live)
+
+    def _locate(self, up: Node, members: list[int], live: bool) -> Iterable[Input]:
+        """Group upstream items by where their results are: batches, files, or here."""
+        batches = up.batches
+        elsewhere: list[int] = []
+        for batch_id, group in groupby(members, key=batches.__getitem__):
+            run = list(group)
+            if batch_id < 0:
+                elsewhere += run
+            else:
+                yield Input(up.node_id, run, [up.positions[i] for i in run], batch_id=batch_id)
+        literal: list[int] = []
+        for index in elsewhere:
+            if up.states[index] == State.COMPLETED and index in up.stored:
+                stored, position = up.stored[index]
+                yield Input(up.node_id, (index,), (position,), stored=stored)
+            else:
+                literal.append(index)
+        if literal:
+            values = [self._absent(up, i) for i in literal]
+            yield Input(up.node_id, literal, range(len(literal)), literal=_payload(values, live))
+
+    def _absent(self, up: Node, index: int) -> Any:
+        """Return what stands for the result of an item that has none: None if skipped, else its exception."""
+        if up.states[index] == State.SKIPPED:
+            return None
+        error = exception_of(up, index, self._nodes)
+        if error is None:
+            raise InternalError(
+                f"{up.spec.path}[{index}] is {up.state(index).title} but its result is nowhere"
+            )
+        return error
+
+
+def _payload(value: Any, live: bool) -> Payload:
+    return Payload(value=value) if live else dump_payload(value)
+
+
+def _arguments(payload: NodePayload, indices: Sequence[int]) -> Arguments:
+    """Cut the arguments of some items out of those of the node."""
+    return Arguments(
+        tuple(_cut(source, indices) for source in payload.args),
+        {name: _cut(source, indices) for name, source in payload.kwargs.items()},
+    )
+
+
+def _cut(source: Source, indices: Sequence[int]) -> Source:
+    match source:
+        case Static():
+            return source
+        case Column(values, template):
+            if isinstance(indices, range) and indices.step == 1:
+                return Column(values[indices.start : indices.stop], template)
+            return Column([values[i] for i in indices], template)
+        case Aligned(node_id, _):
+            return Aligned(node_id, _aligned(source, indices))
+        case Element(ref, _):
+            return Element(ref, indices)
+
+
+def _aligned(source: Aligned, indices: Sequence[int]) -> Sequence[int]:
+    """Return the upstream items of these items; a node-wide `Aligned` without indices is the identity."""
+    if source.indices is None:
+        return indices
+    return [source.indices[i] for i in indices]
+
+
+def _portable(run: RunContext) -> RunContext:
+    """Leave out flow parameters that cannot travel: tasks may look at them, few do."""
+    try:
+        cloudpickle.dumps(run)
+        return run
+    except Exception:  # a user's object may raise anything
+        kept = {}
+        for name, value in run.parameters.items():
+            try:
+                cloudpickle.dumps(value)
+                kept[name] = value
+            except Exception:
+                continue
+        return RunContext(run.run_id, run.name, run.flow_name, kept, run.tags, run.started, run.parent_run_id)
+
+
+def _picklable(value: Any) -> bool:
+    try:
+        cloudpickle.dumps(value)
+    except Exception:  # a user's __reduce__ may raise anything
+        return False
+    return True
+
+
+def path_to_unpicklable(value: Any, path: str = "", depth: int = 0) -> str | None:
+    """Return where in a value the part is that cannot be pickled, such as `[3].lock`; None if there is none."""
+    if _picklable(value):
+        return None
+    parts: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, Static):
+        return path_to_unpicklable(value.value, path, depth)
+    if isinstance(value, Column):
+        return path_to_unpicklable(list(value.values), path, depth)
+    if isinstance(value, dict):
+        parts = ((f"[{key!r}]", part) for key, part in value.items())
+    elif isinstance(value, list | tuple):
+        parts = ((f"[{n}]", part) for n, part in enumerate(value))
+    elif hasattr(value, "__dict__"):
+        parts = ((f".{name}", part) for name, part in vars(value).items())
+    for step, part in parts if depth < 8 else ():
+        found = path_to_unpicklable(part, path + step, depth + 1)
+        if found is not None:
+            return found
+    return f"{path} (a {type(value).__qualname__})"
+
+
+_registered: set[str] = set()
+_lock = threading.Lock()
+_LIBRARY = tuple(
+    {str(Path(sysconfig.get_path(key)).resolve()) for key in ("stdlib", "purelib", "platlib") if key}
+)
+_OURS = tuple(str(Path(__file__).resolve().parents[2] / name) + "/" for name in ("orchestration", "runners"))
+
+
+def pickle_user_code_by_value(fn: Any) -> None:
+    """Let cloudpickle carry the module of a user's function along, unless it is an installed one.
+
+    A flow's file is rarely importable on a worker; what is installed is, and by reference is cheaper.
+    """
+    module = sys.modules.get(getattr(fn, "__module__", None) or "")
+    if module is None or module.__name__ in _registered or module.__name__ == "__main__":
+        return
+    if _is_user_code(module):
+        with _lock:
+            _registered.add(module.__name__)
+            cloudpickle.register_pickle_by_value(module)
+
+
+def _is_user_code(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    if not file:
+        return False
+    path = str(Path(file).resolve())
+    return not path.startswith((*_LIBRARY, *_OURS))
