@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ..messages import Outcome
 from . import tasks
 from .bench import Bench, outcomes
 
-DEPTH = 50
-
 
 class CallTests:
     """Calls and answers, slots lent meanwhile, permits."""
+
+    chain_depth: ClassVar[int]
 
     def test_a_call_is_answered(self, bench: Bench) -> None:
         """The question arrives with the item that asks, the answer where it was asked."""
@@ -41,8 +43,8 @@ class CallTests:
         assert [outcomes(bench.table(batch)) for batch in waiting] == [[Outcome.COMPLETED]] * len(waiting)
 
     def test_a_deep_chain(self, bench: Bench) -> None:
-        """50 task runs, each waiting for the next, end on however few slots."""
-        chain = [bench.map(tasks.ask, [b"%d" % depth]) for depth in range(DEPTH)]
+        """Task runs that each wait for the next end, however many they are and however few the slots."""
+        chain = [bench.map(tasks.ask, [b"%d" % depth]) for depth in range(self.chain_depth)]
         calls = []
         for batch in chain:
             bench.submit(batch)

@@ -23,12 +23,15 @@ class RunnerContract(ValueTests, EndTests, LiveTests, CallTests, LifeTests):
         patience_seconds: how long to wait for any one event before the test fails.
         gate_host: address of this machine as its workers see it. Items connect to it.
         owns_workers: `close` ends the processes of workers that still run something.
+        chain_depth: how many task runs may wait for each other in a chain. An engine with one process for
+            each may need minutes for 50.
         shares_files: workers see the folders of this machine.
     """
 
     patience_seconds: ClassVar[float] = 60.0
     gate_host: ClassVar[str] = "127.0.0.1"
     owns_workers: ClassVar[bool] = True
+    chain_depth: ClassVar[int] = 50
     shares_files: ClassVar[bool] = True
 
     def make_runner(self) -> TaskRunner:

@@ -44,6 +44,17 @@ class UnloadableError(Exception):
         self.code = code
 
 
+class Unloadable:
+    """Pickles, and raises when it is loaded, as code does whose imports are missing on the worker."""
+
+    def __reduce__(self) -> Any:
+        return _refuse, ()
+
+
+def _refuse() -> None:
+    raise ModuleNotFoundError("No module named 'of_the_user'")
+
+
 class UnprintableError(Exception):
     """Raises where its message is asked for."""
 

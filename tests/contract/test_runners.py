@@ -59,6 +59,7 @@ class TestRay(OptionalContract):
     """Worker processes of a local Ray."""
 
     engine = "ray"
+    chain_depth = 8  # each takes a process, and starting one takes a second
 
     def make_runner(self) -> TaskRunner:
         made: TaskRunner = self.load("RayTaskRunner")(init_kwargs={"num_cpus": 2, "include_dashboard": False})
