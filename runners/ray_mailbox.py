@@ -24,7 +24,7 @@ from .messages import BatchProgress, BatchStarted, Call
 
 MAX_HINTS = 10_000  # kept for a flow process that does not come for them
 LINGER_SECONDS = 0.02  # hints wait for company; calls do not
-REPEAT_SECONDS = 10.0  # the answer to a `take` may get lost with its connection: open calls are told again
+REPEAT_SECONDS = 30.0  # the answer to a `take` may get lost with its connection: open calls are told again
 FLUSH_SECONDS = 0.03  # between two pushes of a worker
 REACH_SECONDS = 60.0  # for the actor to come up (a node may have to start first)
 MAX_ATTEMPTS = 5

@@ -11,11 +11,9 @@ import contextlib
 import functools
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import ConnectionFailedError, MissingExtraError, UserError, VersionMismatchError
+from .ray_folder import make_folder, remove_folder
 
 logger = logging.getLogger("millrace.ray")
 
@@ -137,6 +136,7 @@ def _dial(address: str, init_kwargs: Mapping[str, Any]) -> Session:
     settings = {"log_to_driver": False, "logging_level": logging.ERROR, **init_kwargs}
     try:
         with _quiet(), _signal_handlers_kept():
+            _take_notices()
             ray.init(address=address, **settings)
         return Session(address, ours=True)
     except ImportError as error:
@@ -200,7 +200,7 @@ def unreachable(host: str, port: int, seconds: float) -> OSError | None:
 def _start(init_kwargs: Mapping[str, Any]) -> Session:
     import ray
 
-    folder = _make_folder()
+    folder = make_folder()
     settings = {
         "include_dashboard": False,
         "log_to_driver": False,
@@ -210,19 +210,14 @@ def _start(init_kwargs: Mapping[str, Any]) -> Session:
     }
     try:
         with _quiet(), _signal_handlers_kept():
+            _take_notices()
             ray.init(address="local", **settings)
         return Session("local", ours=True, folder=folder)
     except BaseException as error:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        _remove(folder)
+        remove_folder(folder)
         raise _translated(error, "a local Ray (it could not be started)") from error
-
-
-def _make_folder() -> Path:
-    # a socket's path has at most 107 bytes, of which Ray needs 64
-    base = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="millrace-ray-", dir=base if len(base) < 25 else "/tmp"))
 
 
 def _end(session: Session) -> None:
@@ -235,25 +230,7 @@ def _end(session: Session) -> None:
             except TypeError:  # Ray before 2.60
                 ray.shutdown()
     if session.folder is not None:
-        _remove(session.folder)
-
-
-def _remove(folder: Path) -> None:
-    """Delete our Ray's folder, after whatever process still works in it."""
-    for pid in _processes_of(folder):
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _processes_of(folder: Path) -> list[int]:
-    """Processes that were started with our folder's name, which nobody else uses."""
-    mark, found = os.fsencode(folder), []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if mark in entry.read_bytes() and int(entry.parent.name) != os.getpid():
-                found.append(int(entry.parent.name))
-    return found
+        remove_folder(session.folder)
 
 
 @contextlib.contextmanager
@@ -266,6 +243,27 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         ray_logger.setLevel(max(level, logging.ERROR) if level else logging.ERROR)
+
+
+@functools.cache
+def _take_notices() -> None:
+    """Send what Ray prints about dead workers and nodes to the log: it prints on stdout, whatever is asked.
+
+    The runner tells of lost batches itself. Nothing is done where Ray's inside looks different.
+    """
+    from ray._private import worker
+
+    show = getattr(worker, "print_to_stdstream", None)
+    if show is None:
+        return
+
+    def log_or_show(data: Any, *args: Any, **kwargs: Any) -> None:
+        if _current is not None and isinstance(data, dict) and data.get("pid") == "raylet":
+            logger.info("Ray: %s", "\n".join(map(str, data.get("lines", ()))))
+        else:
+            show(data, *args, **kwargs)
+
+    worker.print_to_stdstream = log_or_show
 
 
 @contextlib.contextmanager

@@ -7,9 +7,11 @@ knows whether a task is queued or running, hence no cancellation races with a st
 
 from __future__ import annotations
 
+import os
 import pickle
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +21,7 @@ from typing import Any
 
 import ray
 
-from . import codec
+from . import codec, execution
 from .errors import VersionMismatchError
 from .messages import Batch, Payload
 from .ray_mailbox import MailboxChannel
@@ -115,14 +117,18 @@ class _Watch:
 
 
 class _Guard:
-    """Turns the interrupt of `ray.cancel` into the cancellation of the batch that runs."""
+    """Turns the interrupt of `ray.cancel` into the cancellation of the batch that runs.
+
+    Ray only marks SIGINT as arrived, which nobody sees while the main thread waits in C code. Python writes
+    every such mark to the wakeup file, where our thread sees it and wakes the main thread.
+    """
 
     def __init__(self) -> None:
         self._watch: _Watch | None = None
         self._previous: Any = signal.SIG_DFL
         # the handler runs between any two bytecodes of the main thread and takes no lock: another thread acts
         self._requests: queue.SimpleQueue[_Watch] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._installed = False
 
     def watch(self, batch: Batch) -> None:
         self._watch = _Watch(batch.run_id, batch.batch_id, ray.get_runtime_context().get_task_id() or "")
@@ -131,9 +137,21 @@ class _Guard:
         present = signal.getsignal(signal.SIGINT)
         if present != self._on_interrupt:
             self._previous = signal.signal(signal.SIGINT, self._on_interrupt)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="millrace-cancel", daemon=True)
-            self._thread.start()
+        if not self._installed:
+            self._installed = True
+            self._install()
+
+    def _install(self) -> None:
+        signal.signal(signal.SIGURG, _do_nothing)
+        execution.nudge = _nudge
+        threading.Thread(target=self._cancel, name="millrace-cancel", daemon=True).start()
+        marks, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        if before != -1:  # somebody else needs them: then a sleeping batch is cancelled when it wakes up
+            signal.set_wakeup_fd(before)
+            return
+        threading.Thread(target=_wake_main, args=(marks,), name="millrace-signals", daemon=True).start()
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         watch = self._watch
@@ -143,10 +161,37 @@ class _Guard:
         elif callable(self._previous):
             self._previous(number, frame)
 
-    def _serve(self) -> None:
+    def _cancel(self) -> None:
         while True:
             watch = self._requests.get()
             cancel_batches(watch.run_id, [watch.batch_id])
+
+
+def _wake_main(marks: int) -> None:
+    """Make the main thread handle each SIGINT now."""
+    main = threading.main_thread().ident
+    assert main is not None
+    while arrived := os.read(marks, 64):
+        if signal.SIGINT in arrived:
+            signal.pthread_kill(main, signal.SIGURG)
+
+
+def _nudge(thread_id: int) -> None:
+    """Wake the main thread from a sleep, a lock or a socket, so that an exception sent to it is raised now.
+
+    Python calls the signal's handler out of such waits, and the exception is raised in the handler's frame.
+    SIGURG, because it is ignored where no handler is. Ray's own waits would swallow an exception out of a
+    handler; there it waits for their end.
+    """
+    if thread_id != threading.main_thread().ident:
+        return
+    frame = sys._current_frames().get(thread_id)
+    if frame is None or not frame.f_globals.get("__name__", "").startswith("ray."):
+        signal.pthread_kill(thread_id, signal.SIGURG)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 _guard = _Guard()

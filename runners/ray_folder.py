@@ -1,0 +1,75 @@
+"""The folder of a Ray that we started: logs, sockets, spilled objects. It goes when that Ray goes.
+
+A process that is killed leaves its folder behind. So each folder has a lock file that its owner holds, and
+whoever makes a folder first removes those that nobody holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+PREFIX = "millrace-ray-"
+LOCK = "owner.lock"
+MAX_BASE = 25  # a socket's path has at most 107 bytes, of which Ray needs 64
+
+_held: dict[Path, int] = {}
+
+
+def make_folder() -> Path:
+    """Make a folder, and remove those of processes that were killed."""
+    base = tempfile.gettempdir()
+    if len(os.fsencode(base)) > MAX_BASE:
+        base = "/tmp"
+    for left in Path(base).glob(f"{PREFIX}*"):
+        if _abandoned(left):
+            remove_folder(left)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+    # renamed when it is locked: nobody ever sees a lock file of ours that he could lock
+    handle = os.open(folder / "new.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    (folder / "new.lock").rename(folder / LOCK)
+    _held[folder] = handle
+    return folder
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, after whatever process still works in it."""
+    for pid in _processes_of(folder):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+    handle = _held.pop(folder, None)
+    if handle is not None:
+        os.close(handle)
+
+
+def _abandoned(folder: Path) -> bool:
+    try:
+        if folder in _held or folder.stat().st_uid != os.getuid():
+            return False
+        handle = os.open(folder / LOCK, os.O_RDWR)
+    except OSError:  # being made, or being removed
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _processes_of(folder: Path) -> list[int]:
+    """Processes that were started with the folder's name, which nobody else uses."""
+    mark, found = os.fsencode(folder), []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if mark in entry.read_bytes() and int(entry.parent.name) != os.getpid():
+                found.append(int(entry.parent.name))
+    return found
