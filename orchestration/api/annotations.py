@@ -5,29 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
-class unmapped:
+class Annotation:
+    """Wraps an argument. No dataclass: futures are looked for in dataclasses."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.value!r})"
+
+
+class unmapped(Annotation):
     """In `map`: the same value for every item, even if it is a list."""
 
-    value: Any
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class quote:
+class quote(Annotation):
     """Hand the value over as it is: futures inside are not looked for."""
 
-    value: Any
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class allow_failure:
+class allow_failure(Annotation):
     """Run even if this upstream fails; its exception arrives in the place of its result."""
 
-    value: Any
+    __slots__ = ()
 
 
 current_tags: ContextVar[frozenset[str]] = ContextVar("millrace_tags", default=frozenset())
