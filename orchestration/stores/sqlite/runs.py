@@ -174,7 +174,7 @@ def find(connection: sqlite3.Connection, run: str, url: str) -> RunRow:
     found = get(connection, run)
     if found is not None:
         return found
-    named = _select(connection, "name = ?", (run,), "ORDER BY created DESC, run_no DESC LIMIT 1")
+    named = _select(connection, "name = ?", (run,), "ORDER BY created DESC, run.run_no DESC LIMIT 1")
     if named:
         return named[0]
     if len(run) >= MIN_PREFIX:
@@ -208,5 +208,5 @@ def listing(
     if before is not None:
         where.append("created < ?")
         values.append(before)
-    order = "ORDER BY created DESC, run_no DESC LIMIT ?"
+    order = "ORDER BY created DESC, run.run_no DESC LIMIT ?"
     return _select(connection, " AND ".join(where), [*values, limit], order)

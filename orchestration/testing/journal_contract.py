@@ -1,0 +1,226 @@
+"""What every store keeps of task runs. Part of `store_contract.StoreContract`."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import replace
+
+import pytest
+
+from runners.messages import Detail, LogLine, Outcome, Stored
+
+from ..core.journal import (
+    LOST,
+    Counted,
+    Entry,
+    LogWritten,
+    Moved,
+    NodeAdded,
+    StartRepeated,
+    WidthLearned,
+)
+from ..core.states import State
+from ..errors import FencedError, RunNotFoundError
+from ..stores.base import Store
+from .store_entries import BOOM, NOW, counts, ended, new_run, node
+
+
+class JournalContract:
+    """What was appended can be read as states, attempts, history, logs and errors."""
+
+    def test_nodes_and_counts(self, store: Store) -> None:
+        """A run's counts are the sum over its nodes; a width may be learned."""
+        run_id = new_run(store)
+        whole = NodeAdded(
+            1, "other", "other", "single", None, NOW, frozenset({"t"}), (0,), "fp", {"retries": 2}, (0, 3)
+        )
+        store.append(run_id, 1, [whole, WidthLearned(1, 3), Counted(0, counts(ready=10))])
+        store.append(run_id, 1, [Counted(0, counts(completed=10)), Counted(1, counts(pending=3))])
+        first, second = store.nodes(run_id)
+        assert first.counts == counts(completed=10)
+        assert (second.path, second.task_name, second.kind, second.width) == ("other", "other", "single", 3)
+        assert (second.tags, second.upstream, second.fingerprint) == (frozenset({"t"}), (0,), "fp")
+        assert (second.policy, second.parent, second.created) == ({"retries": 2}, (0, 3), NOW)
+        assert store.run(run_id).counts == counts(completed=10, pending=3)
+        assert store.runs()[0].counts == counts(completed=10, pending=3)
+
+    def test_a_node_knows_when_it_ran(self, store: Store) -> None:
+        """From the first start of an attempt to the last end of one."""
+        run_id = new_run(store)
+        store.append(run_id, 1, [Moved(0, [1], State.SUBMITTED, NOW)])
+        assert (store.nodes(run_id)[0].started, store.nodes(run_id)[0].ended) == (None, None)
+        store.append(run_id, 1, [Moved(0, [1], State.RUNNING, NOW + 5)])
+        assert (store.nodes(run_id)[0].started, store.nodes(run_id)[0].ended) == (NOW + 5, None)
+        store.append(run_id, 1, [ended(0, [1, 2], started=NOW + 4), ended(0, [3], started=0.0)])
+        assert (store.nodes(run_id)[0].started, store.nodes(run_id)[0].ended) == (NOW + 4, NOW + 1)
+
+    def test_task_runs_of_a_live_node(self, store: Store) -> None:
+        """Each item shows the last that the journal says of it."""
+        run_id = new_run(store)
+        retry = ended(
+            0, [7, 2], State.AWAITING_RETRY, Outcome.FAILED, details={0: BOOM}, reason="retry in 3 s"
+        )
+        store.append(
+            run_id,
+            1,
+            [
+                Moved(0, range(8), State.SUBMITTED, NOW),
+                Moved(0, array("i", [0, 3, 7]), State.RUNNING, NOW + 2),
+                ended(0, [0, 1], State.COMPLETED, names={1: "second"}),
+                retry,
+                Moved(0, [9], State.AWAITING_LIMIT, NOW, "limit db"),
+                Moved(0, [8], State.UPSTREAM_FAILED, NOW, "task#5[8] failed"),
+                Moved(0, [4], State.COMPLETED, NOW, "reused", "Cached"),
+            ],
+        )
+        items = store.task_runs(run_id)
+        assert [item.index for item in items] == list(range(10))
+        assert [item.state for item in items] == [
+            State.COMPLETED,
+            State.COMPLETED,
+            State.AWAITING_RETRY,
+            State.RUNNING,
+            State.COMPLETED,
+            State.SUBMITTED,
+            State.SUBMITTED,
+            State.AWAITING_RETRY,
+            State.UPSTREAM_FAILED,
+            State.AWAITING_LIMIT,
+        ]
+        assert (items[1].name, items[1].worker, items[1].seconds, items[1].started) == (
+            "second",
+            "worker-1",
+            0.25,
+            NOW,
+        )
+        assert (items[3].started, items[3].seconds, items[3].attempts) == (NOW + 2, None, 1)
+        assert items[4].state_name == "Cached"
+        assert items[7].detail is not None
+        assert items[7].detail.type_name == "ValueError"
+        assert (items[7].reason, items[7].attempts) == ("retry in 3 s", 1)
+        assert (items[8].reason, items[8].attempts) == ("task#5[8] failed", 0)
+        assert items[9].reason == "limit db"
+
+    def test_pages_and_filters(self, store: Store) -> None:
+        """Pages run over nodes in order; a filter picks states, terminal ones and others."""
+        run_id = new_run(store)
+        store.append(
+            run_id, 1, [node(1, 5), ended(0, range(10)), ended(1, [1, 3], State.FAILED, Outcome.FAILED)]
+        )
+
+        def page(**filters: object) -> list[tuple[int, int]]:
+            return [(row.node_id, row.index) for row in store.task_runs(run_id, **filters)]  # type: ignore[arg-type]
+
+        assert page(offset=8, limit=4) == [(0, 8), (0, 9), (1, 0), (1, 1)]
+        assert page(node_id=1, offset=3) == [(1, 3), (1, 4)]
+        assert page(states=frozenset({State.FAILED})) == [(1, 1), (1, 3)]
+        assert page(states=frozenset({State.FAILED, State.COMPLETED}), offset=9, limit=2) == [(0, 9), (1, 1)]
+        assert page(states=frozenset({State.PENDING}), node_id=1) == [(1, 0), (1, 2), (1, 4)]
+        assert page(offset=15) == []
+
+    def test_a_finished_node_is_skipped_by_its_counts(self, store: Store) -> None:
+        """A filter finds the same with the counts of finished nodes as without."""
+        run_id = new_run(store)
+        entries: list[Entry] = [
+            ended(0, range(9)),
+            ended(0, [9], State.FAILED, Outcome.TIMED_OUT, details={0: BOOM}),
+            Counted(0, counts(completed=9, failed=1)),
+        ]
+        store.append(run_id, 1, entries)
+        (failed,) = store.task_runs(run_id, states=frozenset({State.FAILED}))
+        assert (failed.index, failed.state_name) == (9, "TimedOut")
+        assert store.task_runs(run_id, states=frozenset({State.CRASHED})) == []
+
+    def test_attempts_of_an_item(self, store: Store) -> None:
+        """Every try in order: lost, failed, completed; coming back unstarted is history, not an attempt."""
+        run_id = new_run(store)
+        file = Stored("file:///results/1", "abc")
+        store.append(
+            run_id,
+            1,
+            [
+                ended(0, [4, 5], State.READY, Outcome.UNSTARTED, batch_id=1, started=0.0),
+                ended(0, [5], State.AWAITING_RETRY, LOST, batch_id=2, started=0.0, reason="worker-1 died"),
+                ended(0, [5], State.AWAITING_RETRY, Outcome.FAILED, attempt=2, batch_id=3, details={0: BOOM}),
+                StartRepeated(0, 4, [5], "again", "worker-2", NOW + 7),
+                ended(0, [3, 5], attempt=3, batch_id=4, stored=file),
+            ],
+        )
+        lost, failed, done = store.attempts(run_id, 0, 5)
+        assert (lost.outcome, lost.started, lost.seconds, lost.reason) == (LOST, None, None, "worker-1 died")
+        assert (failed.attempt, failed.outcome, failed.started, failed.seconds) == (
+            2,
+            Outcome.FAILED,
+            NOW,
+            0.25,
+        )
+        assert failed.detail is not None
+        assert (failed.detail.exception, failed.detail.retriable) == (b"pickle", False)
+        assert (done.state, done.stored, done.position) == (State.COMPLETED, file, 1)
+        assert (done.execution_id, done.worker, done.batch_id) == ("execution-4", "worker-1", 4)
+        back, again = store.history(run_id, 0, 5)
+        assert (back.state, back.reason) == (State.READY, "came back unstarted")
+        assert "second time" in again.reason
+        assert "worker-2" in again.reason
+        assert back.seq < again.seq
+        assert store.attempts(run_id, 0, 9) == []
+
+    def test_history_of_an_item(self, store: Store) -> None:
+        """Moves in the journal's order, with the items that moved together."""
+        run_id = new_run(store)
+        moves: list[Entry] = [
+            Moved(0, range(10), State.AWAITING_LIMIT, NOW, "limit db"),
+            Moved(0, array("i", [3, 1]), State.SUBMITTED, NOW + 1),
+            Moved(0, [2], State.SUBMITTED, NOW + 2),
+        ]
+        store.append(run_id, 1, moves)
+        first, second = store.history(run_id, 0, 3)
+        assert (first.state, first.reason, first.at) == (State.AWAITING_LIMIT, "limit db", NOW)
+        assert (list(first.indices), list(second.indices)) == (list(range(10)), [3, 1])
+
+    def test_logs(self, store: Store) -> None:
+        """Lines come back in order, with any text, from a place on, of an item, from a level on."""
+        run_id = new_run(store)
+        lines = [LogLine(k, k, 0, NOW + k, 10 * (k + 1), "user", f"line {k} \udcff\x00é") for k in range(4)]
+        store.append(run_id, 1, [LogWritten(0, [0, 1, 0, 1], [1, 1, 2, 1], lines)])
+        store.append(run_id, 1, [LogWritten(-1, [-1], [0], [replace(lines[0], message="of the flow")])])
+        rows = store.logs(run_id)
+        assert [(row.index, row.attempt, row.level) for row in rows[:4]] == [
+            (0, 1, 10),
+            (1, 1, 20),
+            (0, 2, 30),
+            (1, 1, 40),
+        ]
+        assert rows[0].message.startswith("line 0 ")
+        assert (rows[0].task_name, rows[0].logger, rows[0].at) == ("task", "user", NOW)
+        assert (rows[4].node_id, rows[4].task_name, rows[4].message) == (-1, "", "of the flow")
+        assert [row.level for row in store.logs(run_id, after=rows[1].seq, node_id=0)] == [30, 40]
+        assert [row.level for row in store.logs(run_id, index=0, min_level=20)] == [30]
+        assert len(store.logs(run_id, limit=2)) == 2
+
+    def test_errors_are_counted_once_each(self, store: Store) -> None:
+        """The summary tells by what task runs ended, not by what they were retried."""
+        run_id = new_run(store)
+        other = Detail("KeyError", "'x'")
+        store.append(
+            run_id,
+            1,
+            [
+                ended(0, [0], State.AWAITING_RETRY, Outcome.FAILED, details={0: other}),
+                ended(0, [1, 2], State.FAILED, Outcome.FAILED, details={0: BOOM, 1: BOOM}),
+                ended(0, [0], State.FAILED, Outcome.FAILED, attempt=2, details={0: other}),
+                ended(0, [3], State.AWAITING_RETRY, Outcome.FAILED, details={0: Detail("OSError")}),
+            ],
+        )
+        found = [(detail.type_name, count) for detail, count in store.errors(run_id)]
+        assert found == [("ValueError", 2), ("KeyError", 1)]
+        assert len(store.errors(run_id, limit=1)) == 1
+
+    def test_an_append_is_all_or_nothing(self, store: Store) -> None:
+        """What comes with an old epoch leaves no trace at all."""
+        run_id = new_run(store)
+        with pytest.raises(FencedError):
+            store.append(run_id, 7, [ended(0, range(10)), Counted(0, counts(completed=10))])
+        assert {item.state for item in store.task_runs(run_id)} == {State.PENDING}
+        with pytest.raises(RunNotFoundError):
+            store.append("x", 1, [])

@@ -1,0 +1,120 @@
+"""What a store gives to those who resume a run, and to many threads. Part of `store_contract.StoreContract`."""
+
+from __future__ import annotations
+
+import threading
+
+from runners.messages import Outcome, Stored
+
+from ..core.journal import (
+    Counted,
+    Entry,
+    Moved,
+    RunMoved,
+)
+from ..core.states import RunState, State
+from ..stores.base import Store
+from .store_entries import BOOM, NOW, counts, ended, new_run, node
+
+
+class ResumeContract:
+    """What earlier processes left can be used; threads share a store."""
+
+    def test_what_is_recovered(self, store: Store) -> None:
+        """Stored results by index, spent attempts of the rest."""
+        run_id = new_run(store)
+        file = Stored("file:///r/1", "abc")
+        store.append(
+            run_id,
+            1,
+            [
+                ended(0, range(2, 5), stored=file),
+                ended(0, [7], State.AWAITING_RETRY, Outcome.FAILED, attempt=2),
+                ended(0, [8]),
+                ended(0, [9], State.READY, Outcome.UNSTARTED),
+            ],
+        )
+        (found,) = store.recovered(run_id).values()
+        assert (found.path, found.fingerprint, found.width) == ("task#0", "v1", 10)
+        assert found.results == {2: (file, 0), 3: (file, 1), 4: (file, 2)}
+        assert found.attempts == {7: 2}
+
+    def test_a_second_resume_recovers_what_the_first_process_stored(self, store: Store) -> None:
+        """Reused results are moves in the later process's node; of changed code nothing is reused."""
+        run_id = new_run(store)
+        file, newer = Stored("file:///r/1", "abc"), Stored("file:///r/2", "def")
+        store.append(
+            run_id, 1, [ended(0, range(4), stored=file), node(1, 3), ended(1, range(3), stored=file)]
+        )
+        store.append(run_id, 1, [RunMoved(RunState.CRASHED, NOW)])
+        store.claim(run_id, host="h", pid=1, now=NOW)
+        again: list[Entry] = [
+            node(2, 10, "task#0"),
+            Moved(2, range(4), State.COMPLETED, NOW, "reused"),
+            ended(2, [5], stored=newer),
+            ended(2, [3], State.FAILED, Outcome.FAILED),
+            node(3, 3, "task#1", fingerprint="v2"),
+        ]
+        store.append(run_id, 2, [*again, Counted(2, counts(completed=5))])
+        found = store.recovered(run_id)
+        assert found["task#0"].results == {0: (file, 0), 1: (file, 1), 2: (file, 2), 5: (newer, 0)}
+        assert found["task#0"].attempts == {3: 1}
+        assert (found["task#1"].results, found["task#1"].fingerprint) == ({}, "v2")
+
+    def test_a_later_process_replaces_nodes_of_the_same_path(self, store: Store) -> None:
+        """Counts, task runs and errors are about the newest node of each path, the older stays readable."""
+        run_id = new_run(store)
+        store.append(
+            run_id,
+            1,
+            [
+                ended(0, [0], State.FAILED, Outcome.FAILED, details={0: BOOM}),
+                Counted(0, counts(running=9, failed=1)),
+                RunMoved(RunState.CRASHED, NOW),
+            ],
+        )
+        store.claim(run_id, host="h", pid=1, now=NOW)
+        store.append(run_id, 2, [node(1, 10, "task#0"), Counted(1, counts(pending=10))])
+        assert [(row.node_id, row.replaced_by) for row in store.nodes(run_id)] == [(0, 1), (1, None)]
+        assert store.run(run_id).counts == counts(pending=10)
+        assert {row.node_id for row in store.task_runs(run_id)} == {1}
+        assert store.task_runs(run_id, node_id=0, limit=1)[0].state is State.FAILED
+        assert store.errors(run_id) == []
+
+    def test_next_ids_are_unused(self, store: Store) -> None:
+        """Also by batches that were at the engine when the process died and never came back."""
+        run_id = new_run(store)
+        assert store.next_ids(run_id) == (1, 0)
+        store.append(run_id, 1, [ended(0, [0], batch_id=41), node(5, 1)])
+        assert store.next_ids(run_id) == (6, 42)
+        store.append(run_id, 1, [RunMoved(RunState.CRASHED, NOW)])
+        store.claim(run_id, host="h", pid=1, now=NOW)
+        node_id, batch_id = store.next_ids(run_id)
+        assert node_id == 6
+        assert batch_id > 100_000
+        store.append(run_id, 2, [ended(0, [0], batch_id=batch_id)])
+        store.append(run_id, 2, [RunMoved(RunState.CRASHED, NOW)])
+        store.claim(run_id, host="h", pid=1, now=NOW)
+        assert store.next_ids(run_id)[1] > batch_id + 100_000
+
+    def test_many_threads(self, store: Store) -> None:
+        """Runs of one process share a store; nobody's entries get lost or mixed up."""
+        runs = [new_run(store, f"thread-{k}") for k in range(6)]
+        failures: list[BaseException] = []
+
+        def work(run_id: str) -> None:
+            try:
+                for k in range(10):
+                    store.append(run_id, 1, [ended(0, [k], batch_id=k)])
+                    store.append(run_id, 1, [Counted(0, counts(pending=9 - k, completed=k + 1))])
+                    assert len(store.task_runs(run_id, states=frozenset({State.COMPLETED}))) == k + 1
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(run_id,)) for run_id in runs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert {store.run(run_id).counts for run_id in runs} == {counts(completed=10)}
