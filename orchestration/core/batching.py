@@ -60,22 +60,28 @@ class Sizer:
 
 
 class ReadyQueue:
-    """Indices of ready items, in spans; items that must run alone are kept apart and come first."""
+    """Indices of ready items, in spans; items that must run alone are kept apart and come first.
 
-    __slots__ = ("_alone", "_spans", "_total")
+    An item is in it at most once. Discarding one costs nothing: it is skipped when its turn comes.
+    """
+
+    __slots__ = ("_alone", "_gone", "_spans", "_total")
 
     def __init__(self) -> None:
-        self._spans: deque[tuple[int, int]] = deque()
-        self._alone: deque[int] = deque()
+        # made when needed: most nodes are single items, and an empty deque takes 600 bytes
+        self._spans: deque[tuple[int, int]] | None = None
+        self._alone: deque[int] | None = None
+        self._gone: set[int] | None = None  # discarded items that still stand there
         self._total = 0
 
     def __len__(self) -> int:
         return self._total
 
     def __iter__(self) -> Iterator[int]:
-        yield from self._alone
-        for start, stop in self._spans:
-            yield from range(start, stop)
+        gone = self._gone or ()
+        yield from (i for i in self._alone or () if i not in gone)
+        for start, stop in self._spans or ():
+            yield from (i for i in range(start, stop) if i not in gone)
 
     def add(self, indices: Sequence[int]) -> None:
         """Append items that may share a batch."""
@@ -87,58 +93,89 @@ class ReadyQueue:
 
     def add_alone(self, index: int) -> None:
         """Append an item that gets a batch of its own."""
+        if self._alone is None:
+            self._alone = deque()
         self._alone.append(index)
         self._total += 1
 
     @property
     def alone(self) -> bool:
         """Whether the next item runs alone."""
+        while self._alone and self._gone and self._alone[0] in self._gone:
+            self._gone.discard(self._alone.popleft())
         return bool(self._alone)
 
     def take(self, n: int) -> Sequence[int]:
         """Remove and return up to n items, as a range where they are contiguous."""
-        if self._alone:
-            self._total -= 1
+        if self.alone:
+            assert self._alone is not None
             index = self._alone.popleft()
-            return range(index, index + 1)
-        start, stop = self._spans[0]
-        if stop - start > n:
-            self._spans[0] = (start + n, stop)
-            self._total -= n
-            return range(start, start + n)
-        self._spans.popleft()
-        self._total -= stop - start
-        if stop - start == n or not self._spans:
-            return range(start, stop)
-        taken = array("i", range(start, stop))
-        while len(taken) < n and self._spans:
-            start, stop = self._spans[0]
-            use = min(stop - start, n - len(taken))
-            taken.extend(range(start, start + use))
-            if start + use == stop:
-                self._spans.popleft()
-            else:
-                self._spans[0] = (start + use, stop)
-            self._total -= use
+            taken: Sequence[int] = range(index, index + 1)
+        elif self._gone:
+            taken = self._take_rest(n)
+        else:
+            taken = self._take_spans(n)
+        self._total -= len(taken)
+        if not self._total:
+            self.clear()
         return taken
 
-    def discard(self, indices: frozenset[int] | set[int]) -> None:
-        """Remove items, wherever they stand."""
-        alone = [i for i in self._alone if i not in indices]
-        rest = [i for start, stop in self._spans for i in range(start, stop) if i not in indices]
-        self.clear()
-        self._alone.extend(alone)
-        self._total = len(alone)
-        self.add(rest)
+    def discard(self, indices: Sequence[int]) -> None:
+        """Remove items, all of which are in the queue."""
+        if len(indices) == self._total:
+            self.clear()
+        elif len(indices):
+            if self._gone is None:
+                self._gone = set()
+            self._gone.update(indices)
+            self._total -= len(indices)
 
     def clear(self) -> None:
-        self._spans.clear()
-        self._alone.clear()
+        self._spans = self._alone = self._gone = None
         self._total = 0
+
+    def _take_spans(self, n: int) -> Sequence[int]:
+        spans = self._spans
+        assert spans, "take() from an empty queue"
+        start, stop = spans.popleft()
+        if stop - start >= n or not spans:
+            if stop - start > n:
+                spans.appendleft((start + n, stop))
+            return range(start, min(stop, start + n))
+        taken = array("i", range(start, stop))
+        while len(taken) < n and spans:
+            start, stop = spans.popleft()
+            use = min(stop - start, n - len(taken))
+            taken.extend(range(start, start + use))
+            if start + use < stop:
+                spans.appendleft((start + use, stop))
+        return taken
+
+    def _take_rest(self, n: int) -> Sequence[int]:
+        """Take items one by one, because some of them have been discarded."""
+        spans, gone = self._spans, self._gone
+        assert spans
+        assert gone
+        taken = array("i")
+        while len(taken) < n and spans:
+            start, stop = spans.popleft()
+            while start < stop and len(taken) < n:
+                if start in gone:
+                    gone.discard(start)
+                else:
+                    taken.append(start)
+                start += 1
+            if start < stop:
+                spans.appendleft((start, stop))
+        if taken[-1] - taken[0] + 1 == len(taken) and all(map(int.__lt__, taken, taken[1:])):
+            return range(taken[0], taken[-1] + 1)
+        return taken
 
     def _add_span(self, start: int, stop: int) -> None:
         if stop <= start:
             return
+        if self._spans is None:
+            self._spans = deque()
         self._total += stop - start
         if self._spans and self._spans[-1][1] == start:
             self._spans[-1] = (self._spans[-1][0], stop)

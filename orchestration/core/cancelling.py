@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from array import array
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from runners.messages import Detail, Outcome
-
 from .commands import CancelBatches
-from .journal import AttemptsEnded
-from .ledger import compact
+from .ledger import compact, positions_in
 from .records import Flight, Node
 from .states import AT_ENGINE, TERMINAL, WAITING, Cause, State
 
@@ -18,6 +15,7 @@ if TYPE_CHECKING:
     from .events import CancelRequested
 
 GRACE_SECONDS = 5.0  # for the engine to confirm; then the code counts as abandoned
+_LIVE = frozenset(State) - TERMINAL
 
 
 def cancel(core: Coordinator, event: CancelRequested) -> None:
@@ -34,26 +32,46 @@ def cancel_node(core: Coordinator, node: Node, reason: str, indices: frozenset[i
     """Cancel a node's items: at once where they wait, by way of the runner where they are at the engine."""
     if not node.opened:
         core.readiness.close_unopened(node)
-    members = range(node.width) if indices is None else sorted(i for i in indices if i < node.width)
-    waiting = [i for i in members if node.states[i] in WAITING]
-    running = {i for i in members if node.states[i] in AT_ENGINE}
-    _recall(core, node, set(waiting))
-    core.ledger.move(node, compact(waiting), Cause.CANCELLED, reason)
-    node.cancel_wanted |= running
-    if running:
+        indices = None
+    if indices is None:
+        waiting, running = positions_in(node.states, WAITING), positions_in(node.states, AT_ENGINE)
+    else:
+        members = sorted(i for i in indices if 0 <= i < node.width)
+        waiting = compact([i for i in members if node.states[i] in WAITING])
+        running = compact([i for i in members if node.states[i] in AT_ENGINE])
+    _take_back(core, node, waiting)
+    core.ledger.move(node, waiting, Cause.CANCELLED, reason)
+    if len(running):
+        wanted = node.facts.cancel_wanted
+        for index in running:
+            wanted.setdefault(index, reason)
         _stop_flights(core, node, reason)
 
 
-def _recall(core: Coordinator, node: Node, leaving: set[int]) -> None:
-    """Take items out of the queue and out of flights that wait for leases."""
-    if len(node.ready):
-        node.ready.discard(leaving)
-    for flight in list(core.flights.values()):
-        if flight.node is not node or flight.over or flight.submitted:
-            continue
-        if not leaving.isdisjoint(flight.indices):
-            rest = [i for i in flight.indices if i not in leaving]
-            core.recall(flight, rest)
+def _take_back(core: Coordinator, node: Node, leaving: Sequence[int]) -> None:
+    """Take items out of flights that wait for leases, and out of the queue."""
+    if not len(leaving):
+        return
+    forming = [flight for flight in node.flights.values() if not flight.submitted]
+    if forming:
+        gone = leaving if isinstance(leaving, range) else frozenset(leaving)
+        for flight in forming:
+            rest = [i for i in flight.indices if i not in gone]
+            if len(rest) < len(flight.indices):
+                core.dispatcher.recall(flight, [])
+                _requeue(core, node, rest)
+    node.ready.discard([i for i in leaving if node.states[i] == State.READY and not _in(forming, i)])
+
+
+def _requeue(core: Coordinator, node: Node, rest: Sequence[int]) -> None:
+    waiting = compact(sorted(i for i in rest if node.states[i] == State.AWAITING_LIMIT))
+    core.ledger.move(node, waiting, Cause.LIMIT_FREED)
+    if len(rest):
+        core.dispatcher.enqueue(node, rest)
+
+
+def _in(flights: Sequence[Flight], index: int) -> bool:
+    return any(index in flight.indices for flight in flights)
 
 
 def _stop_flights(core: Coordinator, node: Node, reason: str) -> None:
@@ -62,12 +80,13 @@ def _stop_flights(core: Coordinator, node: Node, reason: str) -> None:
     A flight with other items in it goes on: interrupting it would run their code twice. Its cancelled
     items end as cancelled if they come back unstarted, else as they end.
     """
+    wanted = node.known.cancel_wanted
     stopped: list[Flight] = []
-    for flight in core.flights.values():
-        if flight.node is not node or flight.over or not flight.submitted or flight.cancelling:
+    for flight in node.flights.values():
+        if not flight.submitted or flight.cancelling:
             continue
-        left = [i for i in flight.indices if node.states[i] in AT_ENGINE]
-        if left and all(i in node.cancel_wanted for i in left):
+        left = flight.open_positions()
+        if left and all(flight.indices[p] in wanted for p in left):
             flight.cancelling = True
             stopped.append(flight)
     if stopped:
@@ -78,67 +97,32 @@ def _stop_flights(core: Coordinator, node: Node, reason: str) -> None:
 def _abandon(core: Coordinator, flights: list[Flight], reason: str) -> None:
     """The engine has not confirmed in time: the items are Cancelled, their code may still run.
 
-    The flight keeps its slot until the engine reports its end.
+    The flight keeps its slot and its leases until the engine reports its end.
     """
+    message = f"{reason}; its code could not be stopped and may still be running"
     for flight in flights:
-        if flight.over:
-            continue
-        node = flight.node
-        left = [p for p, i in enumerate(flight.indices) if node.states[i] in AT_ENGINE]
-        message = f"{reason}; its code could not be stopped and may still be running"
-        end_at_engine(core, flight, left, Cause.CANCELLED, message, abandoned=True)
-
-
-def end_at_engine(
-    core: Coordinator, flight: Flight, positions: list[int], cause: Cause, message: str, *, abandoned: bool
-) -> None:
-    """End items whose table will not be waited for."""
-    node, n = flight.node, len(positions)
-    if not n:
-        return
-    detail = Detail("TaskCancelledError", message, abandoned=abandoned)
-    flight.settled.update(positions)
-    indices = [flight.indices[p] for p in positions]
-    target = State.CANCELLED if cause is Cause.CANCELLED else State.CRASHED
-    core.ledger.emit(
-        AttemptsEnded(
-            node.node_id,
-            flight.batch_id,
-            flight.execution_id,
-            flight.worker,
-            core.ledger.now,
-            indices,
-            [flight.attempts[p] for p in positions],
-            bytes([Outcome.CANCELLED]) * n,
-            bytes([target]) * n,
-            array("d", bytes(8 * n)),
-            array("d", bytes(8 * n)),
-            positions,
-            dict.fromkeys(range(n), detail),
-        )
-    )
-    for index in indices:
-        node.details[index] = detail
-    core.ledger.move(node, compact(indices), cause, message)
+        if not flight.over:
+            core.settling.end_without_table(flight, Cause.CANCELLED, message)
 
 
 def interrupt(core: Coordinator, reason: str) -> None:
     """End the run now: what waits or runs is Crashed. Nothing starts any more."""
+    if core.over:
+        return
     core.over = True
     core.cancelled = core.cancelled or reason
-    for flight in list(core.flights.values()):
-        if flight.over:
-            continue
-        node = flight.node
+    stopped: list[int] = []
+    for flight in list(core.ledger.live.values()):
         if flight.submitted:
-            left = [p for p, i in enumerate(flight.indices) if node.states[i] in AT_ENGINE]
-            end_at_engine(core, flight, left, Cause.INTERRUPTED, reason, abandoned=True)
-            core.ledger.emit(CancelBatches((flight.batch_id,)))
+            core.settling.end_without_table(flight, Cause.INTERRUPTED, reason)
+            flight.cancelling = True
+            stopped.append(flight.batch_id)
         else:
-            core.recall(flight, [])
+            core.dispatcher.recall(flight, [])
+    if stopped:
+        core.ledger.emit(CancelBatches(tuple(stopped)))
     for node in list(core.nodes.values()):
         if not node.opened:
             core.readiness.close_unopened(node)
         node.ready.clear()
-        left_over = [i for i in range(node.width) if node.states[i] not in TERMINAL]
-        core.ledger.move(node, compact(left_over), Cause.INTERRUPTED, reason)
+        core.ledger.move(node, positions_in(node.states, _LIVE), Cause.INTERRUPTED, reason)

@@ -23,11 +23,11 @@ _TOLD_BY_ATTEMPTS = frozenset(
         Cause.FAILED,
         Cause.WILL_RETRY,
         Cause.LOST,
-        Cause.LOST_FOR_GOOD,
     }
 )
 # Derived from what is journalled: written down by what follows.
 _NOT_TOLD = frozenset({Cause.UPSTREAM_DONE, Cause.TIMER})
+_SILENT = _TOLD_BY_ATTEMPTS | _NOT_TOLD
 
 
 class Ledger:
@@ -36,6 +36,7 @@ class Ledger:
     def __init__(self) -> None:
         self.nodes: dict[int, Node] = {}
         self.flights: dict[int, Flight] = {}  # all of the run, the ended ones too: results are named by batch
+        self.live: dict[int, Flight] = {}  # those that have not ended
         self.now = 0.0
         self.out: list[Command] = []
         self.ended: deque[tuple[Node, Sequence[int]]] = deque()  # terminal, downstream not yet told
@@ -46,29 +47,33 @@ class Ledger:
         self.out.append(command)
 
     def move(
-        self, node: Node, indices: Sequence[int], cause: Cause, reason: str = "", name: str = ""
+        self,
+        node: Node,
+        indices: Sequence[int],
+        cause: Cause,
+        reason: str = "",
+        *,
+        told: bool = False,
     ) -> None:
         """Move items along the table.
 
+        Args:
+            told: another journal entry says it.
+
         Raises:
-            IllegalTransition: one of them is in a state in which this cannot happen.
+            IllegalTransition: one of them is in a state in which this cannot happen. Nothing was moved.
         """
-        n = len(indices)
-        if n == 0:
+        if not len(indices):
             return
         target = _TARGET[cause]
         self._shift(node, indices, cause, target)
         self.story.add(self.now, node.node_id, indices, cause, reason)
         self.dirty.add(node.node_id)
-        if reason and target in TERMINAL:
-            for index in indices:
-                node.reasons[index] = reason
-        if name:
-            for index in indices:
-                node.names[index] = name
-        if cause not in _TOLD_BY_ATTEMPTS and cause not in _NOT_TOLD:
-            self.emit(Moved(node.node_id, indices, target, self.now, reason, name))
+        if not told and cause not in _SILENT:
+            self.emit(Moved(node.node_id, indices, target, self.now, reason))
         if target in TERMINAL:
+            if reason:
+                node.facts.reasons.put(indices, reason, node.width)
             self.ended.append((node, indices))
 
     def counted(self) -> list[Counted]:
@@ -88,10 +93,12 @@ class Ledger:
                 counts[source] -= old.count(source)
             states[indices.start : indices.stop] = bytes([target]) * n
         else:
-            if any(states[i] not in allowed for i in indices):
+            old = bytearray([states[i] for i in indices])
+            if old.translate(None, allowed):
                 self._refuse(node, indices, cause, allowed)
+            for source in allowed:
+                counts[source] -= old.count(source)
             for i in indices:
-                counts[states[i]] -= 1
                 states[i] = target
         counts[target] += n
 
@@ -110,8 +117,35 @@ class IllegalTransition(Exception):
         super().__init__("\n  ".join([message, *story]))
 
 
-def compact(indices: list[int]) -> Sequence[int]:
+def compact(indices: Sequence[int]) -> Sequence[int]:
     """Return ascending indices as a range where they are contiguous, else as an array."""
-    if indices and indices[-1] - indices[0] + 1 == len(indices):
+    if isinstance(indices, range):
+        return indices
+    if len(indices) and indices[-1] - indices[0] + 1 == len(indices):
         return range(indices[0], indices[-1] + 1)
     return array("i", indices)
+
+
+def positions_in(states: bytearray, wanted: frozenset[State]) -> Sequence[int]:
+    """Return which items are in one of the wanted states, compact."""
+    mask = states.translate(_mask(wanted))
+    n = mask.count(1)
+    if n == len(mask):
+        return range(n)
+    if n == 0:
+        return range(0)
+    first = mask.find(1)
+    last = mask.rfind(1)
+    if last - first + 1 == n:
+        return range(first, last + 1)
+    return array("i", [i for i in range(first, last + 1) if mask[i]])
+
+
+_masks: dict[frozenset[State], bytes] = {}
+
+
+def _mask(wanted: frozenset[State]) -> bytes:
+    found = _masks.get(wanted)
+    if found is None:
+        found = _masks[wanted] = bytes(value in wanted for value in range(256))
+    return found

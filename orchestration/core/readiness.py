@@ -1,21 +1,30 @@
-"""When items may run: dependencies per item, fan-in, widths learned at run time, triggers and skips.
+"""When items may run: dependencies per item, fan-in, widths learned at run time.
 
-Every edge is counted down as upstream items end; an item whose count reaches zero is judged once. Items
-with nothing but completed upstreams (almost all) are judged in bulk; only the others are looked at singly.
+Every edge is counted down as upstream items end; an item whose count reaches zero is judged once, by
+`verdicts`. One rule keeps the counts right: edges are counted only while all ends have been told
+(`spread` opens nodes when its queue of ends is empty), so no end is counted twice or missed.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-
-from runners.messages import Detail
+from collections import deque
+from collections.abc import Iterator, Sequence
+from operator import add
 
 from .journal import WidthLearned
-from .ledger import Ledger, compact
-from .records import Dependency, Edge, Node, Reach
+from .ledger import Ledger, compact, positions_in
+from .records import Edge, Node, Reach
 from .states import TERMINAL, Cause, State
-from .triggers import FAILURE, Tally, all_successful
+from .verdicts import Verdicts, label
+
+__all__ = ["Readiness", "label"]
+
+_UNFINISHED = frozenset(State) - TERMINAL
+_PENDING = frozenset({State.PENDING})
+_WAITS = bytes(value in _UNFINISHED for value in range(256))
+_TAINTS = bytes(value in TERMINAL and value != State.COMPLETED for value in range(256))
+_NOT_COMPLETED = TERMINAL - {State.COMPLETED}
 
 
 class Readiness:
@@ -23,7 +32,8 @@ class Readiness:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.newly_ready: list[tuple[Node, Sequence[int]]] = []
+        self.verdicts = Verdicts(ledger)
+        self._opened: deque[Edge] = deque()  # edges by which their nodes may now be opened or counted
 
     # --- connecting -----------------------------------------------------------------------------
 
@@ -35,8 +45,11 @@ class Readiness:
             node.ins.append(edge)
             up.outs.append(edge)
             node.depth = max(node.depth, up.depth + 1)
-            if not edge.per_item:
-                self._count(edge)
+            if edge.per_item:
+                edge.blocks = not up.opened
+            else:
+                self._count_members(edge)
+            node.blockers += edge.blocks
         if node.spec.width is not None:
             self._open(node, node.spec.width)
         else:
@@ -44,71 +57,87 @@ class Readiness:
 
     def spread(self) -> None:
         """Tell downstream of all items that have ended, until nothing follows any more."""
-        ended = self.ledger.ended
-        while ended:
-            up, indices = ended.popleft()
-            for edge in up.outs:
-                self._tell(edge, indices)
-
-    def _count(self, edge: Edge) -> None:
-        """Set up an edge that concerns all items of its node: it blocks until its members have ended."""
-        up, dependency = edge.up, edge.dependency
-        if dependency.reach is Reach.ALL:
-            blocked = up.unfinished > 0
-        else:
-            edge.members = frozenset(dependency.indices or ())
-            done = [i for i in edge.members if up.opened and up.states[i] in TERMINAL]
-            edge.remaining = len(edge.members) - len(done)
-            blocked = edge.remaining > 0
-        if blocked:
-            edge.down.blockers += 1
-        self._taint_all(edge)
-
-    def _taint_all(self, edge: Edge) -> None:
-        """Note whether an upstream of all items ended in another way than Completed, as far as known."""
-        up, done = edge.up, State.COMPLETED
-        if edge.dependency.reach is Reach.ALL:
-            clean = up.counts[done] == up.width
-        else:
-            clean = all(up.opened and up.states[i] == done for i in edge.members)
-        if not clean and self._over(edge):
-            edge.down.tainted_all = True
-
-    def _over(self, edge: Edge) -> bool:
-        if edge.dependency.reach is Reach.ALL:
-            return edge.up.unfinished == 0
-        return edge.remaining == 0
+        ended, opened = self.ledger.ended, self._opened
+        while ended or opened:
+            if ended:
+                up, indices = ended.popleft()
+                for edge in up.outs:
+                    self._tell(edge, indices)
+            else:
+                self._upstream_opened(opened.popleft())
 
     def close_unopened(self, node: Node) -> None:
         """Give a node whose width will never be known one item, which stands for the map."""
-        self._learn(node, 1, judge=False)
+        self._stand_in(node, judge=False)
+
+    def _count_members(self, edge: Edge) -> None:
+        """Set up an edge that concerns all items of its node: it blocks until its members have ended."""
+        up, dependency = edge.up, edge.dependency
+        if dependency.reach is Reach.ALL:
+            edge.blocks = up.unfinished > 0
+        else:
+            edge.members = range(1) if up.stand_in else _members(dependency.indices or ())
+            edge.remaining = len(edge.members)
+            if up.opened:
+                edge.remaining -= sum(up.states[i] in TERMINAL for i in edge.members)
+            edge.blocks = edge.remaining > 0
+        if not edge.blocks:
+            self._fulfilled(edge)
+
+    def _fulfilled(self, edge: Edge) -> None:
+        """All upstream items of an edge that concerns all items have ended: note how, and how many there are."""
+        up, down = edge.up, edge.down
+        if edge.dependency.reach is Reach.ALL:
+            clean = up.counts[State.COMPLETED] == up.width
+        else:
+            clean = all(up.states[i] == State.COMPLETED for i in edge.members)
+        if not clean:
+            down.tainted_all = True
+        if edge.dependency.reach is Reach.ELEMENTS and down.opened:
+            length = up.known.lengths.get(edge.element) if clean else None
+            if length != down.width and not down.unusable:
+                down.unusable = self.verdicts.why_unusable(edge, down.width)
 
     # --- opening --------------------------------------------------------------------------------
 
     def _try_open(self, node: Node) -> None:
-        """Open a node whose width follows from its upstream, if that is known by now."""
+        """Open a node whose width follows from its upstream, once all that it is mapped over is known."""
+        widths: list[int] = []
+        bad: Edge | None = None
         for edge in node.ins:
-            dependency, up = edge.dependency, edge.up
-            if dependency.reach is Reach.ALIGNED and dependency.indices is None and up.opened:
-                self._learn(node, up.width)
-                return
-            if dependency.reach is Reach.ELEMENTS and edge.remaining == 0:
-                self._open_over_list(node, edge)
-                return
+            up = edge.up
+            if edge.identity:
+                if not up.opened:
+                    return
+                widths.append(up.width)
+            elif edge.dependency.reach is Reach.ELEMENTS:
+                if edge.remaining:
+                    return
+                length = up.known.lengths.get(edge.element)
+                if up.states[edge.element] == State.COMPLETED and length is not None:
+                    widths.append(length)
+                else:
+                    bad = edge
+        if any(edge.identity and edge.up.stand_in for edge in node.ins):
+            self._stand_in(node)
+        elif bad is None and widths and all(width == widths[0] for width in widths):
+            self._learn(node, widths[0])
+        elif (bad is not None or widths) and not node.blockers:
+            # There is nothing to map over. Whether that is a mistake is judged when all upstream has ended.
+            if bad is not None:
+                node.unusable = self.verdicts.why_unusable(bad, None)
+            else:
+                node.unusable = f"map() was given iterables of unequal lengths: {sorted(set(widths))}"
+            self._stand_in(node)
 
-    def _open_over_list(self, node: Node, edge: Edge) -> None:
-        up, index = edge.up, next(iter(edge.members))
-        if up.states[index] == State.COMPLETED and index in up.lengths:
-            self._learn(node, up.lengths[index])
-            return
-        # There is nothing to map over: one item stands for the map and tells why.
-        if node.blockers:
-            return  # the others may still say otherwise: judged when they have ended
-        self._learn(node, 1, judge=False)
-        if up.states[index] == State.COMPLETED:
-            self._unusable(node, up, index)
-        else:
-            self._judge_singly(node, (0,), hold_means_unusable=(up, index))
+    def _stand_in(self, node: Node, *, judge: bool = True) -> None:
+        node.stand_in = True
+        for edge in node.ins:
+            if edge.per_item and not (edge.identity and edge.up.stand_in):
+                edge.dead = True
+                node.blockers -= edge.blocks
+                edge.blocks = False
+        self._learn(node, 1, judge=judge)
 
     def _learn(self, node: Node, width: int, *, judge: bool = True) -> None:
         self.ledger.emit(WidthLearned(node.node_id, width))
@@ -117,220 +146,189 @@ class Readiness:
     def _open(self, node: Node, width: int, *, judge: bool = True) -> None:
         node.open(width)
         self.ledger.dirty.add(node.node_id)
-        recovered = self._recover(node)
-        per_item = [edge for edge in node.ins if edge.per_item]
-        if per_item:
-            node.waits = array("I", bytes(4 * width))
-            for edge in per_item:
-                self._count_items(edge, node.waits)
-        for edge in node.outs:  # whoever maps over this node
-            if not edge.down.opened:
-                self._try_open(edge.down)
+        self._recover(node)
+        for edge in node.ins:
+            if edge.per_item and not edge.dead:
+                if edge.up.opened:
+                    self._count_items(edge)
+            elif edge.dependency.reach is Reach.ELEMENTS and not edge.blocks:
+                self._fulfilled(edge)
+        for edge in node.outs:
+            if node.stand_in and edge.dependency.reach in (Reach.SOME, Reach.ELEMENTS):
+                edge.members, edge.remaining = range(1), 1
+        self._opened.extend(node.outs)
         if width == 0:
             self.ledger.ended.append((node, range(0)))
-        elif judge and not node.blockers:
-            waits = node.waits
-            if waits is None and not recovered:
-                self._judge(node, range(width))
-            else:
-                free = [
-                    i
-                    for i in range(width)
-                    if (waits is None or waits[i] == 0) and node.states[i] == State.PENDING
-                ]
-                self._judge(node, compact(free))
+        elif judge:
+            self._judge_free(node)
 
-    def _recover(self, node: Node) -> bool:
-        """Take over what an earlier process of this run has stored."""
+    def _upstream_opened(self, edge: Edge) -> None:
+        down = edge.down
+        if edge.per_item and edge.blocks:
+            edge.blocks = False
+            down.blockers -= 1
+            if down.opened:
+                if not edge.counted:
+                    self._count_items(edge)
+                self._judge_free(down)
+        if not down.opened:
+            self._try_open(down)
+
+    def _recover(self, node: Node) -> None:
+        """Take over what an earlier process of this run has left."""
         found = node.spec.recovered
-        if found is None:
-            return False
+        if found is None or node.stand_in:
+            return
         for index, attempts in found.attempts.items():
             if index < node.width:
                 node.attempts[index] = attempts
-        done = sorted(i for i in found.results if i < node.width)
-        for index in done:
-            node.stored[index] = found.results[index]
-        self.ledger.move(node, compact(done), Cause.RECOVERED, "its result was stored by an earlier process")
-        return bool(done)
+        done = compact(sorted(i for i in found.results if i < node.width))
+        if len(done):
+            node.facts.recovered = found.results
+            self.ledger.move(node, done, Cause.RECOVERED, "its result was stored by an earlier process")
+        if found.started and not node.policy.rerun_on_loss:
+            lost = sorted(i for i in found.started if i < node.width and i not in found.results)
+            why = "it was running when an earlier process of this run ended, and must not run twice"
+            self.ledger.move(node, compact(lost), Cause.LOST_FOR_GOOD, why)
 
-    def _count_items(self, edge: Edge, waits: array[int]) -> None:
+    # --- counting -------------------------------------------------------------------------------
+
+    def _count_items(self, edge: Edge) -> None:
         """Set up a per-item edge: each item waits for those of its upstream items that have not ended."""
         up, down = edge.up, edge.down
+        if edge.identity and up.width != down.width and not up.stand_in:
+            edge.dead = True
+            down.unusable = (
+                f"map() was given iterables of unequal lengths: {up.spec.task_name} has {up.width} items, "
+                f"{down.spec.task_name} {down.width}"
+            )
+            return
+        edge.counted = True
+        if down.waits is None:
+            down.waits = array("I", bytes(4 * down.width))
+        if edge.identity and not up.stand_in:
+            flags = up.states.translate(_WAITS)
+            if 1 in flags:
+                down.waits = array("I", map(add, down.waits, flags))
+            self._taint(down, 0, up.states)
+            return
         reverse: dict[int, list[int]] = {}
-        identity = edge.dependency.reach is Reach.ALIGNED and edge.dependency.indices is None
-        untold = {i for node, indices in self.ledger.ended if node is up for i in indices}
-        for item, uppers in _upstream_of_items(edge.dependency, down.width):
+        edge.reverse = reverse
+        for item, uppers in _items_of(edge, down.width):
             for index in uppers:
-                if not identity:
+                if up.states[index] in _UNFINISHED:
                     reverse.setdefault(index, []).append(item)
-                state = up.states[index] if up.opened else State.PENDING
-                if state not in TERMINAL or index in untold:  # this edge will hear of it
-                    waits[item] += 1
-                elif state != State.COMPLETED:
-                    down.tainted.add(item)
-        edge.reverse = None if identity else reverse
+                    down.waits[item] += 1
+                elif up.states[index] != State.COMPLETED:
+                    self._taint_one(down, item)
+
+    def _taint(self, down: Node, start: int, upstream: bytes | bytearray) -> None:
+        """Note which items from `start` on have an upstream item that did not simply complete."""
+        taints = upstream.translate(_TAINTS)
+        if 1 not in taints:
+            return
+        if down.tainted is None:
+            down.tainted = bytearray(down.width)
+        old = down.tainted[start : start + len(taints)]
+        down.tainted[start : start + len(taints)] = bytes(map(max, old, taints)) if any(old) else taints
+
+    def _taint_one(self, down: Node, item: int) -> None:
+        if down.tainted is None:
+            down.tainted = bytearray(down.width)
+        down.tainted[item] = 1
 
     # --- counting down --------------------------------------------------------------------------
 
     def _tell(self, edge: Edge, indices: Sequence[int]) -> None:
         """Upstream items of an edge have ended."""
         if edge.per_item:
-            if edge.down.opened:
+            if edge.counted and not edge.dead:
                 self._tell_items(edge, indices)
             return
-        down = edge.down
+        if not edge.blocks:
+            return
         if edge.dependency.reach is Reach.ALL:
-            if edge.up.unfinished or edge.remaining < 0:
+            if edge.up.unfinished:
                 return
-            edge.remaining = -1  # told once, even if an empty range follows
         else:
-            hits = (
-                sum(1 for i in edge.members if i in indices)
-                if isinstance(indices, range)
-                else len(edge.members.intersection(indices))
-            )
-            if not hits:
-                return
-            edge.remaining -= hits
+            edge.remaining -= _common(edge.members, indices)
             if edge.remaining:
                 return
-        self._taint_all(edge)
-        down.blockers -= 1
-        if not down.opened:
-            self._try_open(down)
-        elif not down.blockers:
-            waits = down.waits
-            pending = (i for i in range(down.width) if down.states[i] == State.PENDING)
-            free = [i for i in pending if waits is None or waits[i] == 0]
-            self._judge(down, compact(free))
+        edge.blocks = False
+        edge.down.blockers -= 1
+        self._fulfilled(edge)
+        if edge.down.opened:
+            self._judge_free(edge.down)
+        else:
+            self._opened.append(edge)
 
     def _tell_items(self, edge: Edge, indices: Sequence[int]) -> None:
-        up, down, waits = edge.up, edge.down, edge.down.waits
+        up, down = edge.up, edge.down
+        waits = down.waits
         assert waits is not None
-        completed, free = State.COMPLETED, []
+        if edge.reverse is None and isinstance(indices, range) and len(indices) > 1:
+            part = waits[indices.start : indices.stop]
+            if part.count(part[0]) == len(part):  # almost always
+                waits[indices.start : indices.stop] = array("I", [part[0] - 1]) * len(part)
+                self._taint(down, indices.start, up.states[indices.start : indices.stop])
+                if part[0] == 1 and not down.blockers:
+                    self._judge_pending(down, indices)
+                return
+        free: list[int] = []
         for index in indices:
-            clean = up.states[index] == completed
+            clean = up.states[index] == State.COMPLETED
             for item in (index,) if edge.reverse is None else edge.reverse.get(index, ()):
                 waits[item] -= 1
                 if not clean:
-                    down.tainted.add(item)
+                    self._taint_one(down, item)
                 if waits[item] == 0 and down.states[item] == State.PENDING:
                     free.append(item)
         if free and not down.blockers:
-            self._judge(down, compact(sorted(free)))
+            self.verdicts.judge(down, compact(sorted(set(free))))
 
-    # --- judging --------------------------------------------------------------------------------
-
-    def _judge(self, node: Node, indices: Sequence[int]) -> None:
-        """All upstream of these items has ended: decide what becomes of them."""
-        if not len(indices):
+    def _judge_free(self, node: Node) -> None:
+        """Judge all items that wait for nothing, after what held back all of them has ended."""
+        if node.blockers:
             return
-        plain = node.policy.trigger is all_successful or not node.ins
-        if plain and not node.tainted_all:
-            if not node.tainted:
-                self._may_run(node, indices)
-                return
-            clean = [i for i in indices if i not in node.tainted]
-            self._may_run(node, compact(clean))
-            indices = [i for i in indices if i in node.tainted]
-        self._judge_singly(node, indices)
+        pending = positions_in(node.states, _PENDING)
+        waits = node.waits
+        if waits is not None and any(waits):
+            pending = compact([i for i in pending if not waits[i]])
+        self.verdicts.judge(node, pending)
 
-    def _judge_singly(
-        self, node: Node, indices: Sequence[int], hold_means_unusable: tuple[Node, int] | None = None
-    ) -> None:
-        shared = [edge for edge in node.ins if not edge.per_item]
-        base, base_root = self._tally(shared, None)
-        own = [edge for edge in node.ins if edge.per_item]
-        run: list[int] = []
-        for index in indices:
-            tally, root = base, base_root
-            if own:
-                tally, root = self._tally(own, index, base, base_root)
-            if tally.skipped and node.policy.skip_on_upstream_skip:
-                self.ledger.move(node, (index,), Cause.UPSTREAM_SKIPPED, "an upstream task run was skipped")
-            elif not self._holds(node, tally):
-                self._never_runs(node, index, root)
-            elif hold_means_unusable is not None:
-                self._unusable(node, *hold_means_unusable)
-            else:
-                run.append(index)
-        self._may_run(node, compact(run))
-
-    def _tally(
-        self,
-        edges: Iterable[Edge],
-        item: int | None,
-        base: Tally | None = None,
-        root: tuple[Node, int] | None = None,
-    ) -> tuple[Tally, tuple[Node, int] | None]:
-        """Count upstream states over edges; also return the first upstream item that failed."""
-        tally = Tally(base.counts if base is not None else None)
-        for edge in edges:
-            up = edge.up
-            if edge.dependency.reach is Reach.ALL:
-                members: Iterable[int] = range(up.width)
-            elif item is None:
-                members = edge.members
-            else:
-                members = _upstream_of(edge.dependency, item)
-            for index in members:
-                state = up.state(index)
-                if state in FAILURE:
-                    if edge.dependency.tolerant:
-                        state = State.COMPLETED
-                    elif root is None:
-                        root = (up, index)
-                tally.add(state)
-        return tally, root
-
-    def _holds(self, node: Node, tally: Tally) -> bool:
-        if tally.total == 0:
-            return True
-        return bool(node.policy.trigger.holds(tally))
-
-    def _never_runs(self, node: Node, index: int, root: tuple[Node, int] | None) -> None:
-        reason = f"its trigger {node.policy.trigger.name} does not hold"
-        if root is not None:
-            up, up_index = root
-            origin = up.roots.get(up_index, (up.node_id, up_index))
-            node.roots[index] = origin
-            first = self.ledger.nodes[origin[0]]
-            state = first.names.get(origin[1]) or first.state(origin[1]).title
-            reason = f"{label(first, origin[1])} ended {state}"
-        self.ledger.move(node, (index,), Cause.UPSTREAM_FAILED, reason)
-
-    def _unusable(self, node: Node, up: Node, index: int) -> None:
-        reason = (
-            f"map() was given the result of {label(up, index)}, which is no list or tuple. "
-            "Return a list from it, or use submit()."
-        )
-        node.details[0] = Detail(type_name="orchestration.errors.MappingError", message=reason)
-        self.ledger.move(node, (0,), Cause.UPSTREAM_UNUSABLE, reason)
-
-    def _may_run(self, node: Node, indices: Sequence[int]) -> None:
-        if len(indices):
-            self.ledger.move(node, indices, Cause.UPSTREAM_DONE)
-            self.newly_ready.append((node, indices))
+    def _judge_pending(self, node: Node, indices: range) -> None:
+        part = positions_in(node.states[indices.start : indices.stop], _PENDING)
+        if isinstance(part, range):
+            self.verdicts.judge(node, range(indices.start + part.start, indices.start + part.stop))
+        else:
+            self.verdicts.judge(node, array("i", [indices.start + i for i in part]))
 
 
-def label(node: Node, index: int) -> str:
-    """Name an item for people."""
-    return node.run_names.get(index) or (
-        node.spec.task_name if node.spec.kind != "map" else f"{node.spec.task_name}[{index}]"
-    )
+def _members(indices: Sequence[int]) -> range | frozenset[int]:
+    """Return items as a set that takes no room where they are contiguous."""
+    if isinstance(indices, range) and indices.step == 1:
+        return indices
+    members = frozenset(indices)
+    if members and max(members) - min(members) + 1 == len(members):
+        return range(min(members), max(members) + 1)
+    return members
 
 
-def _upstream_of(dependency: Dependency, item: int) -> Sequence[int]:
-    """Return the upstream items of one item along a per-item dependency."""
-    if dependency.reach is Reach.PICKED:
-        return (dependency.picks or {}).get(item, ())
-    return (item,) if dependency.indices is None else (dependency.indices[item],)
+def _common(members: range | frozenset[int], indices: Sequence[int]) -> int:
+    """Return how many of the members are among the indices, by looking at the smaller of the two."""
+    if isinstance(indices, range) and indices.step == 1:
+        if isinstance(members, range):
+            return max(0, min(members.stop, indices.stop) - max(members.start, indices.start))
+        if len(members) < len(indices):
+            return sum(member in indices for member in members)
+    return sum(index in members for index in indices)
 
 
-def _upstream_of_items(dependency: Dependency, width: int) -> Iterator[tuple[int, Sequence[int]]]:
-    if dependency.reach is Reach.PICKED:
-        yield from (dependency.picks or {}).items()
+def _items_of(edge: Edge, width: int) -> Iterator[tuple[int, Sequence[int]]]:
+    """Yield each item of a per-item edge with its upstream items."""
+    if edge.dependency.reach is Reach.PICKED:
+        items: Sequence[int] = sorted(i for i in edge.dependency.picks or () if i < width)
     else:
-        for item in range(width):
-            yield item, _upstream_of(dependency, item)
+        items = range(width)
+    for item in items:
+        yield item, edge.uppers(item)

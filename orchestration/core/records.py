@@ -1,98 +1,39 @@
 """What the coordinator remembers: a `Node` per submit or map, a `Flight` per batch, and bytes per item.
 
-An item of a node costs one byte of state, two of attempt number and eight that say where its result is.
-Whatever only some items have (an error, a spent retry) is in a sparse dict.
+An item of a node costs one byte of state, four of attempt number and eight that say where its result is.
+Whatever only some items have (an error, a spent retry) is in `Facts`, which most nodes do without.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from runners.messages import Detail, Stored
 
 from .batching import ReadyQueue, Sizer
-from .states import TERMINAL, State
-from .triggers import Trigger, all_successful
+from .sparse import Lengths, Notes
+from .specs import INLINE, MAIN, Dependency, NodeSpec, Policy, Reach, Recovered
+from .states import State
+from .triggers import Tally
 
-MAIN, INLINE = "main", "inline"  # the run's runner; the thread that called a task directly
-
-
-class Reach(Enum):
-    """Which upstream items an item waits for."""
-
-    ALL = "all"  # every item of the upstream node
-    SOME = "some"  # `indices` of it
-    ALIGNED = "aligned"  # item i for indices[i], or for i where `indices` is None
-    PICKED = "picked"  # item i for picks[i]
-    ELEMENTS = "elements"  # the one item indices[0], whose result is a list: item i takes its element i
-
-
-@dataclass(frozen=True, slots=True)
-class Dependency:
-    """What a node waits for in one upstream node.
-
-    Attributes:
-        tolerant: the upstream may fail (`allow_failure`): it then counts as successful.
-    """
-
-    node_id: int
-    reach: Reach
-    indices: Sequence[int] | None = None
-    picks: Mapping[int, Sequence[int]] | None = None
-    tolerant: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What decides how a node's items run.
-
-    Attributes:
-        delay: seconds before retry number n (from 1), without jitter.
-        jitter: a retry waits delay * (1 + u * jitter) seconds, u uniform in 0..1.
-        batch: fixed batch size; None lets the sizer choose.
-    """
-
-    retries: int = 0
-    delay: Callable[[int], float] = lambda n: 0.0
-    jitter: float = 0.0
-    retries_on_loss: int = 3
-    rerun_on_loss: bool = True
-    timeout_seconds: float | None = None
-    trigger: Trigger = all_successful
-    skip_on_upstream_skip: bool = True
-    batch: int | None = None
-    priority: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """What an earlier process of the run left of a node."""
-
-    attempts: Mapping[int, int] = field(default_factory=dict)
-    results: Mapping[int, tuple[Stored, int]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSpec:
-    """A `.submit()` or `.map()`, as handed to the coordinator. See `journal.NodeAdded` for the fields."""
-
-    node_id: int
-    path: str
-    task_name: str
-    kind: str = "single"
-    width: int | None = 1
-    policy: Policy = field(default_factory=Policy)
-    dependencies: tuple[Dependency, ...] = ()
-    tags: frozenset[str] = frozenset()
-    fingerprint: str = ""
-    described: Mapping[str, Any] = field(default_factory=dict)
-    parent: tuple[int, int] | None = None
-    runner: str = MAIN
-    recovered: Recovered | None = None
+__all__ = [
+    "INLINE",
+    "MAIN",
+    "Dependency",
+    "Edge",
+    "Facts",
+    "Flight",
+    "Node",
+    "NodeSpec",
+    "Policy",
+    "Reach",
+    "Recovered",
+    "Spent",
+    "StoredResults",
+]
 
 
 @dataclass(slots=True)
@@ -101,29 +42,145 @@ class Spent:
 
     failures: int = 0
     losses: int = 0
-    free_losses: int = 0  # losses without evidence that it had started
+    free_losses: int = 0  # its worker died, nothing says that it had started
+    queue_losses: int = 0  # its batch was only queued at what died
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether it runs alone from now on, so that it can hurt no other item."""
+        return bool(self.failures or self.losses or self.free_losses)
 
 
 class Edge:
-    """A dependency while it is waited for."""
+    """A dependency, and how far it has been fulfilled.
 
-    __slots__ = ("dependency", "down", "members", "remaining", "reverse", "up")
+    Attributes:
+        members: SOME, ELEMENTS: the upstream items, and how many `remaining` have not ended.
+        reverse: ALIGNED with indices, PICKED: upstream item -> items that wait for it.
+        blocks: it holds back all items of `down`.
+        counted: per-item edges: `down.waits` includes it. Ends told before that are found in the states.
+        dead: it concerns no item, because `down` is one item that stands for a map which cannot be.
+    """
+
+    __slots__ = (
+        "blocks",
+        "counted",
+        "dead",
+        "dependency",
+        "down",
+        "members",
+        "per_item",
+        "remaining",
+        "reverse",
+        "up",
+    )
 
     def __init__(self, dependency: Dependency, up: Node, down: Node) -> None:
         self.dependency = dependency
         self.up = up
         self.down = down
-        self.remaining = 0  # SOME, ELEMENTS: unfinished members
-        self.members: frozenset[int] = frozenset()
-        self.reverse: dict[int, list[int]] | None = None  # ALIGNED with indices, PICKED: upstream -> items
+        self.per_item = dependency.reach in (Reach.ALIGNED, Reach.PICKED)
+        self.members: range | frozenset[int] = range(0)
+        self.remaining = 0
+        self.reverse: dict[int, list[int]] | None = None
+        self.blocks = False
+        self.counted = False
+        self.dead = False
 
     @property
-    def per_item(self) -> bool:
-        return self.dependency.reach in (Reach.ALIGNED, Reach.PICKED)
+    def identity(self) -> bool:
+        """Whether item i waits for upstream item i, so that both nodes are equally wide."""
+        return self.dependency.reach is Reach.ALIGNED and self.dependency.indices is None
+
+    @property
+    def element(self) -> int:
+        """The upstream item of which the result is mapped over."""
+        return next(iter(self.members))
+
+    def uppers(self, item: int) -> Sequence[int]:
+        """Return the upstream items that one item waits for along this per-item edge."""
+        if self.up.stand_in:
+            return (0,)
+        dependency = self.dependency
+        if dependency.reach is Reach.PICKED:
+            return (dependency.picks or {}).get(item, ())
+        return (item,) if dependency.indices is None else (dependency.indices[item],)
+
+
+class Facts:
+    """What only some items of a node have."""
+
+    __slots__ = (
+        "cancel_wanted",
+        "details",
+        "files",
+        "lengths",
+        "names",
+        "reasons",
+        "recovered",
+        "roots",
+        "run_names",
+        "spent",
+    )
+
+    def __init__(self) -> None:
+        self.details: dict[int, Detail] = {}
+        self.reasons: Notes[str] = Notes()
+        self.roots: Notes[tuple[int, int]] = Notes()  # of items that never ran: whose failure it was
+        self.names: Notes[str] = Notes()  # state names such as Cached
+        self.run_names: dict[int, str] = {}
+        self.spent: dict[int, Spent] = {}
+        self.cancel_wanted: dict[int, str] = {}  # at the engine, to be cancelled: why
+        self.lengths = Lengths()
+        self.files: dict[int, Stored] = {}  # batch -> file with its results
+        self.recovered: Mapping[int, tuple[Stored, int]] = MappingProxyType({})
+
+
+_NO_FACTS = Facts()  # read through nodes that have none, never written
 
 
 class Node:
-    """A node's items, in columns. `width` 0 with `opened` False: the width is not known yet."""
+    """A node's items, in columns. While `opened` is False the width is not known yet.
+
+    Attributes:
+        blockers: edges that hold back all items.
+        waits: per item: unfinished upstream items of per-item edges; None without such edges.
+        tainted_all: an upstream of all items did not simply complete.
+        tainted: items of which an own upstream did not, one byte each; None if there is none.
+        base: what the edges that concern all items say to triggers, once they have all been fulfilled.
+        unusable: why what the node maps over cannot be mapped over.
+        stand_in: its one item stands for a map whose width will never be known.
+        flights: live batches by id.
+    """
+
+    __slots__ = (
+        "_facts",
+        "attempts",
+        "base",
+        "batches",
+        "blockers",
+        "counts",
+        "depth",
+        "flights",
+        "ins",
+        "node_id",
+        "opened",
+        "outs",
+        "parked",
+        "policy",
+        "positions",
+        "queued",
+        "ready",
+        "sizer",
+        "spec",
+        "stand_in",
+        "states",
+        "tainted",
+        "tainted_all",
+        "unusable",
+        "waits",
+        "width",
+    )
 
     def __init__(self, spec: NodeSpec, sizer: Sizer) -> None:
         self.spec = spec
@@ -134,37 +191,31 @@ class Node:
         self.opened = False
         self.width = 0
         self.states = bytearray()
-        self.attempts: array[int] = array("H")
+        self.attempts: array[int] = array("I")
         self.batches: array[int] = array("i")  # where the result is: batch ...
         self.positions: array[int] = array("i")  # ... and position in it
         self.counts = [0] * len(State)
-        # readiness
         self.ins: list[Edge] = []
         self.outs: list[Edge] = []
-        self.blockers = 0  # edges that hold back all items
-        self.waits: array[int] | None = None  # per item: unfinished upstream items of per-item edges
-        self.tainted_all = False  # an upstream of all items did not simply complete
-        self.tainted: set[int] = set()  # items of which an own upstream did not
-        # running
+        self.blockers = 0
+        self.waits: array[int] | None = None
+        self.tainted_all = False
+        self.tainted: bytearray | None = None
+        self.base: tuple[Tally, tuple[Node, int] | None] | None = None
+        self.unusable = ""
+        self.stand_in = False
         self.ready = ReadyQueue()
-        self.queued = False  # in the coordinator's heap
-        # sparse facts
-        self.stored: dict[int, tuple[Stored, int]] = {}
-        self.details: dict[int, Detail] = {}
-        self.reasons: dict[int, str] = {}
-        self.roots: dict[int, tuple[int, int]] = {}  # of items that never ran: whose failure it was
-        self.names: dict[int, str] = {}  # state names such as Cached
-        self.run_names: dict[int, str] = {}
-        self.spent: dict[int, Spent] = {}
-        self.lengths: dict[int, int] = {}
-        self.cancel_wanted: set[int] = set()
+        self.queued = False  # in the dispatcher's heap
+        self.parked = False  # waits until fewer batches ask for its limits
+        self.flights: dict[int, Flight] = {}
+        self._facts: Facts | None = None
 
     def open(self, width: int) -> None:
         """Give the node its items, all Pending."""
         self.opened = True
         self.width = width
         self.states = bytearray(width)
-        self.attempts = array("H", bytes(2 * width))
+        self.attempts = array("I", bytes(4 * width))
         self.batches = array("i", [-1]) * width
         self.positions = array("i", bytes(4 * width))
         self.counts[State.PENDING] = width
@@ -172,9 +223,7 @@ class Node:
     @property
     def unfinished(self) -> int:
         """Number of items that are in no terminal state; 1 while the width is unknown."""
-        if not self.opened:
-            return 1
-        return self.width - sum(self.counts[s] for s in TERMINAL)
+        return sum(self.counts[: State.COMPLETED]) if self.opened else 1
 
     def state(self, index: int) -> State:
         return State(self.states[index])
@@ -184,18 +233,89 @@ class Node:
         batch_id = self.batches[index]
         return None if batch_id < 0 else (batch_id, self.positions[index])
 
+    # --- sparse facts ---------------------------------------------------------------------------
+
+    @property
+    def facts(self) -> Facts:
+        """The node's sparse facts, to write to."""
+        if self._facts is None:
+            self._facts = Facts()
+        return self._facts
+
+    @property
+    def known(self) -> Facts:
+        """The node's sparse facts, to read."""
+        return self._facts or _NO_FACTS
+
+    @property
+    def details(self) -> Mapping[int, Detail]:
+        return self.known.details
+
+    @property
+    def reasons(self) -> Notes[str]:
+        return self.known.reasons
+
+    @property
+    def roots(self) -> Notes[tuple[int, int]]:
+        return self.known.roots
+
+    @property
+    def names(self) -> Notes[str]:
+        return self.known.names
+
+    @property
+    def run_names(self) -> Mapping[int, str]:
+        return self.known.run_names
+
+    @property
+    def stored(self) -> StoredResults:
+        return StoredResults(self)
+
     def budget(self, index: int) -> Spent:
-        return self.spent.setdefault(index, Spent())
+        return self.facts.spent.setdefault(index, Spent())
 
 
-@dataclass(slots=True)
+class StoredResults:
+    """Where items' results are in result storage: `stored[index]` is (file, position in it)."""
+
+    __slots__ = ("_node",)
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def get(self, index: int) -> tuple[Stored, int] | None:
+        node = self._node
+        batch_id = node.batches[index]
+        if batch_id < 0:
+            return node.known.recovered.get(index)
+        file = node.known.files.get(batch_id)
+        return None if file is None else (file, node.positions[index])
+
+    def __contains__(self, index: int) -> bool:
+        return self.get(index) is not None
+
+    def __getitem__(self, index: int) -> tuple[Stored, int]:
+        found = self.get(index)
+        if found is None:
+            raise KeyError(index)
+        return found
+
+
+_NOTHING: frozenset[int] = frozenset()
+_NO_ATTEMPTS: array[int] = array("I")
+
+
+@dataclass(slots=True, eq=False)
 class Flight:
-    """A batch, from its forming to its end.
+    """A batch, from its forming to its end. Ended ones are kept, shrunk: results are named by batch.
 
     Attributes:
         names: limits of which it holds or awaits a lease.
         seen: items that are known to have started: positions below it.
-        settled: positions whose end was acted upon before the table came.
+        settled: positions whose end was acted upon before the table came. Their items may be in another
+            flight by now.
+        repeats: further execution ids that have been recorded as repeated starts.
+        permitted: id of the last call that was given a permit.
     """
 
     batch_id: int
@@ -210,7 +330,24 @@ class Flight:
     execution_id: str = ""
     worker: str = ""
     seen: int = 0
-    settled: set[int] = field(default_factory=set)
+    settled: set[int] | frozenset[int] = _NOTHING
     cancelling: bool = False
     waits_for_limit: bool = False
     log_seen: int = 0  # log lines below this seq are journalled
+    repeats: tuple[str, ...] = ()
+    permitted: str = ""
+
+    def open_positions(self) -> Sequence[int]:
+        """Return the positions whose end is not known yet."""
+        n = len(self.indices)
+        return [p for p in range(n) if p not in self.settled] if self.settled else range(n)
+
+    def settle(self, positions: Sequence[int]) -> None:
+        self.settled = self.settled.union(positions)
+
+    def shrink(self) -> None:
+        """Forget what an ended flight needs no longer."""
+        self.attempts = _NO_ATTEMPTS
+        self.settled = _NOTHING
+        self.names = ()
+        self.permitted = ""

@@ -1,11 +1,14 @@
-"""Delays between attempts."""
+"""Delays between attempts, and what a loss costs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from .records import Policy, Spent
+
 MAX_DELAY_SECONDS = 30 * 24 * 3600.0
-FREE_LOSSES = 3  # losses without evidence of a start that cost nothing; more count against the budget
+FREE_LOSSES = 3  # of workers that died, without evidence of a start, that cost nothing
+QUEUE_LOSSES = 20  # of batches that were only queued at what died: nobody's fault, but not for ever
 
 
 def delays(spec: float | Sequence[float] | Callable[[int], float]) -> Callable[[int], float]:
@@ -31,3 +34,21 @@ def exponential_backoff(factor: float = 2.0, max_seconds: float = 3600.0) -> Cal
 def jittered(seconds: float, jitter: float, uniform: float) -> float:
     """Return seconds * (1 + uniform * jitter), within 0 and MAX_DELAY_SECONDS."""
     return min(max(0.0, seconds * (1.0 + uniform * jitter)), MAX_DELAY_SECONDS)
+
+
+def charge_loss(spent: Spent, policy: Policy, *, started: bool, suspect: bool) -> bool | None:
+    """Charge an item for the loss of its batch.
+
+    Returns:
+        None if it is free of charge, else whether the item may run again. What has not started may, even
+        where the task must not run twice.
+    """
+    if not started:
+        if suspect:
+            spent.free_losses += 1
+        else:
+            spent.queue_losses += 1
+        if spent.free_losses <= FREE_LOSSES and spent.queue_losses <= QUEUE_LOSSES:
+            return None
+    spent.losses += 1
+    return (policy.rerun_on_loss or not started) and spent.losses <= policy.retries_on_loss

@@ -1,26 +1,28 @@
-"""What becomes of items when their batch ends: completed, skipped, tried again, failed, returned, lost.
+"""What becomes of items when their batch ends: by table, by loss, by rejection, or item by item before.
 
-This is the one retry authority. A failure spends one of the task's `retries`; a loss spends one of its
-`retries_on_loss`; an item that came back unstarted has spent nothing.
+Items are grouped by what happens to them, so that a batch gives a handful of transitions and entries.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from runners.messages import BatchRejected, Detail, LogLine, Outcome, Stored, Table
 
 from .batching import Sizer
 from .journal import LOST, AttemptsEnded, LogWritten
 from .ledger import Ledger, compact
+from .outcomes import PLAIN, cause_of, retry_delay
 from .records import Flight, Node
-from .retry import FREE_LOSSES, jittered
-from .states import TABLE, Cause, State
+from .retry import charge_loss
+from .states import TABLE, TERMINAL, Cause, State
 
-_DONE = bytes([Outcome.COMPLETED])
+_DONE, _UNSTARTED = bytes([Outcome.COMPLETED]), bytes([Outcome.UNSTARTED])
+_PLACES = array("i", range(10_000))
 
 Later = Callable[[float, Node, Sequence[int]], None]  # (delay in seconds, node, items)
+Ends = dict[tuple[Cause, str], list[int]]  # cause and reason -> positions
 
 
 class Settling:
@@ -30,16 +32,20 @@ class Settling:
         self.ledger = ledger
         self.later = later
         self.uniform = uniform  # random numbers in 0..1
-        self.ready: list[tuple[Node, Sequence[int], bool]] = []  # items to queue again; True: alone
+        self.ready: list[tuple[Node, Sequence[int]]] = []  # items to queue again
+
+    # --- the ways in which batches end ----------------------------------------------------------
 
     def finish(self, flight: Flight, table: Table) -> None:
         """Act on a batch's table."""
         node = flight.node
         self.log(flight, table.logs)
-        for entry, name in table.names.items():
-            node.run_names[flight.indices[entry]] = name
-        for entry, length in table.lengths.items():
-            node.lengths[flight.indices[entry]] = length
+        if table.names:
+            node.facts.run_names.update({flight.indices[k]: name for k, name in table.names.items()})
+        if table.lengths:
+            lengths, indices, width = node.facts.lengths, flight.indices, node.width
+            for entry, length in table.lengths.items():
+                lengths.put(indices[entry], length, width)
         _observe(node.sizer, table)
         if table.outcomes.count(_DONE) == len(flight.indices) and not flight.settled:
             self._all_completed(flight, table)
@@ -48,70 +54,85 @@ class Settling:
 
     def early(self, flight: Flight, position: int, outcome: int, detail: Detail, started: float) -> None:
         """Act on an item's end that is certain before its batch has ended."""
-        flight.settled.add(position)
-        index = flight.indices[position]
-        cause, reason = self._cause(flight, position, Outcome(outcome), detail)
+        cause, reason = cause_of(flight, position, Outcome(outcome), detail.message, detail.retriable)
+        flight.settle((position,))
         self._record(
             flight,
-            positions=(position,),
-            outcomes=bytes([outcome]),
-            causes=(cause,),
+            (position,),
+            bytes([outcome]),
+            (cause,),
+            details={0: detail},
             started=array("d", [started]),
             durations=array("d", [max(0.0, self.ledger.now - started)]),
-            details={0: detail},
-            execution_id=flight.execution_id,
-            worker=flight.worker,
         )
-        self._apply(flight, cause, [index], reason, detail)
+        self._apply(flight, {(cause, reason): [position]}, {position: detail}, {position: outcome})
 
     def reject(self, flight: Flight, event: BatchRejected) -> None:
         """The engine can never run this batch."""
-        n = len(flight.indices)
-        self._record(
-            flight,
-            positions=range(n),
-            outcomes=bytes([Outcome.FAILED]) * n,
-            causes=(Cause.FAILED,) * n,
-            started=array("d", bytes(8 * n)),
-            durations=array("d", bytes(8 * n)),
-            details=dict.fromkeys(range(n), event.detail),
-        )
-        for index in flight.indices:
-            self._apply(flight, Cause.FAILED, [index], "", event.detail)
+        open_, detail = flight.open_positions(), event.detail
+        n = len(open_)
+        details = dict.fromkeys(range(n), detail)
+        self._record(flight, open_, bytes([Outcome.FAILED]) * n, (Cause.FAILED,) * n, details=details)
+        self._apply(flight, {(Cause.FAILED, detail.message): list(open_)}, dict.fromkeys(open_, detail))
 
     def lose(self, flight: Flight, reason: str, *, suspect: bool) -> None:
-        """No table will come: find out what has started, charge for it, and run the rest again, singly."""
-        node, n = flight.node, len(flight.indices)
-        known = n if flight.seen == 0 and suspect and n == 1 else flight.seen
-        lost: list[int] = []
+        """No table will come: find out what has started, charge for it, and run the rest again."""
+        node, policy = flight.node, flight.node.policy
+        lone = suspect and len(flight.indices) == 1 and policy.rerun_on_loss
+        wanted = node.known.cancel_wanted
         free: list[int] = []
-        dead: list[int] = []
-        for position in range(n):
-            if position in flight.settled:
-                continue
+        dropped: dict[str, list[int]] = {}
+        ends: Ends = {}
+        for position in flight.open_positions():
             index = flight.indices[position]
-            if index in node.cancel_wanted:
-                self._apply(flight, Cause.CANCELLED, [index], "cancelled; its worker was lost", None)
-                continue
-            spent = node.budget(index)
-            if position >= known:
-                spent.free_losses += 1
-                if spent.free_losses <= FREE_LOSSES or not node.policy.rerun_on_loss:
+            started = lone or position < flight.seen
+            if index in wanted:
+                cause = Cause.CANCELLED
+                if not started:
+                    dropped.setdefault(wanted[index], []).append(position)
+                    continue
+            else:
+                again = charge_loss(node.budget(index), policy, started=started, suspect=suspect)
+                if again is None:
                     free.append(position)
                     continue
-            spent.losses += 1
-            may = node.policy.rerun_on_loss and spent.losses <= node.policy.retries_on_loss
-            (lost if may else dead).append(position)
-        self._return(flight, [flight.indices[p] for p in free], reason)
-        self._lose(flight, lost, Cause.LOST, reason)
-        self._lose(flight, dead, Cause.LOST_FOR_GOOD, reason)
+                cause = Cause.LOST if again else Cause.LOST_FOR_GOOD
+            ends.setdefault((cause, reason), []).append(position)
+        self._return(flight, free, reason)
+        self._drop(flight, dropped)
+        self._end_as_lost(flight, ends, reason)
+
+    def end_without_table(self, flight: Flight, cause: Cause, message: str) -> None:
+        """End the open items of a batch whose table will not be waited for: their code may still run."""
+        open_ = flight.open_positions()
+        n = len(open_)
+        detail = Detail("runners.errors.TaskCancelledError", message, abandoned=True)
+        details = dict.fromkeys(range(n), detail)
+        self._record(flight, open_, bytes([Outcome.CANCELLED]) * n, (cause,) * n, details=details)
+        self._apply(flight, {(cause, message): list(open_)}, dict.fromkeys(open_, detail))
+        flight.settle(open_)
+
+    def log(self, flight: Flight, lines: Sequence[LogLine]) -> None:
+        """Journal log lines that have not been journalled yet."""
+        new = [line for line in lines if line.seq >= flight.log_seen] if lines else None
+        if not new:
+            return
+        flight.log_seen = new[-1].seq + 1
+        self.ledger.emit(
+            LogWritten(
+                flight.node.node_id,
+                [flight.indices[line.position] for line in new],
+                [flight.attempts[line.position] for line in new],
+                new,
+            )
+        )
 
     # --- the common case ------------------------------------------------------------------------
 
     def _all_completed(self, flight: Flight, table: Table) -> None:
         node, indices, n = flight.node, flight.indices, len(flight.indices)
-        self._locate(flight, table.stored)
         zero = table.started
+        self._locate(flight, range(n), table.stored)
         self.ledger.emit(
             AttemptsEnded(
                 node.node_id,
@@ -132,225 +153,195 @@ class Settling:
         )
         self.ledger.move(node, indices, Cause.COMPLETED)
 
-    def _locate(self, flight: Flight, stored: Sequence[Stored | None]) -> None:
-        node, indices, n = flight.node, flight.indices, len(flight.indices)
-        if isinstance(indices, range) and indices.step == 1:
+    def _locate(self, flight: Flight, positions: Sequence[int], stored: Sequence[Stored | None]) -> None:
+        """Note where the results of completed items are."""
+        node, indices, n = flight.node, flight.indices, len(positions)
+        if isinstance(indices, range) and n == len(indices):
+            places = _PLACES[:n] if n <= len(_PLACES) else array("i", range(n))
             node.batches[indices.start : indices.stop] = array("i", [flight.batch_id]) * n
-            node.positions[indices.start : indices.stop] = array("i", range(n))
+            node.positions[indices.start : indices.stop] = places
         else:
-            for position, index in enumerate(indices):
-                node.batches[index] = flight.batch_id
-                node.positions[index] = position
-        if stored and stored[0] is not None:
-            for position, index in enumerate(indices):
-                node.stored[index] = (stored[0], position)
+            for position in positions:
+                node.batches[indices[position]] = flight.batch_id
+                node.positions[indices[position]] = position
+        if n and stored and stored[0] is not None:
+            node.facts.files[flight.batch_id] = stored[0]
 
     # --- all other cases ------------------------------------------------------------------------
 
     def _mixed(self, flight: Flight, table: Table) -> None:
-        node = flight.node
-        self._locate(flight, table.stored)
-        groups: dict[Cause, list[int]] = {}
-        reasons: dict[int, str] = {}
+        """Act on a table in which items ended in different ways, or some had been acted upon before."""
         ended: list[int] = []
         causes: list[Cause] = []
-        for position, index in enumerate(flight.indices):
-            if position in flight.settled:
+        returned: list[int] = []
+        located: list[int] = []
+        dropped: dict[str, list[int]] = {}
+        ends: Ends = {}
+        outcomes, details = table.outcomes, table.details
+        for position in flight.open_positions():
+            outcome, detail = Outcome(outcomes[position]), details.get(position)
+            if detail is None and outcome in PLAIN:
+                cause, reason = PLAIN[outcome], ""
+            else:
+                message, retriable = ("", True) if detail is None else (detail.message, detail.retriable)
+                cause, reason = cause_of(flight, position, outcome, message, retriable)
+            if cause is Cause.RETURNED:
+                returned.append(position)
                 continue
-            outcome = Outcome(table.outcomes[position])
-            cause, reason = self._cause(flight, position, outcome, table.details.get(position))
-            if outcome not in (Outcome.COMPLETED, Outcome.CACHED):
-                node.batches[index] = -1
-                node.stored.pop(index, None)
-            if reason:
-                reasons[index] = reason
-            if outcome is Outcome.CACHED:
-                node.names[index] = "Cached"
-            if cause is Cause.RETURNED or (cause is Cause.CANCELLED and outcome is Outcome.UNSTARTED):
-                groups.setdefault(cause, []).append(index)
+            if cause is Cause.CANCELLED and outcome is not Outcome.CANCELLED:
+                dropped.setdefault(reason, []).append(position)
                 continue
+            if cause is Cause.COMPLETED:
+                located.append(position)
             ended.append(position)
             causes.append(cause)
-            groups.setdefault(cause, []).append(index)
+            ends.setdefault((cause, reason), []).append(position)
+        self._locate(flight, located, table.stored)
         self._record(
             flight,
-            positions=ended,
-            outcomes=bytes(table.outcomes[p] for p in ended),
-            causes=causes,
-            started=array("d", [table.started + table.offsets[p] for p in ended]),
-            durations=array("d", [table.durations[p] for p in ended]),
-            details={k: table.details[p] for k, p in enumerate(ended) if p in table.details},
-            execution_id=table.execution_id,
-            worker=table.worker,
-            stored=table.stored[0] if table.stored else None,
-            names={k: table.names[p] for k, p in enumerate(ended) if p in table.names},
+            ended,
+            bytes(outcomes[p] for p in ended),
+            causes,
+            table=table,
+            details={k: details[p] for k, p in enumerate(ended) if p in details} if details else None,
         )
-        where = {index: position for position, index in enumerate(flight.indices)}
-        for cause, members in groups.items():
-            if cause in (Cause.COMPLETED, Cause.SKIPPED):
-                for index in members:
-                    if index in reasons:
-                        node.reasons[index] = reasons[index]
-                self.ledger.move(node, compact(members), cause)
-                continue
-            for index in members:
-                detail = table.details.get(where[index])
-                self._apply(flight, cause, [index], reasons.get(index, ""), detail)
-
-    def _cause(
-        self, flight: Flight, position: int, outcome: Outcome, detail: Detail | None
-    ) -> tuple[Cause, str]:
-        """Say what an outcome means for the item. The budget is charged here, once."""
-        node, index = flight.node, flight.indices[position]
-        message = detail.message if detail is not None else ""
-        match outcome:
-            case Outcome.COMPLETED | Outcome.CACHED:
-                return Cause.COMPLETED, ""
-            case Outcome.SKIPPED:
-                return Cause.SKIPPED, message
-            case Outcome.UNSTARTED:
-                if index in node.cancel_wanted:
-                    return Cause.CANCELLED, "cancelled before it started"
-                return Cause.RETURNED, ""
-            case Outcome.CANCELLED:
-                if index in node.cancel_wanted:
-                    return Cause.CANCELLED, message
-                return self._loss(node, index, "its batch was stopped")
-            case Outcome.INPUT_LOST:
-                return self._loss(node, index, message)
-            case Outcome.REFUSED:
-                return Cause.LOST_FOR_GOOD, "it had been started before and must not run twice"
-        if outcome is Outcome.TIMED_OUT:
-            node.names[index] = "TimedOut"
-        spent = node.budget(index)
-        if index in node.cancel_wanted:
-            return Cause.FAILED, message
-        retriable = detail is None or detail.retriable
-        if not retriable or spent.failures >= node.policy.retries:
-            return Cause.FAILED, message
-        spent.failures += 1
-        return Cause.WILL_RETRY, message
-
-    def _loss(self, node: Node, index: int, why: str) -> tuple[Cause, str]:
-        spent = node.budget(index)
-        spent.losses += 1
-        may = node.policy.rerun_on_loss and spent.losses <= node.policy.retries_on_loss
-        return (Cause.LOST if may else Cause.LOST_FOR_GOOD), why
+        self._apply(flight, ends, details, outcomes)
+        self._drop(flight, dropped)
+        self._return(flight, returned, "")
 
     def _apply(
-        self, flight: Flight, cause: Cause, indices: Sequence[int], reason: str, detail: Detail | None
+        self,
+        flight: Flight,
+        ends: Ends,
+        details: Mapping[int, Detail],
+        outcomes: Mapping[int, int] | bytes = b"",
     ) -> None:
+        """Move items whose attempt has ended, by cause; the attempts have been recorded."""
         node = flight.node
-        if cause is Cause.RETURNED:
-            self._return(flight, indices, reason)
-            return
-        if detail is not None:
-            for index in indices:
-                node.details[index] = detail
-        self.ledger.move(node, indices, cause, reason)
-        if cause is Cause.WILL_RETRY:
-            for index in indices:
-                node.names.pop(index, None)
-                self.later(self._delay(node, index, detail), node, (index,))
-        elif cause is Cause.LOST:
-            self.later(0.0, node, indices)
+        by_cause: dict[Cause, list[int]] = {}
+        for (cause, _), positions in ends.items():
+            by_cause.setdefault(cause, []).extend(positions)
+        for cause, positions in by_cause.items():
+            indices = compact(sorted([flight.indices[p] for p in positions]))
+            self.ledger.move(node, indices, cause, told=True)
+            if details and TABLE[cause][1] in TERMINAL:
+                told = {flight.indices[p]: details[p] for p in positions if p in details}
+                node.facts.details.update(told)
+            if outcomes and cause in _NAMED:
+                self._name(flight, positions, outcomes)
+            if cause is Cause.WILL_RETRY:
+                self._schedule(flight, positions, details)
+            elif cause is Cause.LOST:
+                self.later(0.0, node, indices)
+        for (cause, reason), positions in ends.items():
+            if reason and TABLE[cause][1] in TERMINAL:
+                node.facts.reasons.put([flight.indices[p] for p in positions], reason, node.width)
 
-    def _delay(self, node: Node, index: int, detail: Detail | None) -> float:
-        if detail is not None and detail.after_seconds is not None:
-            return max(0.0, detail.after_seconds)
-        try:
-            seconds = float(node.policy.delay(node.budget(index).failures))
-        except Exception:  # a user's callable; the retry matters more than its delay
-            seconds = 0.0
-        return jittered(seconds, node.policy.jitter, self.uniform())
+    def _name(self, flight: Flight, positions: Iterable[int], outcomes: Mapping[int, int] | bytes) -> None:
+        node = flight.node
+        for outcome, name in ((Outcome.CACHED, "Cached"), (Outcome.TIMED_OUT, "TimedOut")):
+            named = [flight.indices[p] for p in positions if outcomes[p] == outcome]
+            if named:
+                node.facts.names.put(named, name, node.width)
 
-    def _return(self, flight: Flight, indices: Sequence[int], reason: str) -> None:
+    def _schedule(self, flight: Flight, positions: Iterable[int], details: Mapping[int, Detail]) -> None:
+        """Let items that failed run again, each after its delay."""
+        node = flight.node
+        due: dict[float, list[int]] = {}
+        for position in positions:
+            index = flight.indices[position]
+            delay = retry_delay(node, index, details.get(position), self.uniform)
+            due.setdefault(delay, []).append(index)
+        for delay, indices in due.items():
+            self.later(delay, node, indices)
+
+    def _return(self, flight: Flight, positions: Sequence[int], reason: str) -> None:
         """Items that have not started go back into the queue; their attempt is not spent."""
-        if not len(indices):
+        if not len(positions):
             return
         node = flight.node
-        for index in indices:
-            node.attempts[index] -= 1
+        indices = self._unspend(flight, positions)
         self.ledger.move(node, indices, Cause.RETURNED, reason)
-        self.ready.append((node, indices, bool(reason)))  # after a loss alone, after a deadline as before
+        self.ready.append((node, indices))
 
-    def _lose(self, flight: Flight, positions: Sequence[int], cause: Cause, reason: str) -> None:
-        n = len(positions)
-        if not n:
-            return
+    def _drop(self, flight: Flight, dropped: Mapping[str, Sequence[int]]) -> None:
+        """Items that have not started and never will: cancelled meanwhile, for these reasons."""
+        for reason, positions in dropped.items():
+            self.ledger.move(flight.node, self._unspend(flight, positions), Cause.CANCELLED, reason)
+
+    def _unspend(self, flight: Flight, positions: Sequence[int]) -> Sequence[int]:
+        indices = compact(sorted(flight.indices[p] for p in positions))
+        attempts = flight.node.attempts
+        for index in indices:
+            attempts[index] -= 1
+        return indices
+
+    def _end_as_lost(self, flight: Flight, ends: Ends, reason: str) -> None:
+        positions = sorted(p for members in ends.values() for p in members)
+        cause_at = {p: cause for (cause, _), members in ends.items() for p in members}
         self._record(
             flight,
-            positions=positions,
-            outcomes=bytes([LOST]) * n,
-            causes=(cause,) * n,
-            started=array("d", bytes(8 * n)),
-            durations=array("d", bytes(8 * n)),
+            positions,
+            bytes([LOST]) * len(positions),
+            [cause_at[p] for p in positions],
             reason=reason,
-            execution_id=flight.execution_id,
-            worker=flight.worker,
         )
         detail = Detail("orchestration.errors.CrashedRunError", reason)
-        for position in positions:
-            final = detail if cause is Cause.LOST_FOR_GOOD else None
-            self._apply(flight, cause, [flight.indices[position]], reason, final)
+        gone = ends.get((Cause.LOST_FOR_GOOD, reason), ())
+        self._apply(flight, ends, dict.fromkeys(gone, detail))
 
     def _record(
         self,
         flight: Flight,
-        *,
         positions: Sequence[int],
         outcomes: bytes,
         causes: Sequence[Cause],
-        started: array[float],
-        durations: array[float],
+        *,
+        table: Table | None = None,
         details: Mapping[int, Detail] | None = None,
-        names: Mapping[int, str] | None = None,
-        stored: Stored | None = None,
+        started: array[float] | None = None,
+        durations: array[float] | None = None,
         reason: str = "",
-        execution_id: str = "",
-        worker: str = "",
     ) -> None:
+        """Journal attempts that have ended; with a table, its columns say when and where."""
         if not len(positions):
             return
+        n = len(positions)
+        names: Mapping[int, str] = {}
+        if table is not None:
+            started = array("d", [table.started + table.offsets[p] for p in positions])
+            durations = array("d", [table.durations[p] for p in positions])
+            names = {k: table.names[p] for k, p in enumerate(positions) if p in table.names}
         self.ledger.emit(
             AttemptsEnded(
                 flight.node.node_id,
                 flight.batch_id,
-                execution_id,
-                worker,
+                flight.execution_id if table is None else table.execution_id,
+                flight.worker if table is None else table.worker,
                 self.ledger.now,
                 [flight.indices[p] for p in positions],
                 [flight.attempts[p] for p in positions],
                 outcomes,
                 bytes(TABLE[cause][1] for cause in causes),
-                started,
-                durations,
+                started or array("d", bytes(8 * n)),
+                durations or array("d", bytes(8 * n)),
                 positions,
                 details or {},
-                names or {},
-                stored,
+                names,
+                table.stored[0] if table is not None and table.stored else None,
                 reason,
             )
         )
 
-    def log(self, flight: Flight, lines: Sequence[LogLine]) -> None:
-        """Journal log lines that have not been journalled yet."""
-        new = [line for line in lines if line.seq >= flight.log_seen]
-        if not new:
-            return
-        flight.log_seen = new[-1].seq + 1
-        self.ledger.emit(
-            LogWritten(
-                flight.node.node_id,
-                [flight.indices[line.position] for line in new],
-                [flight.attempts[line.position] for line in new],
-                new,
-            )
-        )
+
+_NAMED = frozenset({Cause.COMPLETED, Cause.FAILED})
 
 
 def _observe(sizer: Sizer, table: Table) -> None:
     """Let the sizer learn from the items that ran."""
-    ran = len(table.outcomes) - table.outcomes.count(bytes([Outcome.UNSTARTED]))
-    if ran and table.execution_id:
-        sizer.observe(ran, table.offsets[ran - 1] + table.durations[ran - 1])
+    ran = len(table.outcomes) - table.outcomes.count(_UNSTARTED)
+    if not ran:
+        return
+    seconds = table.offsets[ran - 1] + table.durations[ran - 1]
+    if seconds > 0 or _DONE in table.outcomes:  # else it could not even be loaded
+        sizer.observe(ran, seconds)

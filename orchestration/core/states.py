@@ -88,7 +88,7 @@ TABLE: dict[Cause, tuple[frozenset[State], State]] = {
     Cause.WILL_RETRY: (frozenset({_S, _X}), State.AWAITING_RETRY),
     Cause.RETURNED: (frozenset({_S, _X}), State.READY),
     Cause.LOST: (frozenset({_S, _X}), State.AWAITING_RETRY),
-    Cause.LOST_FOR_GOOD: (frozenset({_S, _X}), State.CRASHED),
+    Cause.LOST_FOR_GOOD: (frozenset({_P, _S, _X}), State.CRASHED),  # Pending: by an earlier process
     Cause.TIMER: (frozenset({_W}), State.READY),
     Cause.PAUSED: (frozenset({_R, _L}), State.PAUSED),
     Cause.RESUMED: (frozenset({_H}), State.READY),

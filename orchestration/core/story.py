@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from .states import TABLE, Cause
 
-KEPT = 20_000  # newest transitions, one per batch
+KEPT = 20_000  # newest transitions, one per batch ...
+KEPT_ITEMS = 1_000_000  # ... with at most so many items that are not in ranges
 
 _WORDS = {
     Cause.UPSTREAM_DONE: "its upstream has ended, it may run",
@@ -38,10 +39,22 @@ class Story:
     """The newest transitions of a run, one line per batch."""
 
     def __init__(self) -> None:
-        self._lines: deque[tuple[float, int, Sequence[int], Cause, str]] = deque(maxlen=KEPT)
+        self._lines: deque[tuple[float, int, Sequence[int], Cause, str]] = deque()
+        self._items = 0
 
     def add(self, at: float, node_id: int, indices: Sequence[int], cause: Cause, reason: str) -> None:
-        self._lines.append((at, node_id, indices, cause, reason))
+        lines = self._lines
+        if not isinstance(indices, range):
+            self._items += len(indices)
+            while self._items > KEPT_ITEMS and lines:
+                self._drop(lines.popleft()[2])
+        if len(lines) == KEPT:
+            self._drop(lines.popleft()[2])
+        lines.append((at, node_id, indices, cause, reason))
+
+    def _drop(self, indices: Sequence[int]) -> None:
+        if not isinstance(indices, range):
+            self._items -= len(indices)
 
     def of(self, node_id: int, index: int) -> list[str]:
         """Return the lines about one item, oldest first."""

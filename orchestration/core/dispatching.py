@@ -1,0 +1,280 @@
+"""Which batch goes to the engine next, and which limits it needs first.
+
+Nodes with ready items stand in a heap, best first. A batch is formed when there is room for it; if it
+needs leases it asks for them first and counts as `asking` until the first answer, so that a limit that is
+taken does not keep slots empty. Of batches that need the same limits at most one per slot asks at a time;
+nodes beyond that are parked, and each answer lets one of them ask.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import deque
+from collections.abc import Sequence
+
+from .batching import DEADLINE_SECONDS
+from .commands import AskLeases, SubmitBatch, WithdrawLeases
+from .events import LeasesAnswered
+from .ledger import Ledger, compact
+from .records import INLINE, MAIN, Flight, Node
+from .states import Cause, State
+from .verdicts import label
+
+Names = tuple[str, ...]
+
+
+class Dispatcher:
+    """Forms batches as long as there is room for them."""
+
+    def __init__(self, ledger: Ledger, prefetch: int, first_batch_id: int) -> None:
+        self.ledger = ledger
+        self.prefetch = prefetch
+        self.slots = 0
+        self.at_engine = 0  # batches at the main runner that hold a slot
+        self.asking = 0  # flights that were formed and wait for the first answer about their leases
+        self.limits: frozenset[str] = frozenset()
+        self.paused = False
+        self._next_batch = first_batch_id
+        self._queue: list[tuple[int, int, int, Node]] = []  # nodes with ready items, best first
+        self._inline: list[Node] = []
+        self._asks: dict[Names, int] = {}  # by limits: flights that ask or wait for these
+        self._parked: dict[Names, deque[Node]] = {}  # nodes that may ask when one of these is answered
+
+    # --- the queue ------------------------------------------------------------------------------
+
+    def enqueue(self, node: Node, indices: Sequence[int]) -> None:
+        """Put ready items into their node's queue."""
+        if self.paused:
+            self.ledger.move(node, indices, Cause.PAUSED, "the run is paused")
+            return
+        spent = node.known.spent
+        if spent:
+            alone = {i for i in indices if i in spent and spent[i].suspicious}
+            for index in sorted(alone):
+                node.ready.add_alone(index)
+            node.ready.add([i for i in indices if i not in alone])
+        else:
+            node.ready.add(indices)
+        self._queue_node(node)
+
+    def _queue_node(self, node: Node) -> bool:
+        if node.queued or node.parked or not len(node.ready):
+            return node.queued
+        if node.spec.runner == INLINE:  # its thread waits for it: no slot needed
+            self._inline.append(node)
+        else:
+            # deeper nodes first: what has been begun is finished, and its results can go
+            heapq.heappush(self._queue, (-node.policy.priority, -node.depth, node.node_id, node))
+        node.queued = True
+        return True
+
+    def dispatch(self) -> None:
+        """Form batches as long as there is room for them."""
+        if self.paused:
+            return
+        for node in self._inline:
+            node.queued = False
+            while len(node.ready):
+                self._form(node, self._limits_of(node))
+        self._inline.clear()
+        while self._queue and self._room_for(node := self._queue[0][3]):
+            names = self._limits_of(node)
+            may_ask = not names or self.may_ask(names)
+            if len(node.ready) and may_ask:
+                self._form(node, names)
+                continue
+            heapq.heappop(self._queue)
+            node.queued = False
+            if len(node.ready):
+                node.parked = True
+                self._parked.setdefault(names, deque()).append(node)
+            elif names:
+                self._wake(names)
+
+    def _room_for(self, node: Node) -> bool:
+        window = self.slots * (self.prefetch if node.sizer.short else 1)
+        return self.at_engine + self.asking < window
+
+    # --- batches --------------------------------------------------------------------------------
+
+    def _form(self, node: Node, names: Names) -> None:
+        """Take items from a node's queue and send them off, or ask for their leases first."""
+        indices = node.ready.take(self._size(node))
+        flight = Flight(
+            self._next_batch, node, indices, _next_attempts(node, indices), node.spec.runner, names
+        )
+        self._next_batch += 1
+        self.ledger.flights[flight.batch_id] = flight
+        self.ledger.live[flight.batch_id] = flight
+        node.flights[flight.batch_id] = flight
+        if names:
+            self._asks[names] = self._asks.get(names, 0) + 1
+            self.asking += 1
+            self.ledger.emit(AskLeases(flight.batch_id, names, label(node, indices[0])))
+        else:
+            self._submit(flight)
+
+    def _size(self, node: Node) -> int:
+        if node.ready.alone:
+            return 1
+        if node.policy.batch is not None:
+            return node.policy.batch
+        ready = len(node.ready)
+        if node.spec.runner == INLINE:
+            return ready
+        return node.sizer.choose(ready, ready + node.counts[State.PENDING], self.slots)
+
+    def _submit(self, flight: Flight) -> None:
+        node, indices = flight.node, flight.indices
+        if isinstance(indices, range):
+            node.attempts[indices.start : indices.stop] = flight.attempts
+        else:
+            for index, attempt in zip(indices, flight.attempts, strict=True):
+                node.attempts[index] = attempt
+        self.ledger.move(node, indices, Cause.DISPATCHED)
+        flight.submitted = True
+        if flight.runner == MAIN:
+            self.at_engine += 1
+        self.ledger.emit(
+            SubmitBatch(
+                flight.batch_id,
+                node.node_id,
+                indices,
+                flight.attempts,
+                flight.runner,
+                DEADLINE_SECONDS if len(indices) > 1 else None,
+                not node.policy.rerun_on_loss,
+            )
+        )
+
+    def land(self, flight: Flight) -> None:
+        """A flight has ended: free its slot."""
+        flight.over = True
+        del self.ledger.live[flight.batch_id]
+        del flight.node.flights[flight.batch_id]
+        if flight.runner == MAIN and flight.submitted and not flight.lent:
+            self.at_engine -= 1
+        flight.lent = 0
+
+    def lend(self, flight: Flight, change: int) -> None:
+        """Code in a batch begins (1) or ends (-1) to wait for other task runs."""
+        if flight.runner != MAIN or not flight.submitted:
+            return
+        was = flight.lent
+        flight.lent = max(0, was + change)
+        if bool(was) != bool(flight.lent):
+            self.at_engine += 1 if was else -1
+
+    # --- limits ---------------------------------------------------------------------------------
+
+    def may_ask(self, names: Names) -> bool:
+        """Whether one more batch may ask for these limits."""
+        return self._asks.get(names, 0) < max(1, self.slots)
+
+    def asks(self) -> dict[Names, int]:
+        """Return how many flights ask or wait, by limits."""
+        return {names: n for names, n in self._asks.items() if n}
+
+    def know_limits(self, names: frozenset[str]) -> None:
+        self.limits = names
+        self._wake_all()
+
+    def set_slots(self, slots: int) -> None:
+        self.slots = slots
+        self._wake_all()
+
+    def limits_of(self, node: Node) -> Names:
+        """Return the limits that a batch of this node needs. What its ancestors hold, it shares."""
+        return self._limits_of(node)
+
+    def _limits_of(self, node: Node) -> Names:
+        tags = node.spec.tags
+        names = self.limits & tags if tags else None
+        if not names:
+            return ()
+        parent = node.spec.parent
+        while parent is not None and names:
+            above = self.ledger.nodes[parent[0]]
+            names -= above.spec.tags
+            parent = above.spec.parent
+        return tuple(sorted(names))
+
+    def answered(self, flight: Flight, event: LeasesAnswered) -> None:
+        """The store has answered a flight's request for leases."""
+        if not event.granted:
+            if not flight.waits_for_limit:
+                flight.waits_for_limit = True
+                self.asking -= 1
+                blocked = "; ".join(_blocked(name, who) for name, who in event.blocked_by.items())
+                self.ledger.move(flight.node, flight.indices, Cause.LIMIT_REACHED, blocked)
+        elif self.paused:
+            self.recall(flight, flight.indices)
+        else:
+            self._asks_no_longer(flight)
+            self._submit(flight)
+
+    def recall(self, flight: Flight, back: Sequence[int]) -> None:
+        """Give up a flight that has not been submitted. Items in `back` become ready again."""
+        node = flight.node
+        self.land(flight)
+        self._asks_no_longer(flight)
+        flight.shrink()
+        self.ledger.emit(WithdrawLeases((flight.batch_id,)))
+        waiting = compact(sorted(i for i in back if node.states[i] == State.AWAITING_LIMIT))
+        self.ledger.move(node, waiting, Cause.LIMIT_FREED)
+        if len(back):
+            self.enqueue(node, back)
+
+    def _asks_no_longer(self, flight: Flight) -> None:
+        if not flight.waits_for_limit:
+            self.asking -= 1
+        self._asks[flight.names] -= 1
+        self._wake(flight.names)
+        self._queue_node(flight.node)
+
+    def _wake(self, names: Names) -> None:
+        """Let a parked node ask for these limits, if one more may."""
+        parked = self._parked.get(names)
+        while parked and self.may_ask(names):
+            node = parked.popleft()
+            node.parked = False
+            if self._queue_node(node):
+                return
+
+    def _wake_all(self) -> None:
+        for parked in self._parked.values():
+            for node in parked:
+                node.parked = False
+                self._queue_node(node)
+        self._parked.clear()
+
+    # --- pause ----------------------------------------------------------------------------------
+
+    def pause(self, reason: str) -> None:
+        """Hold back what has not been submitted."""
+        self.paused = True
+        for node in self.ledger.nodes.values():
+            if len(node.ready):
+                self.ledger.move(node, compact(sorted(node.ready)), Cause.PAUSED, reason)
+                node.ready.clear()
+        for flight in list(self.ledger.live.values()):
+            if not flight.submitted:
+                self.recall(flight, flight.indices)
+
+
+def _next_attempts(node: Node, indices: Sequence[int]) -> array[int]:
+    """Return the number of the attempt that each item makes next."""
+    if isinstance(indices, range):
+        spent = node.attempts[indices.start : indices.stop]
+        if spent.count(spent[0]) == len(spent):
+            return array("I", [spent[0] + 1]) * len(spent)
+        return array("I", [n + 1 for n in spent])
+    return array("I", [node.attempts[i] + 1 for i in indices])
+
+
+def _blocked(name: str, holders: Sequence[str]) -> str:
+    if not holders:
+        return f"waits for limit {name}"
+    more = f" and {len(holders) - 1} more" if len(holders) > 1 else ""
+    return f"waits for limit {name}, held by {holders[0]}{more}"

@@ -1,0 +1,116 @@
+"""What is heard of batches while they are at the engine: hints, permits, repeated starts.
+
+Hints may be lost, repeated, late or of an execution that the engine has given up. They show that items
+run; they never decide how an item ends, with one exception that the table will confirm: an item whose code
+could not be stopped is settled at once, for its table may be long in coming.
+"""
+
+from __future__ import annotations
+
+from runners.messages import BatchProgress, BatchStarted, Outcome, Table
+
+from .commands import AnswerPermit
+from .events import PermitAsked
+from .journal import StartRepeated
+from .ledger import Ledger, compact
+from .records import Flight
+from .settling import Settling
+from .states import Cause, State
+
+_ENDS = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED})
+
+
+class Hearing:
+    """Takes note of messages about batches."""
+
+    def __init__(self, ledger: Ledger, settling: Settling) -> None:
+        self.ledger = ledger
+        self.settling = settling
+
+    def started(self, event: BatchStarted) -> None:
+        """A worker has begun a batch."""
+        flight = self.ledger.flights.get(event.batch_id)
+        if flight is None or not flight.submitted:
+            return
+        if self._is_first(flight, event.execution_id, event.worker):
+            self._seen(flight, 1)
+
+    def progress(self, event: BatchProgress) -> None:
+        """A worker tells how far it is."""
+        flight = self.ledger.flights.get(event.batch_id)
+        if flight is None or not flight.submitted:
+            return
+        if not self._is_first(flight, event.execution_id, event.worker):
+            return
+        self._seen(flight, event.entry + 1)
+        self.settling.log(flight, event.logs)
+        for position, detail in event.details.items():
+            if not detail.abandoned or position in flight.settled or position >= len(event.outcomes):
+                continue
+            outcome = event.outcomes[position]
+            if outcome in _ENDS:
+                self._run(flight, position, position + 1)
+                self.settling.early(flight, position, outcome, detail, event.since)
+
+    def finished(self, table: Table) -> None:
+        """A table has come: was it the execution that had been heard of?"""
+        flight = self.ledger.flights.get(table.batch_id)
+        if (
+            flight is None
+            or not flight.submitted
+            or table.outcomes.count(Outcome.UNSTARTED) == len(table.outcomes)
+        ):
+            return
+        self._is_first(flight, table.execution_id, table.worker)
+
+    def permit(self, event: PermitAsked) -> None:
+        """Let an item start only once, in the first execution of its batch. The start is journalled first."""
+        self.ledger.emit(AnswerPermit(event.call_id, self._may_start(event)))
+
+    def _may_start(self, event: PermitAsked) -> bool:
+        flight = self.ledger.live.get(event.batch_id)
+        if flight is None or not flight.submitted or not 0 <= event.entry < len(flight.indices):
+            return False
+        if not self._is_first(flight, event.execution_id, flight.worker):
+            return False
+        if event.entry < flight.seen:  # asked again, because the answer was lost?
+            return event.call_id == flight.permitted
+        if flight.cancelling or event.entry in flight.settled:
+            return False
+        if flight.indices[event.entry] in flight.node.known.cancel_wanted:
+            return False
+        flight.permitted = event.call_id
+        self._run(flight, event.entry, event.entry + 1)  # what it passed over needed no permit
+        return True
+
+    def _is_first(self, flight: Flight, execution_id: str, worker: str) -> bool:
+        """Whether this execution is the one that counts. Others are recorded, once each."""
+        if flight.execution_id == execution_id or not execution_id:
+            return not flight.over
+        if not flight.execution_id and not flight.over:
+            flight.execution_id, flight.worker = execution_id, worker
+            return True
+        if execution_id not in flight.repeats:
+            flight.repeats = (*flight.repeats, execution_id)
+            node_id, batch_id = flight.node.node_id, flight.batch_id
+            self.ledger.emit(
+                StartRepeated(node_id, batch_id, flight.indices, execution_id, worker, self.ledger.now)
+            )
+        return False
+
+    def _seen(self, flight: Flight, started: int) -> None:
+        """Items at positions below `started` are known to have started."""
+        if not flight.node.policy.rerun_on_loss:
+            return  # they start when they have their permit, not before
+        self._run(flight, flight.seen, started)
+
+    def _run(self, flight: Flight, first: int, last: int) -> None:
+        last = min(last, len(flight.indices))
+        flight.seen = max(flight.seen, last)
+        states, settled = flight.node.states, flight.settled
+        fresh = [
+            flight.indices[p]
+            for p in range(first, last)
+            if p not in settled and states[flight.indices[p]] == State.SUBMITTED
+        ]
+        self.ledger.move(flight.node, compact(sorted(fresh)), Cause.STARTED)
