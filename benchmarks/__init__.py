@@ -1,0 +1,1 @@
+"""Benchmarks: one file per question. `python -m benchmarks NAME` runs one and prints its table."""
