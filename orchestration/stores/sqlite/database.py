@@ -234,16 +234,11 @@ class Database:
         writer, self._writer = self._writer, None
         if writer is None:
             return
-        # The last connection to close makes a checkpoint.
-        gate = self._gate
-        entered = gate is not None and gate.enter(self._timeout)
+        # The last connection of all makes a checkpoint; it has the file for itself and needs no gate.
         try:
             writer.close()
         except sqlite3.Error as error:
             logger.debug("Closing %s: %s", self.path, error)
-        finally:
-            if entered and gate is not None:
-                gate.leave()
 
     def _raise(self, error: sqlite3.Error | OSError) -> NoReturn:
         explained = explain(error, self.path)

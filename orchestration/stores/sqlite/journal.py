@@ -41,9 +41,9 @@ _ERROR = """
     ON CONFLICT (run_no, node_id, digest) DO UPDATE SET ended = ended + excluded.ended
     RETURNING error_no"""
 _SPAN = """
-    UPDATE node SET started = min(coalesce(started, ?1), coalesce(?1, started)),
-                    ended = max(coalesce(ended, ?2), coalesce(?2, ended))
-    WHERE run_no = ?3 AND node_id = ?4"""
+    UPDATE node SET started = min(coalesce(started, ?), coalesce(?, started)),
+                    ended = max(coalesce(ended, ?), coalesce(?, ended))
+    WHERE run_no = ? AND node_id = ?"""
 
 
 def append(connection: sqlite3.Connection, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
@@ -290,7 +290,7 @@ class _Turn:
             connection.executemany(_LOG, self.logs)
         self._flush_counts()
         if self.spans:
-            connection.executemany(_SPAN, [(*span, run_no, n) for n, span in self.spans.items()])
+            connection.executemany(_SPAN, [(a, a, b, b, run_no, n) for n, (a, b) in self.spans.items()])
         connection.execute(
             "UPDATE run SET next_seq = ?, next_batch = ?, counts = ? WHERE run_no = ?",
             (self.seq, self.batch, counts_to_json(self.counts), run_no),

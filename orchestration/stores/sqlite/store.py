@@ -163,8 +163,8 @@ class SqliteStore(Store):
         with self._database.read() as connection:
             found = connection.execute(
                 f"SELECT {LOG_COLUMNS} FROM log LEFT JOIN node USING (run_no, node_id) "
-                "WHERE run_no = ?1 AND seq > ?2 AND level >= ?3 AND (?4 IS NULL OR log.node_id = ?4) "
-                "AND (?5 IS NULL OR item_index = ?5) ORDER BY seq LIMIT ?6",
+                "WHERE run_no = ? AND seq > ? AND level >= ? AND log.node_id = coalesce(?, log.node_id) "
+                "AND item_index = coalesce(?, item_index) ORDER BY seq LIMIT ?",
                 (runs.number_of(connection, run_id), after, min_level, node_id, index, limit),
             )
             return [to_log(row) for row in found]

@@ -1,0 +1,138 @@
+"""Several processes on one SQLite store: no errors, nothing lost, no limit exceeded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestration.core.states import State
+from orchestration.stores.sqlite import SqliteStore
+
+RECORD = """
+import sys
+from orchestration.core.journal import Counted, LogWritten, Moved, RunMoved, WidthLearned
+from orchestration.core.states import RunState, State
+from orchestration.stores import open_store
+from orchestration.testing.store_entries import NOW, counts, ended, new_run
+from runners.messages import LogLine
+
+store, run_id = open_store(sys.argv[1]), f"run-{sys.argv[2]}"
+new_run(store, run_id)
+store.append(run_id, 1, [WidthLearned(0, 500)])
+for k in range(100):
+    indices = range(k * 5, k * 5 + 5)
+    store.append(run_id, 1, [Moved(0, indices, State.SUBMITTED, NOW)])
+    line = LogLine(0, 0, 0, NOW, 20, "user", f"batch {k}")
+    store.append(run_id, 1, [
+        ended(0, indices, batch_id=k),
+        LogWritten(0, [k * 5], [1], [line]),
+        Counted(0, counts(pending=495 - 5 * k, completed=5 * k + 5)),
+    ])
+    if k % 20 == 0:
+        store.heartbeat(run_id, 1, NOW + k)
+        store.reap(NOW)
+        store.task_runs(run_id, limit=10)
+store.append(run_id, 1, [RunMoved(RunState.COMPLETED, NOW)])
+"""
+
+HOLD = """
+import os, random, sys, time
+from orchestration.stores import open_store
+
+store, me, path = open_store(sys.argv[1]), sys.argv[2], sys.argv[3]
+history = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+for k in range(15):
+    holder = f"{me}/{k}"
+    while not store.acquire(["db"], holder=holder, run_id=me, label=holder, slots=1, now=time.time()).granted:
+        time.sleep(0.002)
+    os.write(history, f"+{holder}\\n".encode())
+    time.sleep(random.random() * 0.004)
+    os.write(history, f"-{holder}\\n".encode())
+    store.release([holder])
+"""
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert (output, errors) == ("", "")
+
+
+@pytest.mark.timeout(90)
+def test_eight_processes_share_a_file(tmp_path: Path) -> None:
+    """8 flow processes record 500 task runs each into a store that does not exist before."""
+    path = tmp_path / "millrace.db"
+    finish([start(RECORD, path, k) for k in range(8)])
+    store = SqliteStore(path)
+    for k in range(8):
+        run_id = f"run-{k}"
+        assert store.run(run_id).counts[State.COMPLETED] == 500
+        rows = store.task_runs(run_id, limit=1000)
+        assert [row.index for row in rows] == list(range(500))
+        assert {row.state for row in rows} == {State.COMPLETED}
+        assert [line.message for line in store.logs(run_id)] == [f"batch {n}" for n in range(100)]
+    with store._database.read() as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    store.close()
+
+
+@pytest.mark.timeout(90)
+def test_a_limit_holds_across_processes(tmp_path: Path) -> None:
+    """6 processes under a limit of 2: an outside history, appended while the lease is held, never shows 3."""
+    path, history = tmp_path / "millrace.db", tmp_path / "history"
+    store = SqliteStore(path)
+    store.set_limit("db", 2)
+    finish([start(HOLD, path, f"p{k}", history) for k in range(6)])
+    inside: set[str] = set()
+    most, lines = 0, history.read_text().splitlines()
+    for line in lines:
+        (inside.add if line[0] == "+" else inside.discard)(line[1:])
+        most = max(most, len(inside))
+    assert len(lines) == 6 * 15 * 2
+    assert most == 2
+    assert store.leases("db", 0.0) == []
+    store.close()
+
+
+APPEND = """
+import sys
+from orchestration.stores.sqlite import SqliteStore
+from orchestration.testing.store_entries import ended, new_run
+
+store = SqliteStore(sys.argv[1])
+new_run(store, "killed")
+k = 0
+while True:
+    store.append("killed", 1, [ended(0, range(k * 10, k * 10 + 10), batch_id=k)])
+    k += 1
+    print(k, flush=True)
+"""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("acknowledged", [1, 50, 400])
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, acknowledged: int) -> None:
+    """kill -9 in the middle of appends: all that had returned is there, the rest is whole batches."""
+    process = start(APPEND, tmp_path / "millrace.db")
+    assert process.stdout is not None
+    while int(process.stdout.readline()) < acknowledged:
+        pass
+    process.kill()
+    told = acknowledged + process.stdout.read().count("\n")
+    process.wait()
+    process.communicate()
+    store = SqliteStore(tmp_path / "millrace.db")
+    rows = store.task_runs("killed", states=frozenset({State.COMPLETED}), limit=10**6)
+    assert len(rows) in (told * 10, told * 10 + 10)
+    assert [row.index for row in rows] == list(range(len(rows)))
+    store.append("killed", 1, [])
+    store.close()
