@@ -161,12 +161,13 @@ def _course(flow: Flow[Any, Any], make: Callable[[], RunningFlow], parameters: M
     run = make()
     display = _display(run)
     try:
-        try:
-            yield Blocking(run.start)
-        except BaseException as error:
-            _never_started(run, error)
-            raise
         with display:
+            try:
+                yield Blocking(run.start)
+            except BaseException as error:
+                _never_started(run, error)
+                raise
+            display.started()
             verdict = yield from _attempts(flow, run, parameters)
             _record(run, verdict)
             display.finish(run.row, run.counts())

@@ -1,0 +1,65 @@
+"""Lines made of styled parts, for terminals with and without colour."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TextIO
+
+Part = tuple[str, str]  # text, style
+Line = list[Part]
+
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+STATE_STYLE = {
+    "Completed": "green",
+    "Failed": "red",
+    "Crashed": "red",
+    "UpstreamFailed": "red",
+    "Cancelled": "yellow",
+    "Cancelling": "yellow",
+    "Paused": "yellow",
+    "AwaitingRetry": "yellow",
+    "Running": "cyan",
+}
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether people look at a stream, on something that can move a cursor."""
+    try:
+        return bool(stream.isatty()) and os.environ.get("TERM", "") not in ("dumb", "")
+    except (AttributeError, ValueError):  # no stream at all, or a closed one
+        return False
+
+
+def wants_colour(stream: Any) -> bool:
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def speaks_unicode(stream: TextIO) -> bool:
+    return (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
+
+
+def plain(line: Line) -> str:
+    return "".join(text for text, _ in line)
+
+
+def ansi(line: Line) -> str:
+    """Return a line with colour codes."""
+    parts = []
+    for text, style in line:
+        codes = ";".join(_CODES[word] for word in style.split())
+        parts.append(f"\x1b[{codes}m{text}\x1b[0m" if codes and text else text)
+    return "".join(parts)
+
+
+def cut(line: Line, columns: int) -> Line:
+    """Return what fits, with an ellipsis where something does not."""
+    if sum(len(text) for text, _ in line) <= columns:
+        return line
+    room, kept = columns - 1, list[Part]()
+    for text, style in line:
+        kept.append((text[:room], style))
+        room -= len(text)
+        if room <= 0:
+            break
+    return [*kept, ("…", "dim")]

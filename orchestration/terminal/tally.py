@@ -1,0 +1,153 @@
+"""What a run has come to, from the entries of its journal. Fed in the driver's thread, so it counts by batch."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runners.messages import Detail, LogLine, Outcome
+
+from ..core.journal import (
+    LOST,
+    AttemptsEnded,
+    Counted,
+    Entry,
+    LogWritten,
+    Moved,
+    NodeAdded,
+    RunMoved,
+    WidthLearned,
+)
+from ..core.states import RunState, State
+from .progress import NodeProgress, Speed
+from .words import label
+
+MAX_FAILURES = 50
+MAX_WAITING_LINES = 2_000  # of log that nobody has printed yet; more are counted, and in the record
+
+_NO_COUNTS = (0,) * len(State)
+_FINAL_FAILURES = bytes((State.FAILED, State.CRASHED))
+
+
+@dataclass(slots=True)
+class NodeTally:
+    """A node as far as the display is concerned."""
+
+    name: str
+    kind: str
+    width: int | None
+    counts: tuple[int, ...]
+    speed: Speed
+
+
+@dataclass(slots=True)
+class Failure:
+    """Task runs of one node that ended by one type of error."""
+
+    type_name: str
+    message: str
+    traceback: str
+    first: str
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ShownLine:
+    """A log line with whose it is."""
+
+    whose: str
+    line: LogLine
+
+
+class Tally:
+    """The counts, failures and log lines of one run. An observer of its driver."""
+
+    def __init__(self, run_name: str, min_level: int) -> None:
+        self.nodes: dict[int, NodeTally] = {}
+        self.retries = 0
+        self.lost = 0
+        self.cached = 0
+        self.failures: dict[tuple[int, str], Failure] = {}
+        self.state = RunState.PENDING
+        self.message = ""
+        self.lines_dropped = 0
+        self._run_name = run_name
+        self._min_level = min_level
+        self._lines: deque[ShownLine] = deque()
+        self._lock = threading.Lock()  # of `nodes`: added to by the driver, iterated by the display
+
+    def observe(self, entries: Sequence[Entry]) -> None:
+        """Take note of a turn."""
+        for entry in entries:
+            if isinstance(entry, Counted):
+                node = self.nodes.get(entry.node_id)
+                if node is not None:
+                    node.counts = entry.counts
+            elif isinstance(entry, AttemptsEnded):
+                self._attempts(entry)
+            elif isinstance(entry, LogWritten):
+                self._logs(entry)
+            elif isinstance(entry, NodeAdded):
+                made = NodeTally(entry.task_name, entry.kind, entry.width, _NO_COUNTS, Speed())
+                with self._lock:
+                    self.nodes[entry.node_id] = made
+            elif isinstance(entry, WidthLearned):
+                self.nodes[entry.node_id].width = entry.width
+            elif isinstance(entry, RunMoved):
+                self.state, self.message = entry.state, entry.message
+            elif isinstance(entry, Moved) and entry.state is State.FAILED:
+                self._fail(entry.node_id, entry.indices[0], Detail("", entry.reason), len(entry.indices))
+
+    def progress(self, now: float, prefix: str = "") -> list[NodeProgress]:
+        """Return how far the nodes are."""
+        with self._lock:
+            nodes = list(self.nodes.values())
+        found = []
+        for node in nodes:
+            made = NodeProgress(prefix + node.name, node.width, node.counts)
+            speed = node.speed.update(now, made.done)
+            found.append(NodeProgress(made.name, node.width, node.counts, speed))
+        return found
+
+    def take_lines(self) -> list[ShownLine]:
+        """Return the log lines since the last call."""
+        taken = []
+        while self._lines:
+            taken.append(self._lines.popleft())
+        return taken
+
+    def _attempts(self, entry: AttemptsEnded) -> None:
+        self.retries += entry.states.count(State.AWAITING_RETRY)
+        self.lost += entry.outcomes.count(LOST)
+        self.cached += entry.outcomes.count(Outcome.CACHED)
+        if not entry.details:
+            return
+        for k, detail in entry.details.items():
+            if entry.states[k] in _FINAL_FAILURES:
+                self._fail(entry.node_id, entry.indices[k], detail, 1)
+
+    def _fail(self, node_id: int, index: int, detail: Detail, count: int) -> None:
+        key = (node_id, detail.type_name)
+        found = self.failures.get(key)
+        if found is None:
+            if len(self.failures) >= MAX_FAILURES:
+                return
+            first = self._whose(node_id, index)
+            found = Failure(detail.type_name, detail.message, detail.traceback, first)
+            self.failures[key] = found
+        found.count += count
+
+    def _logs(self, entry: LogWritten) -> None:
+        for index, line in zip(entry.items, entry.lines, strict=True):
+            if line.level < self._min_level:
+                continue
+            if len(self._lines) >= MAX_WAITING_LINES:
+                self.lines_dropped += 1
+            else:
+                self._lines.append(ShownLine(self._whose(entry.node_id, index), line))
+
+    def _whose(self, node_id: int, index: int) -> str:
+        node = self.nodes.get(node_id)
+        return self._run_name if node is None else label(node.name, node.kind, index)
