@@ -1,6 +1,6 @@
 """Task runners: where batches of task runs are executed. See `runners.base` for the port.
 
-The engines behind `DaskTaskRunner` and `RayTaskRunner` are imported when one of these names is used.
+Each is imported when its name is first used: a flow pays for the engine that it runs on.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .base import TaskRunner
-from .sequential import SequentialTaskRunner
-from .threads import ThreadPoolTaskRunner
-
 if TYPE_CHECKING:
+    from .base import TaskRunner
     from .dask import DaskTaskRunner, get_dask_client
     from .ray import RayTaskRunner, remote_options
+    from .sequential import SequentialTaskRunner
+    from .threads import ThreadPoolTaskRunner
 
 __all__ = [
     "DaskTaskRunner",
@@ -27,6 +26,9 @@ __all__ = [
 ]
 
 _LAZY = {
+    "TaskRunner": ".base",
+    "SequentialTaskRunner": ".sequential",
+    "ThreadPoolTaskRunner": ".threads",
     "DaskTaskRunner": ".dask",
     "get_dask_client": ".dask",
     "RayTaskRunner": ".ray",

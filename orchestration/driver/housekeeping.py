@@ -49,6 +49,7 @@ class Housekeeping:
                 if now - beats >= HEARTBEAT_SECONDS:
                     beats = now
                     found = self._store.heartbeat(self._driver.run_id, self._epoch, now)
+                    self._store.reap(now)  # frees the leases of runs that have died, for those that wait
                 else:
                     found = self._store.requests(self._driver.run_id, self._epoch)
                 self._look_at_limits()
