@@ -1,0 +1,84 @@
+"""Results as bytes: pickled once, buffers out of band, own objects for each consumer."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runners.results import CheckedResults, PackedResults, pack_values
+
+
+def test_results_come_back_by_stage() -> None:
+    """Each stage has its values by position."""
+    packed = PackedResults.pack([[1, "a"], [None, [2]]])
+    assert packed.load(0) == [1, "a"]
+    assert packed.load(1) == [None, [2]]
+
+
+def test_buffers_stay_out_of_band() -> None:
+    """A large array is not copied into the pickle, neither here nor on the engine's way."""
+    array = np.arange(100_000)
+    packed = PackedResults.pack([[array]])
+    ((data, (buffer,)),) = packed.frames
+    assert len(data) < 1_000
+    assert np.shares_memory(np.frombuffer(buffer, array.dtype), array)
+    buffers: list[pickle.PickleBuffer] = []
+    moved = pickle.dumps(packed, 5, buffer_callback=buffers.append)
+    assert len(moved) < 1_000
+    again = pickle.loads(moved, buffers=[b.raw() for b in buffers])
+    assert (again.load(0)[0] == array).all()
+
+
+def test_consumers_do_not_share() -> None:
+    """What one consumer does to its array is not seen by the next, nor by the original."""
+    array = np.zeros(10)
+    packed = PackedResults.pack([[array]])
+    packed.load(0)[0][:] = 1
+    assert not packed.load(0)[0].any()
+    assert not array.any()
+
+
+def test_read_only_buffers_are_not_copied() -> None:
+    """An engine's shared memory is read in place: nobody can write to it."""
+    data, buffers = pack_values([np.arange(10)])
+    shared = bytes(memoryview(buffers[0]))
+    loaded = PackedResults([(data, [shared])]).load(0)[0]
+    assert not loaded.flags.writeable
+    assert np.shares_memory(loaded, np.frombuffer(shared, loaded.dtype))
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_engines_pickle_packed_results(protocol: int) -> None:
+    """Older protocols have no out-of-band buffers, and work."""
+    packed = pickle.loads(pickle.dumps(PackedResults.pack([[np.arange(3), "x"]]), protocol))
+    array, text = packed.load(0)
+    assert (list(array), text) == ([0, 1, 2], "x")
+
+
+def test_classes_of_nowhere() -> None:
+    """Values whose class cannot be imported are pickled by value."""
+
+    class Local:
+        def __init__(self) -> None:
+            self.value = 5
+
+    assert PackedResults.pack([[Local()]]).load(0)[0].value == 5
+
+
+def test_what_was_checked_is_not_pickled_again() -> None:
+    """The pickles that showed that results can travel are the ones that travel."""
+    values: list[Any] = [threading.Lock]
+    checked = CheckedResults([values], [pack_values(["as it was"])])
+    assert PackedResults.pack(checked).load(0) == ["as it was"]
+    assert checked[0] is values
+
+
+def test_the_size_is_told() -> None:
+    """Engines decide on memory by it."""
+    assert sys.getsizeof(PackedResults.pack([[np.zeros(1_000)]])) > 8_000
+    assert sys.getsizeof(PackedResults([])) < 1_000
