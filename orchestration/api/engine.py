@@ -222,12 +222,24 @@ def _attempt(
         yield from _stop(
             run, "cancelled by the keyboard" if isinstance(error, KeyboardInterrupt) else "cancelled"
         )
-        return Verdict(RunState.CANCELLED, message="cancelled while it ran", error=error)
+        return Verdict(
+            RunState.CANCELLED, message="cancelled while it ran", error=error, data=_raising(error)
+        )
     except (FencedError, StoreError):
         raise
     except BaseException as error:  # SystemExit and the like: the flow's own end
         yield from _stop(run, f"the flow raised {type(error).__name__}")
-        return Verdict(RunState.CRASHED, message=f"{type(error).__name__}: {error}", error=error)
+        message = f"{type(error).__name__}: {error}"
+        return Verdict(RunState.CRASHED, message=message, error=error, data=_raising(error))
+
+
+def _raising(error: BaseException) -> Callable[[], Any]:
+    """The caller of a flow that was interrupted is interrupted, too, unless it asked for the state."""
+
+    def data() -> Any:
+        raise error
+
+    return data
 
 
 def _in_context(run: RunningFlow, flow: Flow[Any, Any], args: list[Any], kwargs: dict[str, Any]) -> Any:

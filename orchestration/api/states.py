@@ -42,7 +42,7 @@ class State:
         """Return the result. A failed one raises its exception, or with `raise_on_failure=False` returns it."""
         try:
             return None if self._data is None else self._data()
-        except Exception as error:
+        except BaseException as error:  # also the KeyboardInterrupt or SystemExit that ended a flow run
             if raise_on_failure:
                 raise
             return error

@@ -21,6 +21,11 @@ class Speed:
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int]] = deque()
 
+    def begin(self, now: float) -> None:
+        """Count from here on, unless it has begun."""
+        if not self._marks:
+            self._marks.append((now, 0))
+
     def update(self, now: float, done: int) -> float | None:
         """Note how many are done; return the speed, None while it is not known."""
         marks = self._marks
@@ -103,24 +108,19 @@ def progress_lines(
     front, rest = shown(nodes, min(rows, MAX_NODE_LINES))
     if not front:
         return []
+    columns -= 1  # the last one makes some terminals wrap
     name_columns = min(MAX_NAME_COLUMNS, max(len(n.name) for n in front))
-    amount_columns = max(len(n.amount) for n in front)
-    rates = ["" if n.rate is None or n.finished else words.rate(n.rate) for n in front]
-    rate_columns = max(map(len, rates))
-    extras = [_extras(n) for n in front]
-    longest = max(sum(len(text) for text, _ in extra) for extra in extras)
-    fixed = 2 + name_columns + 2 + 2 + amount_columns + (2 + rate_columns if rate_columns else 0)
-    bar_columns = max(8, min(24, columns - 1 - fixed - longest))
-    lines = []
-    for node, speed, extra in zip(front, rates, extras, strict=True):
-        line: Line = [
-            ("  " + _fit(node.name, name_columns) + "  ", "dim" if node.finished else ""),
-            *_bar(node, bar_columns, unicode),
-            (f"  {node.amount:>{amount_columns}}", ""),
-            (f"  {speed:>{rate_columns}}" if rate_columns else "", "dim"),
-            *extra,
-        ]
-        lines.append(cut(line, columns - 1))
+    figures = _aligned([n.amount for n in front])
+    for texts in ([_rate(n) for n in front], [_left(n) for n in front]):
+        figures = [f + t for f, t in zip(figures, _aligned(texts), strict=True)]
+    notes = [_notes(n) for n in front]
+    longest = max(sum(len(text) for text, _ in line) for line in notes)
+    bar_columns = max(8, min(24, columns - 6 - name_columns - len(figures[0]) - longest))
+    lines: list[Line] = []
+    for node, figure, note in zip(front, figures, notes, strict=True):
+        name = ("  " + _fit(node.name, name_columns) + "  ", "dim" if node.finished else "")
+        line: Line = [name, *_bar(node, bar_columns, unicode), (figure, ""), *note]
+        lines.append(cut(line, columns))
     if rest:
         lines.append([(f"  + {_folded(rest)}", "dim")])
     return lines
@@ -153,13 +153,26 @@ def _folded(rest: Sequence[NodeProgress]) -> str:
     return words.plural(len(rest), "more node") + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _extras(node: NodeProgress) -> Line:
-    extra: Line = []
+def _aligned(texts: Sequence[str]) -> list[str]:
+    """Return texts as a column, with a gap before it; nothing if all are empty."""
+    columns = max(map(len, texts))
+    return [f"  {text:>{columns}}" if columns else "" for text in texts]
+
+
+def _rate(node: NodeProgress) -> str:
+    return "" if node.rate is None or node.finished else words.rate(node.rate)
+
+
+def _left(node: NodeProgress) -> str:
+    seconds = node.seconds_left
+    return "" if seconds is None else f"{words.left(seconds)} left"
+
+
+def _notes(node: NodeProgress) -> Line:
+    line: Line = []
     for text, style in node.notes():
-        extra += [("  ", ""), (text, style)]
-    if node.seconds_left is not None:
-        extra.append((f"  {words.left(node.seconds_left)} left", "dim"))
-    return extra
+        line += [(", " if line else "  ", ""), (text, style)]
+    return line
 
 
 def _fit(name: str, columns: int) -> str:

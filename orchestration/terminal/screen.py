@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from . import words
 from .progress import progress_lines, progress_text
-from .styled import Line, ansi, is_terminal, plain, speaks_unicode, wants_colour
+from .styled import (
+    Line,
+    ansi,
+    columns_of,
+    is_terminal,
+    plain,
+    speaks_unicode,
+    wants_colour,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from .region import Region
@@ -33,6 +42,7 @@ class Screen:
 
     def __init__(self, stream: TextIO | None = None, *, plain_only: bool = False) -> None:
         self._given = stream
+        self._current: Any = None
         self._plain_only = plain_only
         self._views: list[RunView] = []
         self._lock = threading.RLock()  # of everything that is written
@@ -45,8 +55,8 @@ class Screen:
 
     @property
     def stream(self) -> Any:
-        """The stderr of now: notebooks and tests exchange it."""
-        return self._given or sys.stderr
+        """Stderr as it was when the first of the present runs began: notebooks, tests and rich exchange it."""
+        return self._given or self._current or sys.stderr
 
     def view_of(self, run_id: str | None) -> RunView | None:
         """Return the view of a run that is on the screen."""
@@ -59,6 +69,7 @@ class Screen:
             self._views.append(view)
             if len(self._views) > 1:
                 return
+            self._current = sys.stderr
             self._began = time.monotonic()
             self._next_plain = self._began + PLAIN_EVERY_SECONDS
             self._stop = threading.Event()
@@ -78,12 +89,15 @@ class Screen:
             thread, self._thread = self._thread, None
             self._handler.detach()
             self._end_region([])
+            self._current = None
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    def write(self, lines: Iterable[Line]) -> None:
-        """Write lines above what is in progress."""
+    def write(self, lines: Iterable[Line], *, wrap: bool = False) -> None:
+        """Write lines above what is in progress; with `wrap`, sentences break at words on a terminal."""
         with self._lock:
+            if wrap and is_terminal(self.stream):
+                lines = [part for line in lines for part in wrapped(line, columns_of(self.stream))]
             if self._region is not None:
                 self._region.print(lines)
                 return
@@ -100,7 +114,7 @@ class Screen:
         with self._lock:
             self._drain(view)
             if self._views == [view]:
-                self._end_region(self._progress())
+                self._end_region(self._progress(headed=False))
 
     # --- the thread -----------------------------------------------------------------------------
 
@@ -146,12 +160,12 @@ class Screen:
                 found += other.progress(now)
         return found
 
-    def _progress(self) -> list[Line]:
+    def _progress(self, *, headed: bool = True) -> list[Line]:
         columns, rows = self._region.size if self._region is not None else (80, 24)
         lines: list[Line] = []
         for view in self._views:
             if view.parent is None:
-                lines.append(view.heading())
+                lines += [view.heading()] if headed else []
                 nodes = self._nodes_of(view)
                 room = max(3, (rows - 4) // sum(v.parent is None for v in self._views) - 1)
                 unicode = speaks_unicode(self.stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from typing import Any, TextIO
 
 Part = tuple[str, str]  # text, style
@@ -63,3 +64,22 @@ def cut(line: Line, columns: int) -> Line:
         if room <= 0:
             break
     return [*kept, ("…", "dim")]
+
+
+def columns_of(stream: Any) -> int:
+    """Return the width of a terminal, 80 where it is not known."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError, AttributeError):
+        return 80
+
+
+def wrapped(line: Line, columns: int) -> list[Line]:
+    """Break a line of one style at words, with its indentation kept."""
+    if len(line) != 1 or len(line[0][0]) <= columns:
+        return [line]
+    text, style = line[0]
+    indent = " " * (len(text) - len(text.lstrip()))
+    rest = indent + "  "
+    parts = textwrap.wrap(text.strip(), columns - 1, initial_indent=indent, subsequent_indent=rest)
+    return [[(part, style)] for part in parts]

@@ -114,8 +114,10 @@ def _first_traceback(tally: Tally) -> list[Line]:
 
 
 def _repeats(message: str, tally: Tally) -> bool:
-    """Whether a run's message only says again what one of its task runs has said."""
-    return any(f.message and message.endswith(f.message) for f in tally.failures.values())
+    """Whether a run's message only says again what its state or one of its task runs says."""
+    return message.startswith("cancelled while") or any(
+        f.message and message.endswith(f.message) for f in tally.failures.values()
+    )
 
 
 def _shortened(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,13 +34,18 @@ _FINAL_FAILURES = bytes((State.FAILED, State.CRASHED))
 
 @dataclass(slots=True)
 class NodeTally:
-    """A node as far as the display is concerned."""
+    """A node as far as the display is concerned.
+
+    Attributes:
+        line: what its line is called: single task runs of one task share one, each map has its own.
+    """
 
     name: str
     kind: str
     width: int | None
-    counts: tuple[int, ...]
-    speed: Speed
+    line: str
+    counts: tuple[int, ...] = _NO_COUNTS
+    begun: bool = False
 
 
 @dataclass(slots=True)
@@ -66,6 +72,7 @@ class Tally:
 
     def __init__(self, run_name: str, min_level: int) -> None:
         self.nodes: dict[int, NodeTally] = {}
+        self.speeds: dict[str, Speed] = {}  # by line
         self.retries = 0
         self.lost = 0
         self.cached = 0
@@ -85,14 +92,15 @@ class Tally:
                 node = self.nodes.get(entry.node_id)
                 if node is not None:
                     node.counts = entry.counts
+                    if not node.begun and any(entry.counts[State.SUBMITTED :]):
+                        node.begun = True
+                        self.speeds.setdefault(node.line, Speed()).begin(time.monotonic())
             elif isinstance(entry, AttemptsEnded):
                 self._attempts(entry)
             elif isinstance(entry, LogWritten):
                 self._logs(entry)
             elif isinstance(entry, NodeAdded):
-                made = NodeTally(entry.task_name, entry.kind, entry.width, _NO_COUNTS, Speed())
-                with self._lock:
-                    self.nodes[entry.node_id] = made
+                self._add(entry)
             elif isinstance(entry, WidthLearned):
                 self.nodes[entry.node_id].width = entry.width
             elif isinstance(entry, RunMoved):
@@ -101,14 +109,23 @@ class Tally:
                 self._fail(entry.node_id, entry.indices[0], Detail("", entry.reason), len(entry.indices))
 
     def progress(self, now: float, prefix: str = "") -> list[NodeProgress]:
-        """Return how far the nodes are."""
+        """Return how far the nodes are, single task runs of one task together."""
         with self._lock:
             nodes = list(self.nodes.values())
-        found = []
+        together: dict[str, list[NodeTally]] = {}
         for node in nodes:
-            made = NodeProgress(prefix + node.name, node.width, node.counts)
-            speed = node.speed.update(now, made.done)
-            found.append(NodeProgress(made.name, node.width, node.counts, speed))
+            together.setdefault(node.line, []).append(node)
+        found = []
+        for line, group in together.items():
+            width = group[0].width if len(group) == 1 else sum(node.width or 0 for node in group)
+            counts = (
+                group[0].counts
+                if len(group) == 1
+                else [*map(sum, zip(*(n.counts for n in group), strict=True))]
+            )
+            made = NodeProgress(prefix + line, width, counts)
+            speed = self.speeds.setdefault(line, Speed()).update(now, made.done)
+            found.append(NodeProgress(made.name, width, counts, speed))
         return found
 
     def take_lines(self) -> list[ShownLine]:
@@ -117,6 +134,13 @@ class Tally:
         while self._lines:
             taken.append(self._lines.popleft())
         return taken
+
+    def _add(self, entry: NodeAdded) -> None:
+        line = entry.task_name
+        if entry.kind == "map":
+            line = line_of(entry.task_name, entry.path)
+        with self._lock:
+            self.nodes[entry.node_id] = NodeTally(entry.task_name, entry.kind, entry.width, line)
 
     def _attempts(self, entry: AttemptsEnded) -> None:
         self.retries += entry.states.count(State.AWAITING_RETRY)
@@ -151,3 +175,9 @@ class Tally:
     def _whose(self, node_id: int, index: int) -> str:
         node = self.nodes.get(node_id)
         return self._run_name if node is None else label(node.name, node.kind, index)
+
+
+def line_of(task_name: str, path: str) -> str:
+    """Return a map's name on its line: the task's, for a later map of the same task with its number."""
+    number = path.rpartition("-")[2]
+    return task_name if number in ("", "0") else f"{task_name}-{number}"

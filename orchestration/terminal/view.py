@@ -58,7 +58,7 @@ class RunView:
         self._running = True
         if self.parent is None:
             runner, store = self._run.runner.describe(), self._run.store.url
-            self._screen.write(summary.opening(self._run.row, runner, store))
+            self._screen.write(summary.opening(self._run.row, runner, store), wrap=True)
 
     def finish(self, row: Any, counts: Sequence[int]) -> None:
         """The run has ended and is recorded."""
@@ -66,7 +66,8 @@ class RunView:
         self._screen.close_region(self)
         recorded = self._run.store.url != "memory"
         if self.parent is None:
-            self._screen.write(summary.closing(row, counts, self._tally, seconds, recorded=recorded))
+            lines = summary.closing(row, counts, self._tally, seconds, recorded=recorded)
+            self._screen.write(lines, wrap=True)
             return
         top = self.top
         top.subflows_told += 1
