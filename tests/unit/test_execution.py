@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from runners import execution as execution_module
 from runners.body import TaskBody
 from runners.context import RunContext
 from runners.execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt
