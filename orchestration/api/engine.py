@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 from runners.calling import detail_of
-from runners.codec import loads
 from runners.context import current_item
 
 from ..core.events import CancelRequested, RunInterrupted
@@ -38,6 +37,7 @@ from .flows import Flow
 from .hooks import call_hook
 from .outcomes import Verdict, verdict_of
 from .parameters import bind, call_arguments, validate
+from .retrying import as_persistent, recorded_parameters, reusable
 from .running import RunningFlow, make_runner, new_run
 from .runtime import current_run
 from .sessions import current_session
@@ -87,11 +87,7 @@ def resume_flow(flow: Flow[Any, Any], run: str, *, return_state: bool) -> Any:
     row = store.run(run)
     if row.state is RunState.COMPLETED:
         raise RunNotResumableError(f"run {row.name} has completed: there is nothing to resume")
-    if row.parameters_pickle is None:
-        raise RunNotResumableError(
-            f"run {row.name} cannot be resumed: its parameters could not be pickled when it started"
-        )
-    parameters = loads(row.parameters_pickle)
+    parameters = recorded_parameters(row)
 
     def make() -> RunningFlow:
         import os
@@ -99,13 +95,14 @@ def resume_flow(flow: Flow[Any, Any], run: str, *, return_state: bool) -> Any:
         import time
 
         claimed = store.claim(row.run_id, host=socket.gethostname(), pid=os.getpid(), now=time.time())
+        recovered = reusable(store, row)
         return RunningFlow(
-            flow,
+            as_persistent(flow, recovered),
             claimed,
             parameters,
             store=store,
             runner=make_runner(flow),
-            recovered=store.recovered(row.run_id),
+            recovered=recovered,
             first_ids=store.next_ids(row.run_id),
         )
 

@@ -143,7 +143,13 @@ class RunningFlow:
                 log.exception("closing run %s", self.row.name)
 
 
-def new_run(flow: Flow[Any, Any], parameters: Mapping[str, Any], *, parent: RunRow | None) -> RunningFlow:
+def new_run(
+    flow: Flow[Any, Any],
+    parameters: Mapping[str, Any],
+    *,
+    parent: RunRow | None,
+    recovered: Mapping[str, RecoveredNode] | None = None,
+) -> RunningFlow:
     """Record a new run of a flow and return it, not started yet."""
     store = open_store(flow.store)
     runner = make_runner(flow)
@@ -166,7 +172,7 @@ def new_run(flow: Flow[Any, Any], parameters: Mapping[str, Any], *, parent: RunR
         pid=os.getpid(),
     )
     store.create_run(row)
-    return RunningFlow(flow, row, parameters, store=store, runner=runner, recovered={})
+    return RunningFlow(flow, row, parameters, store=store, runner=runner, recovered=recovered or {})
 
 
 def make_runner(flow: Flow[Any, Any]) -> TaskRunner:
