@@ -31,6 +31,8 @@ from .messages import Batch, BatchLost, BatchRejected
 from .storage import MISSING
 
 STOP_SECONDS = 5.0  # for workers to say which of the batches to cancel have begun
+LEAVE_SECONDS = 2.0  # for stopping what runs, before the connection is closed
+FORGET_SECONDS = 1.0
 LARGE_RESULT = 1 << 20  # bytes; a few items of a larger result are picked out on the worker
 MAX_UNPACKED = 4  # stages of results that were fetched last, kept unpickled
 
@@ -62,7 +64,7 @@ class DaskTaskRunner(TaskRunner):
         options=frozenset({"resources", "workers", "allow_other_workers", "priority"}),
     )
 
-    def __init__(  # noqa: PLR0917 - users know these by position from other Dask runners
+    def __init__(
         self,
         address: str | None = None,
         cluster: Any = None,
@@ -182,7 +184,7 @@ class DaskTaskRunner(TaskRunner):
                     flight.doomed = True
                     desk.connection.kill_worker(flight.worker)
         for run_id, ids in by_run.items():
-            _spawn(desk, partial(_stop, desk, run_id, ids))
+            desk.spawn(partial(_stop, desk, run_id, ids))
 
     def answer(self, call_id: str, reply: bytes) -> None:
         from .dask_worker import answer
@@ -190,18 +192,8 @@ class DaskTaskRunner(TaskRunner):
         desk = self._started()
         address = desk.callers.get(call_id)
         if address is not None:
-            _spawn(
-                desk,
-                partial(
-                    desk.client.run,
-                    answer,
-                    call_id,
-                    reply,
-                    workers=[address],
-                    on_error="ignore",
-                    asynchronous=True,
-                ),
-            )
+            run = partial(desk.client.run, workers=[address], on_error="ignore", asynchronous=True)
+            desk.spawn(partial(run, answer, call_id, reply))
 
     # --- results --------------------------------------------------------------------------------
 
@@ -310,46 +302,35 @@ class DaskTaskRunner(TaskRunner):
 
 async def _stop(desk: Desk, run_id: str, batch_ids: list[int]) -> None:
     """Stop batches on all workers; those that no worker has begun are taken back."""
-    from .dask_worker import stop_batches
-
     begun: set[int] = set()
     with contextlib.suppress(Exception):
-        ask = desk.client.run(stop_batches, run_id, batch_ids, on_error="ignore", asynchronous=True)
-        replies = await asyncio.wait_for(ask, STOP_SECONDS)
-        begun = {batch_id for reply in replies.values() for batch_id in reply}
+        begun = await asyncio.wait_for(desk.stop_on_workers(run_id, batch_ids), STOP_SECONDS)
     seen = {b for b in batch_ids if (flight := desk.flights.get(b)) is not None and flight.worker}
     desk.tell(partial(desk.give_back, [b for b in batch_ids if b not in begun | seen]))
 
 
-def _spawn(desk: Desk, make: Callable[[], Any]) -> None:
-    """Run a coroutine on the client's loop, without waiting for it."""
-
-    async def quietly() -> None:
-        with contextlib.suppress(Exception):  # the worker or the scheduler is gone: that is told elsewhere
-            await make()
-
-    desk.client.loop.add_callback(quietly)
-
-
 def _leave(desk: Desk) -> None:
     """Stop what still runs, and have a foreign scheduler forget the run's events."""
-    if desk.connection.owned or desk.client.status != "running":
+    forget_seconds = FORGET_SECONDS  # a local, since the function below travels by value
+    client, topic, owned = desk.client, desk.topic, desk.connection.owned
+    running: dict[str, list[int]] = {}
+    for flight in list(desk.flights.values()):
+        running.setdefault(flight.batch.run_id, []).append(flight.batch.batch_id)
+    if client.status != "running" or (owned and not running):
         return
-    topic, client = desk.topic, desk.client
 
     def forget(dask_scheduler: Any) -> None:
-        dask_scheduler._broker._topics.pop(topic, None)
+        # later, because the last messages about it are still on their way
+        dask_scheduler.loop.call_later(forget_seconds, dask_scheduler._broker._topics.pop, topic, None)
 
     async def leave() -> None:
-        from .dask_worker import stop_batches
-
-        for flight in list(desk.flights.values()):
-            ids = [flight.batch.batch_id]
-            await client.run(stop_batches, flight.batch.run_id, ids, on_error="ignore", asynchronous=True)
-        await client.run_on_scheduler(by_value(forget), asynchronous=True)
+        for run_id, ids in running.items():
+            await desk.stop_on_workers(run_id, ids)
+        if not owned:
+            await client.run_on_scheduler(by_value(forget), asynchronous=True)
 
     with contextlib.suppress(Exception):
-        client.sync(asyncio.wait_for, leave(), 2.0, callback_timeout=3)
+        client.sync(asyncio.wait_for, leave(), LEAVE_SECONDS, callback_timeout=2 * LEAVE_SECONDS)
 
 
 def _close_at_exit(reference: weakref.ref[DaskTaskRunner]) -> None:

@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from .errors import ConnectionFailedError, MissingExtraError, UserError, VersionMismatchError
 
 CONNECT_SECONDS = 10.0
+GRACE_SECONDS = 1.0  # for worker processes of our own to end by themselves
 FIRST_WORKER_SECONDS = 5.0  # a cluster without workers is waited for so long before versions are compared
 PIP_LINE = "pip install 'millrace[dask]'"
 
@@ -70,25 +72,49 @@ class Connection:
     client: Any
     cluster: Any = None
     owned: bool = False
+    fixed: bool = True  # its size is not Dask's to decide
 
     def close(self) -> None:
         """Close the client, and the cluster if it is ours. Quiet whatever state they are in."""
         with contextlib.suppress(Exception):
             self.client.close(timeout=5)
         if self.owned:
+            hurry = threading.Timer(GRACE_SECONDS, self._kill)
+            hurry.daemon = True
+            hurry.start()
             with contextlib.suppress(Exception):
                 self.cluster.close(timeout=10)
+            hurry.cancel()
 
-    def kill_worker(self, address: str) -> bool:
+    def mend(self) -> None:
+        """Start workers of our own cluster again whose nanny has given up.
+
+        A nanny does that when its worker dies before it has said that it is up. A task that kills its worker
+        at once can cost the cluster all its workers in this way.
+        """
+        cluster = self.cluster
+        if self.owned and self.fixed and isinstance(getattr(cluster, "workers", None), dict):
+            cluster.loop.add_callback(_mend, cluster)
+
+    def kill_worker(self, address: str) -> None:
         """End a worker process of our own cluster. Its nanny starts another."""
+        self._kill(address)
+
+    def _kill(self, address: str | None = None) -> None:
         workers = getattr(self.cluster, "workers", None) if self.owned else None
-        for nanny in workers.values() if isinstance(workers, dict) else ():
+        for nanny in list(workers.values()) if isinstance(workers, dict) else ():
             pid = getattr(nanny, "pid", None)
-            if getattr(nanny, "worker_address", None) == address and pid and pid != os.getpid():
+            if pid and pid != os.getpid() and address in (None, getattr(nanny, "worker_address", None)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                return True
-        return False
+
+
+def _mend(cluster: Any) -> None:
+    for name, worker in list(cluster.workers.items()):
+        if getattr(getattr(worker, "status", None), "name", "") in ("closed", "failed"):
+            del cluster.workers[name]
+    if set(getattr(cluster, "worker_spec", ())) - set(cluster.workers) and cluster.status.name == "running":
+        cluster.scale(len(cluster.worker_spec))
 
 
 def connect(settings: Settings) -> Connection:
@@ -115,7 +141,7 @@ def connect(settings: Settings) -> Connection:
         if owned:
             cluster.close()
         raise
-    connection = Connection(client, cluster, owned)
+    connection = Connection(client, cluster, owned, fixed=not settings.adaptive)
     try:
         if owned:
             _no_retries(client)
@@ -180,7 +206,12 @@ def _local_defaults(options: dict[str, Any], *, adaptive: bool) -> None:
     )  # a second cluster must not warn about the port of the first
     # the scheduler and the nannies are in this process, and what they have to say we say ourselves
     options.setdefault("silence_logs", logging.CRITICAL)
-    options["scheduler_kwargs"] = {"allowed_failures": 0, **(options.get("scheduler_kwargs") or {})}
+    quiet = {} if options["dashboard_address"] else {"dashboard_address": ":0", "dashboard": False}
+    options["scheduler_kwargs"] = {
+        "allowed_failures": 0,
+        **quiet,  # without a dashboard, too, the scheduler has a port for HTTP
+        **(options.get("scheduler_kwargs") or {}),
+    }
 
 
 def _cluster_class(given: str | Callable[..., Any] | None) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from .dask_connect import PIP_LINE, Connection
 from .dask_tasks import submit_helper
 from .errors import InternalError, VersionMismatchError
 from .messages import (
+    HAS_RESULT,
     Batch,
     BatchFinished,
     BatchLost,
@@ -61,6 +63,8 @@ class Kept:
     future: Any
     size: int
     entries: int
+    run_id: str
+    whole: bool  # every item has a result
 
 
 class Desk:
@@ -104,6 +108,17 @@ class Desk:
         """Have the end of a future told."""
         future.add_done_callback(lambda done: self.tell(partial(self._on_done, batch_id, done)))
 
+    def spawn(self, make: Callable[[], Any]) -> None:
+        """Run a coroutine on the client's loop, without waiting for it."""
+
+        async def quietly() -> None:
+            with contextlib.suppress(
+                Exception
+            ):  # the worker or the scheduler is gone: that is told elsewhere
+                await make()
+
+        self.client.loop.add_callback(quietly)
+
     def take(self, batch_id: int) -> Flight | None:
         """Remove a flight: who gets it reports it, so that each batch is reported once."""
         with self.lock:
@@ -114,18 +129,25 @@ class Desk:
             self._sink.put(event)
 
     def _work(self) -> None:
+        ticked = time.monotonic()
         while not self._closed:
             try:
                 news = self._news.get(timeout=TICK_SECONDS)
             except queue.Empty:
-                news = self._on_tick
+                news = _nothing
             if news is None:
                 return
-            try:
-                news()
-            except Exception:
-                if not self._closed:
-                    logger.exception("an event from Dask could not be handled; the run goes on")
+            self._handle(news)
+            if time.monotonic() - ticked > TICK_SECONDS:
+                self._handle(self._on_tick)
+                ticked = time.monotonic()
+
+    def _handle(self, news: Callable[[], None]) -> None:
+        try:
+            news()
+        except Exception:
+            if not self._closed:
+                logger.exception("an event from Dask could not be handled; the run goes on")
 
     # --- what workers say -----------------------------------------------------------------------
 
@@ -204,9 +226,12 @@ class Desk:
             flight = self.take(batch_id)
             if flight is None:
                 return
-            self.kept[batch_id] = Kept(
-                flight.future, flight.size, len(flight.batch.indices) * len(flight.batch.stages)
-            )
+            with_result = sum(map(table.outcomes.count, HAS_RESULT))
+            if with_result:  # or else nobody will ask, and Dask must not compute it again
+                entries = len(table.outcomes)
+                self.kept[batch_id] = Kept(
+                    flight.future, flight.size, entries, flight.batch.run_id, with_result == entries
+                )
         self._emit(BatchFinished(table))
 
     def _lose(self, batch_id: int, reason: str, suspect: bool | None = None) -> None:
@@ -275,7 +300,31 @@ class Desk:
             self._lose(batch_id, why, ran and not expected)
         if gone:
             self.client.cancel(gone)
+        self._forsake({str(key) for key in message.get("lost-computed-tasks", ())})
         self.refresh_workers()
+
+    def _forsake(self, keys: set[str]) -> None:
+        """Give up lost results that Dask must not compute again: of batches with items that did not complete.
+
+        Running those items again is not Dask's to decide. The futures are not cancelled, since Dask would
+        cancel with them what was computed from them.
+        """
+        by_run: dict[str, list[int]] = {}
+        for batch_id, kept in list(self.kept.items()):
+            if kept.future.key in keys and not kept.whole:
+                self.kept.pop(batch_id, None)
+                by_run.setdefault(kept.run_id, []).append(batch_id)
+        for run_id, batch_ids in by_run.items():
+            self.spawn(partial(self.stop_on_workers, run_id, batch_ids))
+
+    async def stop_on_workers(self, run_id: str, batch_ids: list[int]) -> set[int]:
+        """Stop batches wherever they are; returns those that workers had begun."""
+        from .dask_worker import stop_batches
+
+        replies = await self.client.run(
+            stop_batches, self.topic, run_id, batch_ids, on_error="ignore", asynchronous=True
+        )
+        return {batch_id for reply in replies.values() for batch_id in reply}
 
     def _running_on(self, address: str, there: Mapping[int, Flight]) -> set[int]:
         """Return which batches of a removed worker had probably begun.
@@ -291,6 +340,7 @@ class Desk:
     # --- the connection -------------------------------------------------------------------------
 
     def _on_tick(self) -> None:
+        self.connection.mend()
         for batch_id, flight in list(self.flights.items()):
             if flight.orphaned:
                 self._on_error(batch_id, flight, flight.future.exception())
@@ -309,6 +359,10 @@ class Desk:
             self._lose(batch_id, reason)
         self._emit(RunnerFailed(reason))
         self._closed = True
+
+
+def _nothing() -> None:
+    pass
 
 
 def _lacks_millrace(error: BaseException) -> bool:

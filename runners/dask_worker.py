@@ -80,8 +80,8 @@ def run_packed(blob: bytes, *upstream: BatchResult) -> BatchResult:
     if version != versions()["millrace"]:
         raise VersionMismatchError(mismatch(get_worker().address, versions()["millrace"], version))
     batch: Batch = pickle.loads(data)
-    worker, key, name = get_worker(), str(thread_state.key), (batch.run_id, batch.batch_id)
-    if not _admit(name, key):
+    worker, key = get_worker(), str(thread_state.key)
+    if not _admit(topic, batch, key):
         return BatchResult(PackedResults([]), codec.pack(unstarted_table(batch)))
     _watch_cancellation(worker)
     channel = DaskChannel(worker, topic, key)
@@ -152,6 +152,8 @@ class DaskChannel:
         return data
 
     def _send(self, data: bytes, size: int = 0) -> None:
+        if not self.alive():
+            return  # an event would make the scheduler keep the topic of a run that has gone
         with contextlib.suppress(Exception):  # the worker is closing: nobody listens any more
             self._worker.log_event(self._topic, (self._worker.address, data, size))
 
@@ -165,7 +167,7 @@ def slot_lent() -> Iterator[None]:
 
     Leaving and entering the thread pool must not be torn by an interrupt, hence `listening` around it all.
     """
-    if getattr(thread_state, "executor", None) is None:  # not the thread of a task
+    if not hasattr(thread_state, "start_time"):  # not the thread of a task
         _lend_from_loop()
         yield
         return
@@ -218,15 +220,15 @@ def answer(call_id: str, reply: bytes) -> bool:
     return _calls.answer(call_id, reply)
 
 
-def stop_batches(run_id: str, batch_ids: Sequence[int]) -> list[int]:
+def stop_batches(topic: str, run_id: str, batch_ids: Sequence[int]) -> list[int]:
     """Interrupt batches that run here and bar those that have not started; returns the former."""
     begun = []
     with _lock:
         for batch_id in batch_ids:
-            if (run_id, batch_id) in _started:
+            if (topic, batch_id) in _started:
                 begun.append(batch_id)
             else:
-                _remember(_banned, (run_id, batch_id))
+                _remember(_banned, (topic, batch_id))
     cancel_batches(run_id, begun)
     return begun
 
@@ -261,13 +263,13 @@ def _distribution_version() -> str:
 # --- whether a batch may start, and when it has to end -----------------------------------------------
 
 
-def _admit(name: tuple[str, int], key: str) -> bool:
+def _admit(topic: str, batch: Batch, key: str) -> bool:
     """Note that a batch starts here. False if it was cancelled before."""
     with _lock:
-        if name in _banned:
+        if (topic, batch.batch_id) in _banned:
             return False
-        _remember(_started, name)
-        _running[key] = name
+        _remember(_started, (topic, batch.batch_id))
+        _running[key] = batch.run_id, batch.batch_id
         return True
 
 
