@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from runners import errors as _runners
 
 
@@ -41,7 +43,25 @@ class DependencyError(UserError):
 
 
 class UpstreamFailedError(MillraceError):
-    """The result of a task run was asked for that never ran, because of what came before it."""
+    """The result of a task run was asked for that never ran, because of what came before it.
+
+    `__cause__` is the exception at the root of it, also where this error has travelled to a worker: an ordinary
+    exception loses its cause when it is pickled.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from runners.codec import dump_exception
+
+        cause = None if self.__cause__ is None else dump_exception(self.__cause__)
+        return _with_cause, (type(self), self.args, cause)
+
+
+def _with_cause(kind: type[UpstreamFailedError], args: tuple[Any, ...], cause: bytes | None) -> BaseException:
+    from runners.codec import loads
+
+    error = kind(*args)
+    error.__cause__ = None if cause is None else loads(cause)
+    return error
 
 
 class CancelledRunError(MillraceError):

@@ -37,7 +37,22 @@ SURROGATES = "surrogatepass"  # user code may print what is no valid text: file 
 
 def dumps(value: Any) -> bytes:
     """Pickle by value what cannot be imported elsewhere, by reference what can."""
-    return bytes(cloudpickle.dumps(value, protocol=PROTOCOL))
+    with io.BytesIO() as file:
+        _Pickler(file, protocol=PROTOCOL).dump(value)
+        return file.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles exceptions as they say themselves, whatever else this process has imported.
+
+    `distributed` has tblib replace the way of all exceptions, and that loses what built-in ones keep outside
+    of `args`: a SyntaxError arrives without its message, a UnicodeDecodeError empty.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        return (
+            obj.__reduce_ex__(PROTOCOL) if isinstance(obj, BaseException) else super().reducer_override(obj)
+        )
 
 
 def loads(data: bytes) -> Any:
