@@ -45,7 +45,7 @@ async def _call_async(session: LocalSession, request: Any, return_state: bool) -
     """Run an async task on the caller's own loop; only the bookkeeping happens in another thread."""
     node_id = session.submit(request)
     await asyncio.to_thread(session.inline.run, node_id, asyncio.get_running_loop())
-    state = session.state(node_id, 0)
+    state = session.called(node_id)
     return state if return_state else state.result()
 
 

@@ -194,6 +194,8 @@ def _attempts(
                 message=f"{verdict.message}; retry {failures} of {flow.retries} in {seconds:g} s",
             )
             yield Blocking(partial(run.driver.board.wait, lambda: bool(run.driver.core.cancelled), seconds))
+            if run.driver.core.cancelled:
+                return verdict_of(run)
             run.session.forget_ordinals(run.recoverable())
 
 

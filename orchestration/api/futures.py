@@ -13,6 +13,7 @@ from runners.arguments import Ref
 from .states import State
 
 if TYPE_CHECKING:
+    from .fetching import Outcome
     from .sessions import Session
 
 
@@ -23,10 +24,11 @@ class TaskRunFuture:
     dataclasses), where it arrives as its value.
     """
 
-    __slots__ = ("_session", "index", "node_id", "run_id")
+    __slots__ = ("_outcome", "_session", "index", "node_id", "run_id")
 
-    def __init__(self, session: Session, node_id: int, index: int) -> None:
+    def __init__(self, session: Session, node_id: int, index: int, outcome: Outcome | None = None) -> None:
         self._session = session
+        self._outcome = outcome  # once fetched, kept: also for after the run
         self.run_id = session.run_id
         self.node_id = node_id
         self.index = index
@@ -43,20 +45,27 @@ class TaskRunFuture:
             TimeoutError: it has not ended within `timeout` seconds.
             Exception: what the task raised, with the remote traceback as `__cause__`.
         """
-        if not self._session.wait(self.node_id, (self.index,), timeout):
-            raise TimeoutError(f"task run {self.task_run_id} has not ended within {timeout:g} s")
-        value, error = self._session.results(self.node_id, (self.index,))[0]
+        if self._outcome is None:
+            self._wait(timeout)
+            self._outcome = self._session.results(self.node_id, (self.index,))[0]
+        value, error = self._outcome
         if error is None:
             return value
+        error = error.with_traceback(None)  # frames of earlier raises must not pile up
         if raise_on_failure:
             raise error
         return error
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the task run and return its exception, or None if it has none."""
+        if self._outcome is not None:
+            return self._outcome[1]
+        self._wait(timeout)
+        return self._session.results(self.node_id, (self.index,), errors_only=True)[0][1]
+
+    def _wait(self, timeout: float | None) -> None:
         if not self._session.wait(self.node_id, (self.index,), timeout):
             raise TimeoutError(f"task run {self.task_run_id} has not ended within {timeout:g} s")
-        return self._session.results(self.node_id, (self.index,), errors_only=True)[0][1]
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the task run has ended; False after `timeout` seconds."""
@@ -137,10 +146,17 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
     Its length may not be known before an upstream result has arrived: `len`, indexing and iterating wait for it.
     """
 
-    __slots__ = ("_session", "indices", "node_id", "run_id")
+    __slots__ = ("_outcomes", "_session", "indices", "node_id", "run_id")
 
-    def __init__(self, session: Session, node_id: int, indices: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        node_id: int,
+        indices: Sequence[int] | None = None,
+        outcomes: list[Outcome] | None = None,
+    ) -> None:
         self._session = session
+        self._outcomes = outcomes  # once fetched, kept: also for after the run
         self.run_id = session.run_id
         self.node_id = node_id
         self.indices = indices  # None: all items of the node
@@ -153,12 +169,14 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[Any]:
         """Wait for all and return their results in order. Raises the first failure in order, as `result` does."""
-        if not self.wait(timeout):
-            raise TimeoutError(f"not all of {len(self)} task runs have ended within {timeout:g} s")
+        if self._outcomes is None:
+            if not self.wait(timeout):
+                raise TimeoutError(f"not all task runs of {self!r} have ended within {timeout:g} s")
+            self._outcomes = self._session.results(self.node_id, self._members())
         values = []
-        for value, error in self._session.results(self.node_id, self._members()):
+        for value, error in self._outcomes:
             if error is not None and raise_on_failure:
-                raise error
+                raise error.with_traceback(None)  # frames of earlier raises must not pile up
             values.append(value if error is None else error)
         return values
 
@@ -195,13 +213,17 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
     @overload
     def __getitem__(self, at: slice) -> TaskRunFutureList: ...
     def __getitem__(self, at: int | slice) -> TaskRunFuture | TaskRunFutureList:
+        known = self._outcomes
         if isinstance(at, slice):
-            return TaskRunFutureList(self._session, self.node_id, self._members()[at])
-        return TaskRunFuture(self._session, self.node_id, self._members()[at])
+            cut = None if known is None else known[at]
+            return TaskRunFutureList(self._session, self.node_id, self._members()[at], cut)
+        index = self._members()[at]
+        return TaskRunFuture(self._session, self.node_id, index, None if known is None else known[at])
 
     def __iter__(self) -> Iterator[TaskRunFuture]:
-        for index in self._members():
-            yield TaskRunFuture(self._session, self.node_id, index)
+        for at, index in enumerate(self._members()):
+            known = self._outcomes
+            yield TaskRunFuture(self._session, self.node_id, index, None if known is None else known[at])
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
         import asyncio

@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runners.codec import dumps, loads, unpack
@@ -93,23 +94,26 @@ class Gateway:
         refs, timeout = loads(call.payload)
         board = self._driver.board
 
-        def done(ref: tuple[int, Sequence[int] | None]) -> bool:
-            node_id, indices = ref
-            if call.kind == "wait_width":
-                node = self._driver.core.nodes.get(node_id)
-                return node is not None and node.opened
-            members: Sequence[int | None] = [None] if indices is None else indices
-            return all(board.done(node_id, index) for index in members)
+        def opened(node_id: int) -> bool:
+            node = self._driver.core.nodes.get(node_id)
+            return node is not None and node.opened
+
+        done: list[Callable[[], bool]]
+        if call.kind == "wait_width":
+            done = [partial(opened, node_id) for node_id, _ in refs]
+        else:
+            done = [board.all_done(node_id, indices) for node_id, indices in refs]
+        enough = any if call.kind == "wait_any" else all
 
         def ready() -> bool:
-            return bool(box) is False or (any if call.kind == "wait_any" else all)(map(done, refs))
+            return not box or enough(test() for test in done)
 
         def answer() -> None:
             if box:
                 box.pop()
                 if lent:
                     self._driver.reclaim(call.batch_id)
-                self._reply(call, [ref for ref in refs if done(ref)])
+                self._reply(call, [ref for ref, test in zip(refs, done, strict=True) if test()])
 
         box, lent = [call], False
         if ready() or timeout == 0 or board.failure is not None:
@@ -166,7 +170,7 @@ class Gateway:
 
     def _send_batch(self, call: Call, batch: Batch) -> None:
         try:
-            fetched = [self._session.fetch_input(source) for source in batch.inputs]
+            fetched = [self._session.fetching.input(source) for source in batch.inputs]
             self._reply(call, (batch, fetched, None))
         except BaseException as error:
             self._reply(call, error, failed=True)

@@ -20,7 +20,8 @@ from ..driver.outcomes import exception_of
 from ..errors import InternalError
 
 if TYPE_CHECKING:
-    from .sessions import LocalSession, Outcome
+    from .fetching import Outcome
+    from .sessions import LocalSession
 
 
 class Inline:
@@ -64,7 +65,7 @@ class Inline:
                 batch = self._next(box)
                 if batch is None:
                     break
-                fetched = [session.fetch_input(source) for source in batch.inputs]
+                fetched = [session.fetching.input(source) for source in batch.inputs]
                 channel = InlineChannel(session)
                 results, table = run_batch(batch, fetched, channel, in_process=True, guest_loop=loop)
                 self._results[batch.batch_id] = results
@@ -83,6 +84,12 @@ class Inline:
     def kept(self, batch_id: int) -> Results | None:
         """Return the results of an inline batch."""
         return self._results.get(batch_id)
+
+    def forget(self, node_id: int) -> None:
+        """Drop the results of a node that has ended: its caller has them."""
+        node = self._session.driver.core.nodes[node_id]
+        for batch_id in set(node.batches):
+            self._results.pop(batch_id, None)
 
     def outcome(self, node_id: int, index: int) -> Outcome:
         node = self._session.driver.core.nodes[node_id]

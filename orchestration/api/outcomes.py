@@ -41,6 +41,8 @@ class Verdict:
 
 def verdict_of(run: RunningFlow, result: Any = None, error: BaseException | None = None) -> Verdict:
     """Judge a run whose function has ended and whose task runs have, too."""
+    if run.driver.broken is not None:
+        return Verdict.failed(run.driver.broken, retriable=False)
     cancelled = run.driver.core.cancelled
     if cancelled:
         stopped = CancelledRunError(f"flow run {run.row.name} was cancelled: {cancelled}")
@@ -49,8 +51,6 @@ def verdict_of(run: RunningFlow, result: Any = None, error: BaseException | None
             raise stopped
 
         return Verdict(RunState.CANCELLED, message=cancelled, error=stopped, data=give_up)
-    if run.driver.broken is not None:
-        return Verdict.failed(run.driver.broken, retriable=False)
     if error is not None:
         return Verdict.failed(error)
     states = list(_states(result))

@@ -12,8 +12,8 @@ from runners.context import ItemContext
 from .states import State
 
 if TYPE_CHECKING:
+    from .fetching import Outcome
     from .requests import NodeRequest
-    from .sessions import Outcome
 
 
 class RemoteSession:

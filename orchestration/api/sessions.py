@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from runners.body import TaskBody
 from runners.channel import Channel
 from runners.context import current_item
-from runners.errors import ResultLostError
-from runners.messages import Batch, Call, Input
-from runners.storage import MISSING, read_stored
+from runners.messages import Batch, Call
 
 from ..core.events import CancelRequested, NodeSubmitted, PermitAsked
 from ..core.records import INLINE, MAIN, Node, NodeSpec, Recovered
 from ..core.states import State as TaskState
-from ..driver.outcomes import exception_of
 from ..driver.packing import NodePayload
-from ..errors import DependencyError, MillraceError, UserError
+from ..errors import DependencyError, UserError
+from .fetching import Fetching, Outcome
 from .states import State
 
 if TYPE_CHECKING:
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
     from .tasks import Task
 
 log = logging.getLogger("millrace")
-
-Outcome = tuple[Any, BaseException | None]
 
 
 class Session(Protocol):
@@ -119,18 +115,20 @@ class LocalSession:
         self.driver = driver
         self.defaults = defaults
         self.tasks: dict[int, Task[Any, Any]] = {}  # by node, for hooks and state names
+        self.submitted: list[int] = []  # nodes, also those that the driver has not taken yet
         self.inline = Inline(self)
+        self.fetching = Fetching(self)
         self.permits: dict[str, queue.SimpleQueue[bytes]] = {}
         self._recovered = recovered
         self._ids = itertools.count(first_node_id)
         self._ordinals: dict[str, int] = {}
         self._bodies: dict[tuple[int, frozenset[str]], TaskBody] = {}
         self._lock = threading.Lock()
-        self._closed = False
+        self.closed = False
         _local[run_id] = self
 
     def close(self) -> None:
-        self._closed = True
+        self.closed = True
         _local.pop(self.run_id, None)
 
     # --- submitting -----------------------------------------------------------------------------
@@ -142,7 +140,7 @@ class LocalSession:
             on_batch: takes the batches of a task that a worker has called directly.
         """
         task, inline = request.task, request.kind == "call"
-        if self._closed:
+        if self.closed:
             raise UserError(f"{task.name!r} was submitted after its flow run had ended")
         if not inline:
             self.driver.runner.check_options(request.options)
@@ -176,6 +174,7 @@ class LocalSession:
         )
         if inline:
             self.inline.expect(node_id, on_batch)
+        self.submitted.append(node_id)
         self.driver.post(NodeSubmitted(spec))
         return node_id
 
@@ -183,7 +182,20 @@ class LocalSession:
         """Run a task here and now, as a task run of its own; return its final state."""
         node_id = self.submit(request)
         self.inline.run(node_id)
-        return self.state(node_id, 0)
+        return self.called(node_id)
+
+    def called(self, node_id: int) -> State:
+        """Return the state of a task that was called, with its result, which only the caller has use for."""
+        state = self.state(node_id, 0)
+        value, error = self.results(node_id, (0,))[0]
+        self.inline.forget(node_id)
+
+        def data() -> Any:
+            if error is not None:
+                raise error.with_traceback(None)
+            return value
+
+        return State(state.type, state.name, state.message, data)
 
     def forget_ordinals(self, recovered: Mapping[str, RecoveredNode]) -> None:
         """The flow function starts again: its tasks are counted from the beginning."""
@@ -249,12 +261,8 @@ class LocalSession:
     def wait(self, node_id: int, indices: Sequence[int] | None, timeout: float | None) -> bool:
         """Wait until items have ended. Inside a task run, its slot is lent meanwhile."""
         board = self.driver.board
-        members = [None] if indices is None else indices
-
         item = current_item.get()
-
-        def done() -> bool:
-            return all(board.done(node_id, index) for index in members)
+        done = board.all_done(node_id, indices)
 
         def ready() -> bool:  # an interrupted task run stops waiting; what it is told comes when it lets go
             return done() or (item is not None and item.execution.interrupted is not None)
@@ -283,47 +291,7 @@ class LocalSession:
 
     def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> list[Outcome]:
         """Return (value, exception) of items that have ended."""
-        node = self._must(node_id)
-        outcomes: list[Outcome] = [(None, None)] * len(indices)
-        batches: dict[int, list[int]] = {}
-        files: dict[Any, list[int]] = {}
-        for k, index in enumerate(indices):
-            state = node.states[index] if index < node.width else TaskState.PENDING
-            if state == TaskState.COMPLETED and not errors_only:
-                place = node.location(index)
-                if place is not None:
-                    batches.setdefault(place[0], []).append(k)
-                elif index in node.stored:
-                    files.setdefault(node.stored[index][0], []).append(k)
-                else:
-                    outcomes[k] = self.inline.outcome(node_id, index)
-            elif state != TaskState.COMPLETED:
-                outcomes[k] = None, exception_of(node, index, self.driver.core.nodes)
-        for batch_id, ks in batches.items():
-            self._fetch(node, batch_id, indices, ks, outcomes)
-        for stored, ks in files.items():
-            values = read_stored(stored, [node.stored[indices[k]][1] for k in ks])
-            for k, value in zip(ks, values, strict=True):
-                outcomes[k] = value, None
-        return outcomes
-
-    def _fetch(
-        self, node: Node, batch_id: int, indices: Sequence[int], ks: list[int], outcomes: list[Outcome]
-    ) -> None:
-        positions = [node.positions[indices[k]] for k in ks]
-        kept = self.inline.kept(batch_id)
-        try:
-            if kept is not None:
-                values = [kept[0][p] for p in positions]
-            else:
-                values = self.driver.runner.fetch(batch_id, 0, positions)
-        except ResultLostError:
-            if indices[ks[0]] not in node.stored:
-                raise
-            stored = node.stored[indices[ks[0]]][0]
-            values = read_stored(stored, [node.stored[indices[k]][1] for k in ks])
-        for k, value in zip(ks, values, strict=True):
-            outcomes[k] = value, None
+        return self.fetching.outcomes(node_id, indices, errors_only)
 
     def state(self, node_id: int, index: int) -> State:
         node = self._node(node_id)
@@ -338,7 +306,7 @@ class LocalSession:
     def _value(self, node_id: int, index: int) -> Any:
         value, error = self.results(node_id, (index,))[0]
         if error is not None:
-            raise error
+            raise error.with_traceback(None)  # it may be raised before and after: its frames must not pile up
         return value
 
     def width(self, node_id: int, *, wait: bool) -> int | None:
@@ -350,7 +318,8 @@ class LocalSession:
             if not wait:
                 return None
             self.lent(lambda: self.driver.board.wait(known))
-        return self._must(node_id).width
+        node = self._node(node_id)
+        return None if node is None else node.width
 
     # --- acting ---------------------------------------------------------------------------------
 
@@ -365,8 +334,7 @@ class LocalSession:
             except Exception:
                 log.exception("a done callback of task run %s/%s/%s failed", self.run_id, node_id, index)
 
-        board = self.driver.board
-        board.when((node_id,), lambda: board.done(node_id, index), safely)
+        self.driver.board.when_ended(node_id, index, safely)
 
     def from_queue(self, ended: queue.SimpleQueue[Any], timeout: float | None) -> Any:
         """Return the next future of `as_completed`."""
@@ -376,19 +344,6 @@ class LocalSession:
             if self.driver.board.failure is not None:
                 raise self.driver.board.failure from None
             return self.lent(lambda: ended.get(timeout=timeout))
-
-    def fetch_input(self, source: Input) -> Sequence[Any] | None:
-        """Return the results that an input of an inline batch names, for positions up to the highest."""
-        if source.batch_id is None:
-            return None
-        kept = self.inline.kept(source.batch_id)
-        if kept is not None:
-            return kept[source.stage]
-        values = self.driver.runner.fetch(source.batch_id, source.stage, source.positions)
-        found: list[Any] = [MISSING] * (max(source.positions) + 1)
-        for position, value in zip(source.positions, values, strict=True):
-            found[position] = value
-        return found
 
     def ask_permit(self, call: Call) -> bytes:
         """Ask the core whether an inline item may start."""
@@ -410,21 +365,20 @@ class LocalSession:
 
     def wait_all(self, timeout: float | None = None) -> bool:
         """Wait until every node has ended."""
-        nodes = self.driver.core.nodes
+        nodes, begun, open_ids = self.driver.core.nodes, 0, set[int]()
 
         def ready() -> bool:
-            return self.driver.inbox.empty and all(n.unfinished == 0 for n in list(nodes.values()))
+            nonlocal begun
+            while begun < len(self.submitted):
+                open_ids.add(self.submitted[begun])
+                begun += 1
+            open_ids.difference_update([n for n in open_ids if n in nodes and nodes[n].unfinished == 0])
+            return not open_ids
 
         return self.driver.board.wait(ready, timeout)
 
     def _node(self, node_id: int) -> Node | None:
         return self.driver.core.nodes.get(node_id)
-
-    def _must(self, node_id: int) -> Node:
-        node = self._node(node_id)
-        if node is None:
-            raise MillraceError(f"node {node_id} of run {self.run_id} is not known yet")
-        return node
 
 
 def lend(channel: Channel) -> AbstractContextManager[None]:

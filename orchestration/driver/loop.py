@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from runners.base import TaskRunner
@@ -23,9 +24,9 @@ from ..core.commands import (
 )
 from ..core.coordinator import Coordinator
 from ..core.events import RunInterrupted, SlotLent, SlotReclaimed, Tick
-from ..core.journal import Entry, LeasesReturned
+from ..core.journal import AttemptsEnded, Entry, LeasesReturned, Moved
 from ..core.records import INLINE
-from ..errors import BackendError, FencedError, InternalError
+from ..errors import BackendError, CrashedRunError, FencedError, InternalError
 from ..stores.base import Store
 from .board import Board
 from .clock import Clock
@@ -64,7 +65,7 @@ class Driver:
         on_call: handles `Call`s of workers that are no permits.
         inline: takes batches of directly called tasks; `runs_here` says whether in this process.
         answer: takes permits.
-        broken: what has stopped the driver, if something has.
+        broken: what has stopped the runner or the driver, if something has.
     """
 
     def __init__(
@@ -105,9 +106,9 @@ class Driver:
         self.post(Write(entries, done))
         while not done.wait(0.5):
             if not self._thread.is_alive():
-                raise self.broken or InternalError("the driver has stopped")
-        if self.broken is not None:
-            raise self.broken
+                raise self.board.failure or InternalError("the driver has stopped")
+        if self.board.failure is not None:
+            raise self.board.failure
 
     def do(self, action: Callable[[], None]) -> None:
         """Run something in the driver's thread, soon."""
@@ -119,6 +120,7 @@ class Driver:
         self.inbox.put(Do(lambda: None))
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
+        self.board.fail(CrashedRunError(f"flow run {self.run_id} has ended, and this did not end with it"))
         self.leasing.close()
         self.runner.close()
 
@@ -137,11 +139,12 @@ class Driver:
         return max(0.0, min(due) - self.clock.now()) if due else None
 
     def _turn(self, events: Sequence[Any]) -> None:
+        """Let the core handle what has happened; journal it; then act, and tell."""
         now = self.clock.now()
-        self.timers.fire(now)
         entries: list[Entry] = []
         actions: list[Any] = []
-        acknowledged: list[threading.Event] = []
+        afterwards: list[Callable[[], Any]] = [partial(self.timers.fire, now)]
+        self.board.begin_turn()
         timer = self.core.next_timer()
         if timer is not None and timer <= now:
             _sort(self.core.handle(Tick(), now), entries, actions)
@@ -149,24 +152,23 @@ class Driver:
             if isinstance(event, Write):
                 entries += event.entries
                 if event.done is not None:
-                    acknowledged.append(event.done)
+                    afterwards.append(event.done.set)
             elif isinstance(event, Do):
-                event.action()
+                afterwards.append(event.action)
             elif isinstance(event, Call):
-                self.on_call(event)
+                afterwards.append(partial(self.on_call, event))
             elif isinstance(event, RunnerFailed):
-                reason = f"{type(self.runner).__name__}: {event.reason}"
-                self._break_softly(BackendError(reason))
-                _sort(self.core.handle(RunInterrupted(reason), now), entries, actions)
+                _sort(self.core.handle(self._runner_failed(event), now), entries, actions)
             else:
                 _sort(self.core.handle(event, now), entries, actions)
         entries += self.core.counted()
         if entries:
             self.journaling.append(entries, closing=lambda: self._closing)
+        self.board.end_turn()
         self._perform(actions)
         self._tell(entries)
-        for done in acknowledged:
-            done.set()
+        for action in afterwards:
+            action()
 
     def _tell(self, entries: Sequence[Entry]) -> None:
         if not entries:
@@ -177,6 +179,9 @@ class Driver:
             except Exception:  # showing progress must not stop it
                 log.exception("an observer of run %s failed", self.run_id)
         self.board.tell(entries)
+        for node_id in {e.node_id for e in entries if isinstance(e, AttemptsEnded | Moved)}:
+            if self.core.nodes[node_id].unfinished == 0:
+                self.packer.forget(node_id)
         if any(isinstance(entry, LeasesReturned) for entry in entries):
             self.leasing.tell_others()
 
@@ -242,9 +247,11 @@ class Driver:
 
     # --- breaking -------------------------------------------------------------------------------
 
-    def _break_softly(self, error: BaseException) -> None:
+    def _runner_failed(self, event: RunnerFailed) -> RunInterrupted:
         """The runner is gone, the store is not: the record gets its end, the flow gets the error."""
-        self.broken = self.broken or error
+        reason = f"{type(self.runner).__name__}: {event.reason}"
+        self.broken = self.broken or BackendError(reason)
+        return RunInterrupted(reason)
 
     def _break(self, error: BaseException) -> None:
         """Nothing can be recorded any more."""

@@ -45,8 +45,8 @@ def failure(detail: Detail | None, name: str) -> BaseException:
     if detail is None:
         return TaskRunError(f"{name} failed")
     error = _original(detail) or _stand_in(detail, name)
-    if error.__cause__ is None and detail.traceback:
-        error.__cause__ = RemoteTraceback(detail.traceback)
+    if detail.traceback and not isinstance(error.__cause__, RemoteTraceback):
+        error.__cause__ = RemoteTraceback(detail.traceback)  # its text has the causes of the user's own, too
     return error
 
 

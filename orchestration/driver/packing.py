@@ -60,14 +60,17 @@ class Packer:
         self._nodes = nodes
         self._in_process = in_process
         self._payloads: dict[int, NodePayload] = {}
-        self._bodies: dict[int, Payload] = {}
+        self._bodies: dict[
+            int, tuple[TaskBody, Payload]
+        ] = {}  # by id; the body is kept so that it stays its own
         self._context: Payload | None = None
 
     def add(self, node_id: int, payload: NodePayload) -> None:
         self._payloads[node_id] = payload
 
-    def options(self, node_id: int) -> Mapping[str, Any]:
-        return self._payloads[node_id].options
+    def forget(self, node_id: int) -> None:
+        """The node's items have all ended: let go of what they were called with."""
+        self._payloads.pop(node_id, None)
 
     def pack(self, command: SubmitBatch, *, live: bool | None = None) -> Batch:
         """Return the batch that a command asks for.
@@ -115,11 +118,13 @@ class Packer:
         return "the function"
 
     def _body(self, node_id: int) -> Payload:
-        if node_id not in self._bodies:
-            body = self._payloads[node_id].body
+        """Return the pickled code of a node; nodes of one task share it."""
+        body = self._payloads[node_id].body
+        known = self._bodies.get(id(body))
+        if known is None:
             pickle_user_code_by_value(body.fn)
-            self._bodies[node_id] = dump_payload(body, cached=True)
-        return self._bodies[node_id]
+            known = self._bodies[id(body)] = body, dump_payload(body, cached=True)
+        return known[1]
 
     def _run_context(self) -> Payload:
         if self._context is None:
