@@ -102,10 +102,15 @@ def shown(nodes: Sequence[NodeProgress], limit: int) -> tuple[list[NodeProgress]
 
 
 def progress_lines(
-    nodes: Sequence[NodeProgress], *, columns: int = 80, rows: int = MAX_NODE_LINES, unicode: bool = True
+    nodes: Sequence[NodeProgress],
+    *,
+    columns: int = 80,
+    rows: int = MAX_NODE_LINES,
+    unicode: bool = True,
+    bars: bool = True,
 ) -> list[Line]:
     """Return one line per node, and one for those that find no place."""
-    front, rest = shown(nodes, min(rows, MAX_NODE_LINES))
+    front, rest = shown(nodes, rows)
     if not front:
         return []
     columns -= 1  # the last one makes some terminals wrap
@@ -119,7 +124,8 @@ def progress_lines(
     lines: list[Line] = []
     for node, figure, note in zip(front, figures, notes, strict=True):
         name = ("  " + _fit(node.name, name_columns) + "  ", "dim" if node.finished else "")
-        line: Line = [name, *_bar(node, bar_columns, unicode), (figure, ""), *note]
+        bar = _bar(node, bar_columns, unicode) if bars else []
+        line: Line = [name, *bar, (figure, ""), *note]
         lines.append(cut(line, columns))
     if rest:
         lines.append([(f"  + {_folded(rest)}", "dim")])

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from . import words
-from .progress import progress_lines, progress_text
+from .progress import MAX_NODE_LINES, progress_lines, progress_text
 from .styled import (
     Line,
     ansi,
@@ -167,7 +167,9 @@ class Screen:
             if view.parent is None:
                 lines += [view.heading()] if headed else []
                 nodes = self._nodes_of(view)
-                room = max(3, (rows - 4) // sum(v.parent is None for v in self._views) - 1)
+                room = max(
+                    3, (min(rows, MAX_NODE_LINES + 5) - 4) // sum(v.parent is None for v in self._views) - 1
+                )
                 unicode = speaks_unicode(self.stream)
                 lines += progress_lines(nodes, columns=columns, rows=room, unicode=unicode)
         return lines

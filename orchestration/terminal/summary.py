@@ -91,9 +91,11 @@ def failure_text(failure: Failure) -> str:
     name = failure.type_name.removeprefix("builtins.")
     message = _shortened(failure.message)
     what = ": ".join(part for part in (name, message) if part) or "failed"
-    number = f"{words.plural(failure.count, 'task run')}, first " if failure.count > 1 else ""
-    place = location(failure.traceback)
-    return f"{what} ({number}{failure.first}{', ' + place if place else ''})"
+    many = failure.count > 1 or not failure.first
+    number = words.plural(failure.count, "task run") if many else ""
+    first = f"first {failure.first}" if many and failure.first else failure.first
+    notes = [part for part in (number, first, location(failure.traceback)) if part]
+    return f"{what} ({', '.join(notes)})"
 
 
 def location(traceback: str) -> str:

@@ -1,0 +1,92 @@
+"""What several commands share: options, and finding the store and the run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..errors import MillraceError, StoreFullError, StoreLockedError, StoreReadOnlyError, UserError
+
+if TYPE_CHECKING:
+    from ..api.flows import Flow
+    from ..stores.base import RunRow, Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON with stable keys.")(command)
+
+
+def store_option(command: F) -> F:
+    text = "The store: a path, sqlite:///PATH, or what MILLRACE_STORE says."
+    return click.option("--store", metavar="URL", help=text)(command)
+
+
+def run_argument(command: F) -> F:
+    return click.argument("run", metavar="RUN")(command)
+
+
+def open_reaped(url: str | None, *, new: bool = False) -> Store:
+    """Open the store, with runs of dead processes marked as Crashed; only with `new` make one that is named."""
+    from ..stores import open_store
+
+    path = (url or "").removeprefix("sqlite:///")
+    if url and not new and "://" not in path and url != "memory" and not os.path.exists(path):
+        raise UserError(f"There is no store {path}. Name another one, or leave --store out.")
+    store = open_store(url)
+    if store.url == "memory":
+        raise UserError("The store is in memory: other processes' runs are not in it. Set MILLRACE_STORE.")
+    # who may only read can still look
+    with contextlib.suppress(StoreReadOnlyError, StoreFullError, StoreLockedError):
+        store.reap(time.time())
+    return store
+
+
+def find_run(store: Store, run: str) -> RunRow:
+    """Return the run with this id, prefix or name; `latest` is the newest that is no subflow."""
+    if run != "latest":
+        return store.run(run)
+    before = None
+    while rows := store.runs(limit=50, before=before):
+        for row in rows:
+            if row.parent_run_id is None:
+                return row
+        before = rows[-1].created
+    from ..errors import RunNotFoundError
+
+    raise RunNotFoundError(f"{store.url} has no runs yet. Start one: millrace run FILE.py:FLOW")
+
+
+def load(entrypoint: str) -> Flow[Any, Any]:
+    """Return the flow that an entry point names; what its file raises is shown, and is the user's own."""
+    from ..api.entrypoints import load_flow
+    from .exits import Exit
+    from .output import print_traceback
+
+    try:
+        return load_flow(entrypoint)
+    except MillraceError:
+        raise
+    except Exception as error:
+        print_traceback(error)
+        click.echo(f"{entrypoint} cannot be imported: see above.", err=True)
+        raise click.exceptions.Exit(Exit.USAGE) from error
+
+
+def state_title(store: Store, row: RunRow) -> str:
+    """Return a run's state for people; a live run that was asked to pause is Paused."""
+    from ..core.states import RUN_TERMINAL
+
+    if row.state not in RUN_TERMINAL:
+        asked = store.requests(row.run_id, row.epoch)
+        if asked.cancel:
+            return "Cancelling"
+        if asked.pause:
+            return "Paused"
+    return row.state_name or row.state.title

@@ -1,0 +1,105 @@
+"""`millrace limit`: concurrency and rate limits, shared by all runs on a store."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from ..errors import UserError
+from ..terminal import words
+from .common import json_option, open_reaped, store_option
+from .output import print_json, print_table
+from .rows import lease_json, limit_json
+
+
+@click.group()
+def limit() -> None:
+    """Set and look at concurrency and rate limits."""
+
+
+@limit.command("set")
+@click.argument("name")
+@click.argument("slots", type=click.IntRange(min=1))
+@click.option(
+    "--per-second", type=click.FloatRange(min=0, min_open=True), help="Make it a rate limit: N per second."
+)
+@store_option
+def set_limit(name: str, slots: int, per_second: float | None, store: str | None) -> None:
+    """Let at most SLOTS task runs tagged NAME run at once.
+
+    With --per-second it is a rate limit for `rate_limit(NAME, ...)`: N per second, at most SLOTS at once.
+    """
+    open_reaped(store, new=True).set_limit(name, slots, per_second)
+    what = (
+        f"{per_second:g} per second, at most {slots} at once"
+        if per_second
+        else f"{words.plural(slots, 'slot')}"
+    )
+    click.echo(f"limit {name}: {what}")
+
+
+@limit.command("ls")
+@json_option
+@store_option
+def list_limits(as_json: bool, store: str | None) -> None:
+    """List the limits. JSON: a list with keys name, slots, per_second, held, waiting."""
+    limits = open_reaped(store).limits(time.time())
+    if as_json:
+        print_json([limit_json(one) for one in limits])
+        return
+    if not limits:
+        click.echo("There are no limits. Set one: millrace limit set NAME SLOTS", err=True)
+        return
+    rows = [
+        [one.name, _size(one.slots, one.per_second), f"{one.held:,}", f"{one.waiting:,}"] for one in limits
+    ]
+    print_table(["NAME", "LIMIT", "HELD", "WAITING"], rows, right=frozenset({2, 3}), shrink=(0,))
+
+
+@limit.command()
+@click.argument("name")
+@json_option
+@store_option
+def show(name: str, as_json: bool, store: str | None) -> None:
+    """Show who holds a limit and who waits for it.
+
+    JSON keys: name, slots, per_second, held, waiting, and leases: a list with keys held, label, run_id, slots,
+    since, expires.
+    """
+    place, now = open_reaped(store), time.time()
+    found = {one.name: one for one in place.limits(now)}
+    if name not in found:
+        raise _unknown(name, list(found))
+    leases = place.leases(name, now)
+    if as_json:
+        print_json({**limit_json(found[name]), "leases": [lease_json(lease) for lease in leases]})
+        return
+    one = found[name]
+    click.echo(f"{name}: {_size(one.slots, one.per_second)}, {one.held} held, {one.waiting} waiting")
+    if leases:
+        rows = [
+            ["holds" if lease.held else "waits", lease.label, str(lease.slots), words.ago(lease.since, now)]
+            for lease in leases
+        ]
+        print_table(["", "TASK RUN", "SLOTS", "SINCE"], rows, right=frozenset({2}), shrink=(1,))
+
+
+@limit.command()
+@click.argument("name")
+@store_option
+def rm(name: str, store: str | None) -> None:
+    """Remove a limit: who waits for it may run."""
+    place = open_reaped(store)
+    if not place.remove_limit(name):
+        raise _unknown(name, [one.name for one in place.limits(time.time())])
+    click.echo(f"limit {name} removed")
+
+
+def _size(slots: int, per_second: float | None) -> str:
+    return f"{per_second:g}/s, {slots} at once" if per_second else words.plural(slots, "slot")
+
+
+def _unknown(name: str, known: list[str]) -> UserError:
+    there = f"There are: {', '.join(known)}." if known else "There are none."
+    return UserError(f"There is no limit {name!r}. {there}")

@@ -1,0 +1,112 @@
+"""What commands print: tables, JSON, errors. People and scripts read the same facts."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from ..terminal.styled import Line, ansi, columns_of, is_terminal, plain, wants_colour
+
+GAP = "  "
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_lines(lines: Sequence[Line]) -> None:
+    """Print styled lines, with colour only where people see it."""
+    paint = ansi if wants_colour(sys.stdout) else plain
+    for line in lines:
+        sys.stdout.write(paint(line) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: frozenset[int] = frozenset(),
+    styles: Sequence[Sequence[str]] = (),
+    shrink: Sequence[int] = (),
+) -> None:
+    """Print columns. On a terminal the columns in `shrink` give way until a row fits; in a pipe nothing is cut.
+
+    Args:
+        right: columns that are aligned to the right.
+        styles: of each cell, by row.
+        shrink: columns that may lose their ends, those first that hurt least.
+    """
+    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
+    if is_terminal(sys.stdout):
+        _narrow(widths, shrink, columns_of(sys.stdout))
+
+    def line(cells: Sequence[str], look: Sequence[str]) -> Line:
+        made: Line = []
+        for k, cell in enumerate(cells):
+            text = cell if len(cell) <= widths[k] else cell[: widths[k] - 1] + "…"
+            text = text.rjust(widths[k]) if k in right else text.ljust(widths[k])
+            last = k == len(cells) - 1
+            made.append((text.rstrip() if last and k not in right else text, look[k] if look else ""))
+            made.append(("" if last else GAP, ""))
+        return made
+
+    lines = [line(head, ["bold"] * len(head))]
+    lines += [line(row, styles[n] if styles else ()) for n, row in enumerate(rows)]
+    print_lines(lines)
+
+
+def _narrow(widths: list[int], shrink: Sequence[int], columns: int) -> None:
+    for k in shrink:
+        over = sum(widths) + len(GAP) * (len(widths) - 1) - columns
+        if over > 0:
+            widths[k] = max(8, widths[k] - over)
+
+
+def error_text(error: BaseException) -> str:
+    """Return an error as one message: name, cause, cure."""
+    name = type(error).__name__
+    return f"{'error' if name in ('UserError', 'BackendError') else name}: {error}"
+
+
+def print_traceback(error: BaseException) -> None:
+    """Print a flow's exception as Python would, without the frames of Millrace in between."""
+    import traceback
+
+    from runners.errors import RemoteTraceback
+
+    if isinstance(error.__cause__, RemoteTraceback):  # where the task raised is what matters
+        click.echo(error.__cause__.text.rstrip(), err=True)
+        return
+    shown = traceback.TracebackException.from_exception(error)
+    part: traceback.TracebackException | None = shown
+    while part is not None:
+        part.stack = traceback.StackSummary.from_list(
+            [frame for frame in part.stack if not _is_ours(frame.filename)]
+        )
+        part = part.__cause__ or part.__context__
+    click.echo("".join(shown.format()).rstrip(), err=True)
+
+
+_OURS = tuple(
+    os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), name) + os.sep
+    for name in ("orchestration", "runners")
+)
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an exception was raised by Millrace itself, not by the user's code or a library."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and _is_ours(trace.tb_frame.f_code.co_filename)
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_OURS)

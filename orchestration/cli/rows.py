@@ -1,0 +1,160 @@
+"""Records as JSON values. The keys are stable: scripts rely on them; new ones may be added."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from runners.messages import Detail, Outcome
+
+from ..core.journal import LOST
+from ..core.states import RUN_TERMINAL, State
+from ..stores.base import AttemptRow, HistoryRow, LeaseRow, Limit, LogRow, NodeRow, RunRow, TaskRunRow
+
+
+def run_json(row: RunRow) -> dict[str, Any]:
+    """Keys: id, name, flow, state, state_name, message, created, started, ended, seconds, heartbeat, runner,
+    entrypoint, version, tags, parameters, parent_id, host, pid, processes, counts, error. Times are seconds
+    since the epoch.
+    """
+    return {
+        "id": row.run_id,
+        "name": row.name,
+        "flow": row.flow_name,
+        "state": row.state.title,
+        "state_name": row.state_name or row.state.title,
+        "message": row.message,
+        "created": row.created,
+        "started": row.started,
+        "ended": row.ended,
+        "seconds": seconds_of(row, time.time()),
+        "heartbeat": row.heartbeat,
+        "runner": row.runner,
+        "entrypoint": row.entrypoint,
+        "version": row.version,
+        "tags": sorted(row.tags),
+        "parameters": dict(row.parameters),
+        "parent_id": row.parent_run_id,
+        "host": row.host,
+        "pid": row.pid,
+        "processes": row.epoch,
+        "counts": counts_json(row.counts),
+        "error": detail_json(row.detail),
+    }
+
+
+def node_json(node: NodeRow) -> dict[str, Any]:
+    """Keys: node, path, task, kind, width, tags, upstream, policy, counts, created, started, ended."""
+    return {
+        "node": node.node_id,
+        "path": node.path,
+        "task": node.task_name,
+        "kind": node.kind,
+        "width": node.width,
+        "tags": sorted(node.tags),
+        "upstream": list(node.upstream),
+        "policy": dict(node.policy),
+        "counts": counts_json(node.counts),
+        "created": node.created,
+        "started": node.started,
+        "ended": node.ended,
+    }
+
+
+def task_run_json(row: TaskRunRow) -> dict[str, Any]:
+    """Keys: node, index, task, name, state, state_name, attempts, started, seconds, worker, reason, error."""
+    return {
+        "node": row.node_id,
+        "index": row.index,
+        "task": row.task_name,
+        "name": row.name,
+        "state": row.state.title,
+        "state_name": row.state_name,
+        "attempts": row.attempts,
+        "started": row.started,
+        "seconds": row.seconds,
+        "worker": row.worker,
+        "reason": row.reason,
+        "error": detail_json(row.detail),
+    }
+
+
+def attempt_json(row: AttemptRow) -> dict[str, Any]:
+    """Keys: attempt, outcome, state, started, seconds, worker, execution_id, reason, error."""
+    return {
+        "attempt": row.attempt,
+        "outcome": outcome_title(row.outcome),
+        "state": row.state.title,
+        "started": row.started,
+        "seconds": row.seconds,
+        "worker": row.worker,
+        "execution_id": row.execution_id,
+        "reason": row.reason,
+        "error": detail_json(row.detail),
+    }
+
+
+def history_json(row: HistoryRow) -> dict[str, Any]:
+    """Keys: at, state, reason."""
+    return {"at": row.at, "state": row.state.title, "reason": row.reason}
+
+
+def log_json(row: LogRow) -> dict[str, Any]:
+    """Keys: seq, at, level, logger, task, node, index, attempt, message. node -1: the flow itself."""
+    return {
+        "seq": row.seq,
+        "at": row.at,
+        "level": row.level,
+        "logger": row.logger,
+        "task": row.task_name,
+        "node": row.node_id,
+        "index": row.index,
+        "attempt": row.attempt,
+        "message": row.message,
+    }
+
+
+def limit_json(limit: Limit) -> dict[str, Any]:
+    """Keys: name, slots, per_second, held, waiting."""
+    return {
+        "name": limit.name,
+        "slots": limit.slots,
+        "per_second": limit.per_second,
+        "held": limit.held,
+        "waiting": limit.waiting,
+    }
+
+
+def lease_json(lease: LeaseRow) -> dict[str, Any]:
+    """Keys: held, label, run_id, slots, since, expires."""
+    return {
+        "held": lease.held,
+        "label": lease.label,
+        "run_id": lease.run_id,
+        "slots": lease.slots,
+        "since": lease.since,
+        "expires": lease.expires,
+    }
+
+
+def counts_json(counts: tuple[int, ...]) -> dict[str, int]:
+    """Return the states that occur, by name."""
+    return {state.title: counts[state] for state in State if counts[state]}
+
+
+def detail_json(detail: Detail | None) -> dict[str, str] | None:
+    """Keys: type, message, traceback."""
+    if detail is None:
+        return None
+    return {"type": detail.type_name, "message": detail.message, "traceback": detail.traceback}
+
+
+def outcome_title(outcome: int) -> str:
+    return "LOST" if outcome == LOST else Outcome(outcome).name
+
+
+def seconds_of(row: RunRow, now: float) -> float | None:
+    """Return how long a run has taken, or takes by now."""
+    if row.started is None:
+        return None
+    return max(0.0, (row.ended if row.ended is not None and row.state in RUN_TERMINAL else now) - row.started)

@@ -1,0 +1,314 @@
+"""`millrace runs ls`, `show` and `story`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from runners.messages import Detail
+
+from ..core.states import RUN_TERMINAL, TERMINAL, RunState, State
+from ..errors import UserError
+from ..stores.base import NodeRow, RunRow, Store, TaskRunRow
+from ..terminal import words
+from ..terminal.progress import NodeProgress, progress_lines
+from ..terminal.styled import STATE_STYLE, Line, columns_of, is_terminal
+from ..terminal.summary import failure_lines, location
+from ..terminal.tally import Failure
+from .common import find_run, json_option, open_reaped, run_argument, state_title, store_option
+from .output import print_json, print_lines, print_table
+from .rows import (
+    attempt_json,
+    detail_json,
+    history_json,
+    node_json,
+    outcome_title,
+    run_json,
+    seconds_of,
+    task_run_json,
+)
+
+if TYPE_CHECKING:
+    from enum import IntEnum
+
+S = TypeVar("S", bound="IntEnum")
+MAX_NODES = 30
+_NO_ERRORS = ("Skip", "runners.errors.Skip")
+
+
+@click.command("ls")
+@click.option("--state", "states", multiple=True, help="Only runs in this state; may be repeated.")
+@click.option("--flow", "flow_name", help="Only runs of this flow.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
+@click.option("--subflows", is_flag=True, help="Also runs that were started by other runs.")
+@json_option
+@store_option
+def list_runs(
+    states: tuple[str, ...],
+    flow_name: str | None,
+    limit: int,
+    subflows: bool,
+    as_json: bool,
+    store: str | None,
+) -> None:
+    """List runs, newest first.
+
+    JSON: a list with keys id, name, flow, state, state_name, message, created, started, ended, seconds, heartbeat,
+    runner, entrypoint, version, tags, parameters, parent_id, host, pid, processes, counts, error.
+    """
+    place = open_reaped(store)
+    wanted = states_named(RunState, states)
+    rows: list[RunRow] = []
+    before = None
+    while len(rows) < limit:
+        page = place.runs(states=wanted, flow_name=flow_name, limit=max(limit, 50), before=before)
+        rows += [row for row in page if subflows or row.parent_run_id is None]
+        if len(page) < max(limit, 50):
+            break
+        before = page[-1].created
+    rows = rows[:limit]
+    if as_json:
+        print_json([run_json(row) for row in rows])
+    elif rows:
+        _print_runs(place, rows)
+    else:
+        hint = (
+            "No run matches." if states or flow_name else "No runs yet. Start one: millrace run FILE.py:FLOW"
+        )
+        click.echo(f"{hint} ({place.url})", err=True)
+
+
+def _print_runs(store: Store, rows: Sequence[RunRow]) -> None:
+    now = time.time()
+    table, styles, seen = [], [], set[str]()
+    for row in rows:
+        title = state_title(store, row)
+        seconds = seconds_of(row, now)
+        name = row.name if row.name not in seen else row.run_id[:12]  # a name means its newest run
+        seen.add(row.name)
+        table.append(
+            [
+                name,
+                row.flow_name,
+                title,
+                task_runs_text(row.counts),
+                words.ago(row.started or row.created, now),
+                "-" if seconds is None else words.duration(seconds),
+            ]
+        )
+        styles.append(["", "", STATE_STYLE.get(title, STATE_STYLE.get(row.state.title, "")), "", "", ""])
+    head = ["RUN", "FLOW", "STATE", "TASK RUNS", "STARTED", "TOOK"]
+    print_table(head, table, right=frozenset({4, 5}), styles=styles, shrink=(1, 3, 0))
+
+
+def task_runs_text(counts: Sequence[int]) -> str:
+    """Return such as `9,940/10,000, 20 failed`: how many have ended, of how many, and what went wrong."""
+    total = sum(counts)
+    done = sum(counts[s] for s in TERMINAL)
+    failed = sum(counts[s] for s in (State.FAILED, State.CRASHED, State.UPSTREAM_FAILED))
+    text = f"{done:,}" if done == total else f"{done:,}/{total:,}"
+    return f"{text}, {failed:,} failed" if failed else text
+
+
+@click.command()
+@run_argument
+@click.option("--task-runs", is_flag=True, help="List the task runs.")
+@click.option("--state", "states", multiple=True, help="Only task runs in this state; implies --task-runs.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many task runs."
+)
+@click.option("--errors", is_flag=True, help="Show the errors with their tracebacks.")
+@json_option
+@store_option
+def show(
+    run: str,
+    task_runs: bool,
+    states: tuple[str, ...],
+    limit: int,
+    errors: bool,
+    as_json: bool,
+    store: str | None,
+) -> None:
+    """Show a run: what it was called with, its nodes, its errors.
+
+    JSON keys: those of `runs ls`, nodes (node, path, task, kind, width, tags, upstream, policy, counts, created,
+    started, ended), errors (type, message, traceback, count), and with --task-runs task_runs (node, index, task,
+    name, state, state_name, attempts, started, seconds, worker, reason, error).
+    """
+    place = open_reaped(store)
+    row = find_run(place, run)
+    wanted = states_named(State, states)
+    items = place.task_runs(row.run_id, states=wanted, limit=limit) if task_runs or states else None
+    nodes = [node for node in place.nodes(row.run_id) if node.replaced_by is None]
+    found = [(d, n) for d, n in place.errors(row.run_id, limit=1000) if d.type_name not in _NO_ERRORS]
+    if as_json:
+        shown: dict[str, Any] = run_json(row)
+        shown["nodes"] = [node_json(node) for node in nodes]
+        shown["errors"] = [{**(detail_json(detail) or {}), "count": count} for detail, count in found]
+        if items is not None:
+            shown["task_runs"] = [task_run_json(item) for item in items]
+        print_json(shown)
+        return
+    print_lines(_about(place, row))
+    print_lines(_nodes(nodes))
+    if found:
+        _print_errors(_kinds(found), full=errors)
+    if items is not None:
+        _print_task_runs(items, nodes, limit)
+    hint = _next_step(row)
+    if hint:
+        click.echo(hint)
+
+
+def _about(store: Store, row: RunRow) -> list[Line]:
+    now = time.time()
+    title = state_title(store, row)
+    seconds = seconds_of(row, now)
+    took = "" if seconds is None else f", took {words.duration(seconds)}"
+    if row.state not in RUN_TERMINAL:
+        took = "" if seconds is None else f", for {words.duration(seconds)}"
+    started = words.ago(row.started or row.created, now)
+    facts = [
+        ("flow", f"{row.flow_name}{' ' + row.version if row.version else ''}  {row.entrypoint}"),
+        ("id", row.run_id),
+        ("started", f"{started}{took} on {row.host or '?'}, process {row.pid}, runner {row.runner}"),
+        ("tags", ", ".join(sorted(row.tags))),
+        ("parameters", ", ".join(f"{k}={_short(v)}" for k, v in row.parameters.items())),
+        ("task runs", words.kinds(row.counts)),
+        ("message", row.message),
+    ]
+    lines: list[Line] = [[(row.name, "bold"), ("  ", ""), (title, STATE_STYLE.get(row.state.title, ""))]]
+    return lines + [[(f"  {name:<11}", "dim"), (text, "")] for name, text in facts if text]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _nodes(nodes: Sequence[NodeRow]) -> list[Line]:
+    together: dict[str, list[NodeRow]] = {}
+    for node in nodes:
+        line = node.path if node.kind == "map" else node.task_name
+        together.setdefault(line.removesuffix("-0"), []).append(node)
+    shown = [
+        NodeProgress(
+            line,
+            group[0].width if len(group) == 1 else sum(node.width or 0 for node in group),
+            [sum(column) for column in zip(*(node.counts for node in group), strict=True)],
+        )
+        for line, group in together.items()
+    ]
+    seen = is_terminal(sys.stdout)
+    return progress_lines(shown, columns=columns_of(sys.stdout) if seen else 1000, rows=MAX_NODES, bars=seen)
+
+
+def _kinds(found: Sequence[tuple[Detail, int]]) -> list[Failure]:
+    """Put errors of one type from one line together: their messages often differ by the data only."""
+    kinds: dict[tuple[str, str], Failure] = {}
+    for detail, count in found:
+        key = (detail.type_name, location(detail.traceback) or detail.message)
+        new = Failure(detail.type_name, detail.message, detail.traceback, "")
+        kinds.setdefault(key, new).count += count
+    return list(kinds.values())
+
+
+def _print_errors(kinds: Sequence[Failure], *, full: bool) -> None:
+    if not full:
+        print_lines(failure_lines(kinds))
+        return
+    for kind in kinds:
+        print_lines([[(f"  {words.plural(kind.count, 'task run')}:", "red")]])
+        text = kind.traceback.rstrip() or f"{kind.type_name}: {kind.message}"
+        click.echo("\n".join("    " + line for line in text.splitlines()))
+
+
+def _print_task_runs(items: Sequence[TaskRunRow], nodes: Sequence[NodeRow], limit: int) -> None:
+    if not items:
+        click.echo("  no such task runs")
+        return
+    now = time.time()
+    kinds = {node.node_id: node.kind for node in nodes}
+    table, styles = [], []
+    for item in items:
+        why = item.reason or (f"{item.detail.type_name}: {item.detail.message}" if item.detail else "")
+        table.append(
+            [
+                item.name or words.label(item.task_name, kinds.get(item.node_id, "map"), item.index),
+                item.state_name,
+                str(item.attempts),
+                words.ago(item.started, now),
+                "-" if item.seconds is None else words.duration(item.seconds),
+                why.partition("\n")[0],
+            ]
+        )
+        styles.append(["", STATE_STYLE.get(item.state.title, ""), "", "", "", ""])
+    head = ["TASK RUN", "STATE", "TRIES", "STARTED", "TOOK", "WHY"]
+    print_table(head, table, right=frozenset({2, 3, 4}), styles=styles, shrink=(5, 0))
+    if len(items) == limit:
+        click.echo(f"  the first {limit:,}; more with --limit")
+
+
+def _next_step(row: RunRow) -> str:
+    if row.state in (RunState.CRASHED, RunState.CANCELLED, RunState.FAILED):
+        return f"  to continue it: millrace runs resume {row.name}"
+    return ""
+
+
+@click.command()
+@run_argument
+@click.argument("node")
+@click.argument("index", type=click.IntRange(min=0), default=0)
+@json_option
+@store_option
+def story(run: str, node: str, index: int, as_json: bool, store: str | None) -> None:
+    """Show what happened to one task run: its moves and its attempts.
+
+    NODE is a number, a task's name (its newest node) or a path as `runs show` prints it.
+    JSON keys: history (at, state, reason), attempts (attempt, outcome, state, started, seconds, worker, execution_id,
+    reason, error).
+    """
+    place = open_reaped(store)
+    row = find_run(place, run)
+    found = _find_node(place.nodes(row.run_id), node, row)
+    history = place.history(row.run_id, found.node_id, index)
+    attempts = place.attempts(row.run_id, found.node_id, index)
+    if as_json:
+        moves = [history_json(one) for one in history]
+        print_json({"history": moves, "attempts": [attempt_json(one) for one in attempts]})
+        return
+    told = [(one.at, one.state.title, one.reason) for one in history]
+    for one in attempts:
+        took = f" after {words.duration(one.seconds)}" if one.seconds is not None else ""
+        why = f": {one.detail.type_name}: {one.detail.message}" if one.detail else ""
+        text = f"attempt {one.attempt} {outcome_title(one.outcome).lower()}{took} on {one.worker}{why} {one.reason}"
+        told.append(((one.started or 0.0) + (one.seconds or 0.0), one.state.title, text.rstrip()))
+    lines: list[Line] = [
+        [(words.clock(at), "dim"), (f"  {state:<14}", STATE_STYLE.get(state, "")), (f"  {text}", "")]
+        for at, state, text in sorted(told)
+    ]
+    print_lines(lines or [[("nothing has happened to it yet", "dim")]])
+
+
+def _find_node(nodes: Sequence[NodeRow], text: str, row: RunRow) -> NodeRow:
+    for node in reversed(nodes):
+        if text in (node.path, node.task_name) or text == str(node.node_id):
+            return node
+    there = ", ".join(dict.fromkeys(node.task_name for node in nodes)) or "none"
+    raise UserError(f"run {row.name} has no node {text!r}. It has: {there}.")
+
+
+def states_named(kind: type[S], names: Sequence[str]) -> frozenset[S] | None:
+    """Return states by their titles, in any case; None if none is named."""
+    if not names:
+        return None
+    known = {str(state.title).lower(): state for state in kind}  # type: ignore[attr-defined]
+    for name in names:
+        if name.lower() not in known:
+            titles = ", ".join(state.title for state in kind)  # type: ignore[attr-defined]
+            raise UserError(f"There is no state {name!r}. There are: {titles}.")
+    return frozenset(known[name.lower()] for name in names)
