@@ -33,6 +33,7 @@ from .messages import (
     Table,
 )
 from .options import using_options
+from .storage import MISSING
 
 logger = logging.getLogger("millrace.ray")
 
@@ -154,7 +155,12 @@ class RayTaskRunner(TaskRunner):
             values = self._unpacked[key] = self._load(batch_id, stage)
             while len(self._unpacked) > MAX_UNPACKED:
                 self._unpacked.popitem(last=False)
-        return [values[p] for p in positions]
+        picked = [values[p] for p in positions]
+        if any(value is MISSING for value in picked):
+            raise ResultLostError(
+                f"some of the items {list(positions)[:10]} of batch {batch_id} have no result"
+            )
+        return picked
 
     def release(self, batch_ids: Sequence[int]) -> None:
         gone = set(batch_ids)

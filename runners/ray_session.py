@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .errors import ConnectionFailedError, MissingExtraError, UserError, VersionMismatchError
+from .errors import ConnectionFailedError, MissingExtraError, RunnersError, UserError, VersionMismatchError
 from .ray_folder import make_folder, remove_folder
 
 logger = logging.getLogger("millrace.ray")
 
 PROBE_SECONDS = 5.0  # for a TCP connection to an address, before Ray tries (which waits for minutes)
+GREET_MILLISECONDS = 3000  # for a head's answer, beside 10 s that Ray takes for its connection
 CLIENT_SCHEME = "ray://"
 
 
@@ -132,11 +133,11 @@ def _dial(address: str, init_kwargs: Mapping[str, Any]) -> Session:
             "running work. Where you can, start the flow on a machine of the cluster with address='auto'.",
             address,
         )
-    _probe(address)
     settings = {"log_to_driver": False, "logging_level": logging.ERROR, **init_kwargs}
     try:
         with _quiet(), _signal_handlers_kept():
             _take_notices()
+            _probe(address)
             ray.init(address=address, **settings)
         return Session(address, ours=True)
     except ImportError as error:
@@ -150,18 +151,17 @@ def _dial(address: str, init_kwargs: Mapping[str, Any]) -> Session:
 
 
 def _translated(error: BaseException, what: str) -> BaseException:
-    text = str(error)
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, RunnersError):
+        return error
     if "ersion mismatch" in text or "different version" in text:
-        return VersionMismatchError(
-            f"{what} runs other versions of Ray or Python than this process: {text.strip()}"
-        )
+        return VersionMismatchError(f"{what} runs other versions of Ray or Python than this process: {text}")
     if isinstance(error, ValueError | TypeError):
         return UserError(f"{what}: {text}. Look at address and init_kwargs of RayTaskRunner.")
     if not isinstance(error, Exception):  # Ctrl-C
         return error
     return ConnectionFailedError(
-        f"cannot connect to {what}: {text.strip() or type(error).__name__}. Is it up (`ray status`), "
-        f"and may this machine reach its ports?"
+        f"cannot connect to {what}: {text}. Is it up (`ray status`), and may this machine reach its ports?"
     )
 
 
@@ -183,6 +183,30 @@ def _probe(address: str) -> None:
             f"no Ray answers at {address!r}: {problem}. Start one with `ray start --head --port={port}`, or "
             f"check the address and the firewall."
         )
+    if not address.startswith(CLIENT_SCHEME):
+        _greet(host, port)
+
+
+def _greet(host: str, port: int) -> None:
+    """Ask the head who it is, with a bound. `ray.init` asks 20 times, for minutes, whatever is wrong."""
+    from ray import _raylet
+    from ray.exceptions import AuthenticationError
+
+    greet = getattr(getattr(_raylet, "InnerGcsClient", None), "standalone", None)
+    if greet is None:  # another version of Ray
+        return
+    try:
+        greet(f"{host}:{port}", None, GREET_MILLISECONDS)
+    except AuthenticationError as error:
+        raise ConnectionFailedError(
+            f"Ray at {host}:{port} wants another authentication token, or any. Set RAY_AUTH_MODE=token, and its "
+            f"token with RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or in ~/.ray/auth_token."
+        ) from error
+    except Exception as error:
+        raise ConnectionFailedError(
+            f"what listens at {host}:{port} does not answer as a Ray head of this version does: {error} Give the "
+            f"port of `ray start --head` (6379 unless it was told otherwise)."
+        ) from error
 
 
 def unreachable(host: str, port: int, seconds: float) -> OSError | None:
