@@ -80,6 +80,7 @@ class AttemptsEnded:
         started: seconds since the epoch; 0.0 where the item is not known to have started.
         details: by k; sparse.
         stored: the file with the batch's results, if they were persisted; item k is at `positions[k]` in it.
+        lengths: by k: the length of a stored result that may be mapped over, which a resume must know.
     """
 
     node_id: int
@@ -98,6 +99,7 @@ class AttemptsEnded:
     names: Mapping[int, str] = field(default_factory=dict)
     stored: Stored | None = None
     reason: str = ""
+    lengths: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,11 @@ class Readiness:
             self._stand_in(node)
 
     def _stand_in(self, node: Node, *, judge: bool = True) -> None:
+        """Give a node one item that says why there is no map. It never runs."""
         node.stand_in = True
+        if not node.unusable:
+            above = next((edge.up.spec.task_name for edge in node.ins if edge.up.stand_in), "its upstream")
+            node.unusable = f"map() has nothing to map over, because {above} has no items"
         for edge in node.ins:
             if edge.per_item and not (edge.identity and edge.up.stand_in):
                 edge.dead = True
@@ -177,7 +181,7 @@ class Readiness:
     def _recover(self, node: Node) -> None:
         """Take over what an earlier process of this run has left."""
         found = node.spec.recovered
-        if found is None or node.stand_in:
+        if found is None or (found.width is not None and found.width != node.width):
             return
         for index, attempts in found.attempts.items():
             if index < node.width:
@@ -185,6 +189,9 @@ class Readiness:
         done = compact(sorted(i for i in found.results if i < node.width))
         if len(done):
             node.facts.recovered = found.results
+            for index in done:
+                if index in found.lengths:
+                    node.facts.lengths.put(index, found.lengths[index], node.width)
             self.ledger.move(node, done, Cause.RECOVERED, "its result was stored by an earlier process")
         if found.started and not node.policy.rerun_on_loss:
             lost = sorted(i for i in found.started if i < node.width and i not in found.results)

@@ -131,8 +131,8 @@ class Settling:
 
     def _all_completed(self, flight: Flight, table: Table) -> None:
         node, indices, n = flight.node, flight.indices, len(flight.indices)
-        zero = table.started
-        self._locate(flight, range(n), table.stored)
+        zero, stored = table.started, table.stored[0] if table.stored else None
+        self._locate(flight, range(n), stored)
         self.ledger.emit(
             AttemptsEnded(
                 node.node_id,
@@ -148,12 +148,13 @@ class Settling:
                 table.durations,
                 range(n),
                 names=table.names,
-                stored=table.stored[0] if table.stored else None,
+                stored=stored,
+                lengths=table.lengths if stored is not None else {},
             )
         )
         self.ledger.move(node, indices, Cause.COMPLETED)
 
-    def _locate(self, flight: Flight, positions: Sequence[int], stored: Sequence[Stored | None]) -> None:
+    def _locate(self, flight: Flight, positions: Sequence[int], stored: Stored | None) -> None:
         """Note where the results of completed items are."""
         node, indices, n = flight.node, flight.indices, len(positions)
         if isinstance(indices, range) and n == len(indices):
@@ -164,8 +165,8 @@ class Settling:
             for position in positions:
                 node.batches[indices[position]] = flight.batch_id
                 node.positions[indices[position]] = position
-        if n and stored and stored[0] is not None:
-            node.facts.files[flight.batch_id] = stored[0]
+        if n and stored is not None:
+            node.facts.files[flight.batch_id] = stored
 
     # --- all other cases ------------------------------------------------------------------------
 
@@ -196,7 +197,7 @@ class Settling:
             ended.append(position)
             causes.append(cause)
             ends.setdefault((cause, reason), []).append(position)
-        self._locate(flight, located, table.stored)
+        self._locate(flight, located, table.stored[0] if table.stored else None)
         self._record(
             flight,
             ended,
@@ -308,10 +309,15 @@ class Settling:
             return
         n = len(positions)
         names: Mapping[int, str] = {}
+        stored: Stored | None = None
+        lengths: Mapping[int, int] = {}
         if table is not None:
+            stored = table.stored[0] if table.stored else None
             started = array("d", [table.started + table.offsets[p] for p in positions])
             durations = array("d", [table.durations[p] for p in positions])
             names = {k: table.names[p] for k, p in enumerate(positions) if p in table.names}
+            if stored is not None:
+                lengths = {k: table.lengths[p] for k, p in enumerate(positions) if p in table.lengths}
         self.ledger.emit(
             AttemptsEnded(
                 flight.node.node_id,
@@ -328,8 +334,9 @@ class Settling:
                 positions,
                 details or {},
                 names,
-                table.stored[0] if table is not None and table.stored else None,
+                stored,
                 reason,
+                lengths,
             )
         )
 

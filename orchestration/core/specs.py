@@ -68,6 +68,8 @@ class Recovered:
     Attributes:
         attempts: by index, how many attempts it has had.
         results: by index, where its result is stored.
+        lengths: by index, the length of a stored result that may be mapped over (`AttemptsEnded.lengths`).
+        width: how many items it had; with another number of items now, nothing is taken over. None: unknown.
         started: items of which an attempt was started (a journalled `Moved` to Running) and has no recorded
             end. Where the task must not run twice they are Crashed, for a person to decide.
     """
@@ -75,6 +77,8 @@ class Recovered:
     attempts: Mapping[int, int] = field(default_factory=dict)
     results: Mapping[int, tuple[Stored, int]] = field(default_factory=dict)
     started: frozenset[int] = frozenset()
+    lengths: Mapping[int, int] = field(default_factory=dict)
+    width: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ class Item:
     spent: int = 0
     started: bool = False
     stored: tuple[Stored, int] | None = None
+    length: int | None = None
     ended: list[tuple[int, int, State]] = field(default_factory=list)
     repeats: int = 0
     terminal: int = 0
@@ -89,13 +90,14 @@ class Replayed:
     def _open(self, node_id: int, width: int) -> None:
         items = self.items[node_id] = [Item() for _ in range(width)]
         recovered = self._before.get(node_id)
-        if recovered is not None:
+        if recovered is not None and recovered.width in (None, width):
             for index, attempts in recovered.attempts.items():
                 if index < width:
                     items[index].spent = attempts
             for index, stored in recovered.results.items():
                 if index < width:
                     items[index].stored = stored
+                    items[index].length = recovered.lengths.get(index)
 
     def _ended(self, entry: AttemptsEnded) -> None:
         self.highest_batch = max(self.highest_batch, entry.batch_id)
@@ -110,10 +112,13 @@ class Replayed:
             item.ended.append((entry.attempts[k], entry.outcomes[k], item.state))
             if item.state is State.COMPLETED and entry.stored is not None:
                 item.stored = (entry.stored, entry.positions[k])
+                item.length = entry.lengths.get(k)
 
     def recovered(self, node_id: int) -> Recovered:
         """Return what a later process may take over of a node."""
-        items = self.items.get(node_id, [])
+        items = self.items.get(node_id)
+        if items is None:  # this life did not come so far
+            return self._before.get(node_id, Recovered())
         return Recovered(
             attempts={i: item.attempts for i, item in enumerate(items) if item.attempts},
             results={
@@ -122,6 +127,8 @@ class Replayed:
                 if item.state is State.COMPLETED and item.stored is not None
             },
             started=frozenset(i for i, item in enumerate(items) if item.started),
+            lengths={i: item.length for i, item in enumerate(items) if item.length is not None},
+            width=len(items),
         )
 
     def check(self, core: Coordinator) -> None:

@@ -118,9 +118,7 @@ def _width(spec: NodeSpec, results: Mapping[int, _Result]) -> tuple[int, bool, b
                 bad = True
     if spec.width is not None:
         return spec.width, False, bad or len(set(widths)) > 1
-    if stands_in:
-        return 1, True, False
-    if bad or len(set(widths)) != 1:
+    if stands_in or bad or len(set(widths)) != 1:
         return 1, True, True
     return widths[0], False, False
 

@@ -1,0 +1,350 @@
+"""Whole flows through the real coordinator, on a simulated engine, in virtual time.
+
+    steps = [Step(NodeSpec(0, "load", "load", "map", 1000)),
+             Step(NodeSpec(1, "sum", "sum", dependencies=(Dependency(0, Reach.ALL),)))]
+    report = simulate(steps, seed=7, workers=4, faults=Faults(death=0.1, delay=0.5))
+    assert report.ends == reference(steps)
+
+The same arguments give the same report. Nothing sleeps: the clock jumps from event to event.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from runners.messages import Stored
+
+from ..core import invariants
+from ..core.commands import (
+    AnswerPermit,
+    AskLeases,
+    CancelBatches,
+    Command,
+    SubmitBatch,
+    WithdrawLeases,
+)
+from ..core.coordinator import Coordinator
+from ..core.events import CoreEvent, LeasesAnswered, LimitsKnown, NodeSubmitted, Tick
+from ..core.journal import Entry, LeasesReturned
+from ..core.records import Node
+from ..core.specs import Dependency, Reach
+from ..core.states import State
+from .clock import ManualClock
+from .engine import Faults, SimulatedEngine
+from .leases import LeaseAuthority
+from .replayed import Replayed
+from .script import Act, End, Step, Value, digest, gather, input_of, resubmitted
+
+
+class Stuck(AssertionError):
+    """Nothing will happen any more, and some items have not ended."""
+
+
+class Crash(Exception):
+    """The simulated flow process has died."""
+
+
+class World:
+    """Virtual time, and what happens in it."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(0.0)
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._seq = 0
+
+    @property
+    def now(self) -> float:
+        return self.clock.now()
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        self._seq += 1
+        heapq.heappush(self._due, (self.now + seconds, self._seq, action))
+
+    @property
+    def due(self) -> float | None:
+        return self._due[0][0] if self._due else None
+
+    def step(self) -> None:
+        """Go to the next thing that happens."""
+        when, _, action = heapq.heappop(self._due)
+        self.clock.jump(max(when, self.now))
+        action()
+
+
+class Run:
+    """One flow run in a world: its coordinator, engine and journal.
+
+    Args:
+        crash_after: the process dies when it has journalled so many turns.
+        check: compare state, journal and invariants after every event. Slow with many items.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        steps: Sequence[Step],
+        *,
+        run_id: str = "run",
+        seed: int = 0,
+        workers: int = 4,
+        prefetch: int = 2,
+        faults: Faults | None = None,
+        leases: LeaseAuthority | None = None,
+        crash_after: int | None = None,
+        check: bool = False,
+        first_batch_id: int = 0,
+        files: dict[str, dict[int, Value]] | None = None,
+    ) -> None:
+        rng = random.Random(seed)
+        self.world = world
+        self.steps = {step.spec.node_id: step for step in steps}
+        self.core = Coordinator(run_id, rng.random, prefetch=prefetch, first_batch_id=first_batch_id)
+        self.engine = SimulatedEngine(world, self, rng, workers, faults)
+        self.leases = leases
+        self.files = {} if files is None else files  # result storage: it outlives the process
+        self.journal: list[Entry] = []
+        self.turns = 0
+        self.crash_after = crash_after
+        before = {i: s.spec.recovered for i, s in self.steps.items() if s.spec.recovered is not None}
+        self.replayed = Replayed(before=before) if check else None
+        self._before = before
+        self._wake_at: float | None = None
+        world.later(0.0, self._start)
+        for step in steps:
+            world.later(step.at, lambda spec=step.spec: self.post(NodeSubmitted(spec)))
+
+    def _start(self) -> None:
+        if self.leases is not None:
+            self.post(LimitsKnown(frozenset(self.leases.limits)))
+        self.engine.start()
+
+    @property
+    def done(self) -> bool:
+        nodes = self.core.nodes
+        return len(nodes) == len(self.steps) and all(node.unfinished == 0 for node in nodes.values())
+
+    # --- turns ----------------------------------------------------------------------------------
+
+    def post(self, event: CoreEvent) -> None:
+        """Let the coordinator handle an event, journal, then act."""
+        if self.engine.gone:
+            return
+        commands = self.core.handle(event, self.world.now)
+        entries = [c for c in commands if isinstance(c, Entry)]
+        self.journal += entries
+        self.journal += self.core.counted()
+        self.turns += bool(entries)
+        if self.replayed is not None:
+            for entry in entries:
+                self.replayed.apply(entry)
+            self.replayed.check(self.core)
+            invariants.check(self.core)
+        if self.crash_after is not None and self.turns >= self.crash_after:
+            self.engine.gone = True
+            raise Crash
+        for command in commands:
+            self._perform(command)
+        self._set_timer()
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case SubmitBatch():
+                self.engine.submit(command)
+            case CancelBatches(batch_ids):
+                self.engine.cancel(batch_ids)
+            case AnswerPermit(call_id, permitted):
+                self.world.later(0.0, lambda: self.engine.answer(call_id, permitted))
+            case AskLeases(batch_id, names, label):
+                self._leases().ask(self._holder(batch_id), names, label, batch_id, self._tell)
+            case WithdrawLeases(batch_ids):
+                self._leases().release([self._holder(batch_id) for batch_id in batch_ids])
+            case LeasesReturned(holders):
+                self._leases().release(holders)
+            case _:
+                pass
+
+    def _leases(self) -> LeaseAuthority:
+        assert self.leases is not None
+        return self.leases
+
+    def _holder(self, batch_id: int) -> str:
+        return f"{self.core.run_id}/batch/{batch_id}"
+
+    def _tell(self, answer: LeasesAnswered) -> None:
+        self.world.later(0.0, lambda: self.post(answer))
+
+    def _set_timer(self) -> None:
+        due = self.core.next_timer()
+        if due is None or (self._wake_at is not None and self.world.now < self._wake_at <= due):
+            return
+        self._wake_at = due
+
+        def tick() -> None:
+            if self._wake_at == due:
+                self._wake_at = None
+                self.post(Tick())
+
+        self.world.later(max(0.0, due - self.world.now), tick)
+
+    # --- what the engine asks -------------------------------------------------------------------
+
+    def act(self, node_id: int, index: int) -> Act:
+        spent = self.core.nodes[node_id].known.spent.get(index)
+        return self.steps[node_id].plan(index, spent.failures if spent else 0)
+
+    def value(self, node_id: int, index: int) -> Value:
+        step = self.steps[node_id]
+        inputs = [
+            input_of(edge.dependency, index, self._inputs(edge.dependency, edge.up, index))
+            for edge in self.core.nodes[node_id].ins
+        ]
+        return digest(step.spec.path, index, inputs)
+
+    def _inputs(self, dependency: Dependency, up: Node, index: int) -> list[Value | None]:
+        match dependency.reach:
+            case Reach.ALL:
+                uppers: Sequence[int] = range(up.width)
+            case Reach.SOME:
+                uppers = sorted(set(dependency.indices or ()))
+            case Reach.ELEMENTS:
+                uppers = dependency.indices or ()
+            case Reach.PICKED:
+                uppers = (dependency.picks or {}).get(index, ())
+            case Reach.ALIGNED:
+                uppers = (index if dependency.indices is None else dependency.indices[index],)
+        return [self.result(up, upper) for upper in uppers]
+
+    def result(self, node: Node, index: int) -> Value | None:
+        """Return an item's value from where the coordinator says it is; None without one."""
+        if node.states[index] != State.COMPLETED:
+            return None
+        stored = node.stored.get(index)
+        if stored is not None:
+            return self.files[stored[0].url][stored[1]]
+        place = node.location(index)
+        assert place is not None, f"{node.spec.path}[{index}] is Completed and its result is nowhere"
+        return self.engine.results[place[0]][place[1]]
+
+    def persist(self, batch_id: int, node_id: int, values: Mapping[int, Value]) -> Stored | None:
+        if not self.steps[node_id].persist or not values:
+            return None
+        url = f"memory:{batch_id}"
+        self.files.setdefault(url, dict(values))
+        return Stored(url, "")
+
+    # --- afterwards -----------------------------------------------------------------------------
+
+    def ends(self) -> dict[int, list[End]]:
+        """Return how each item of each node has ended."""
+        return {
+            node_id: [End(node.state(i), self.result(node, i)) for i in range(node.width)]
+            for node_id, node in self.core.nodes.items()
+        }
+
+    def replay(self) -> Replayed:
+        return Replayed(self.journal, self._before)
+
+    def why_stuck(self) -> str:
+        """Tell the stories of some items that have not ended."""
+        lines = [f"paused={self.core.paused} slots={self.core.slots} at_engine={self.core.at_engine}"]
+        for node in self.core.nodes.values():
+            open_ = [i for i in range(node.width) if node.states[i] < State.COMPLETED]
+            if open_ or not node.opened:
+                lines.append(f"{node.spec.path}: {len(open_)} of {node.width} items, opened={node.opened}")
+                lines += [f"  {line}" for i in open_[:2] for line in self.core.story(node.node_id, i)]
+        return "\n".join(lines[:60])
+
+
+@dataclass
+class Report:
+    """What came of a simulated flow.
+
+    Attributes:
+        ends: by node, how each item ended.
+        journal: of the last process; `lives` are those of all of them, in order.
+        starts: by (node, index), how often its code was started, over all processes.
+    """
+
+    ends: dict[int, list[End]]
+    journal: list[Entry]
+    lives: list[Run]
+    starts: dict[tuple[int, int], int]
+    seconds: float
+    deaths: int
+
+
+def drain(world: World, runs: Sequence[Run], *, max_steps: int = 10_000_000) -> None:
+    """Let time pass until all runs are done and all news has arrived.
+
+    Raises:
+        Stuck: nothing will happen any more, and a run is not done.
+        Crash: a run's process has died.
+    """
+    for _ in range(max_steps):
+        if world.due is None:
+            break
+        world.step()
+    for run in runs:
+        if not run.done:
+            raise Stuck(run.why_stuck())
+
+
+def simulate(
+    steps: Sequence[Step],
+    *,
+    seed: int = 0,
+    workers: int = 4,
+    prefetch: int = 2,
+    faults: Faults | None = None,
+    limits: Mapping[str, int] | None = None,
+    crashes: Sequence[int] = (),
+    check: bool = False,
+) -> Report:
+    """Run a flow to its end.
+
+    Args:
+        crashes: after how many journalled turns the process of each life but the last dies. Each next life
+            recovers what the journal and the result storage of the ones before tell.
+        check: check invariants and journal after every event.
+    """
+    world = World()
+    leases = LeaseAuthority(limits) if limits is not None else None
+    lives: list[Run] = []
+    files: dict[str, dict[int, Value]] = {}
+    first_batch_id = 0
+    for life, crash_after in enumerate([*crashes, None]):
+        run = Run(
+            world,
+            steps,
+            seed=seed + life,
+            workers=workers,
+            prefetch=prefetch,
+            faults=faults,
+            leases=leases,
+            crash_after=crash_after,
+            check=check,
+            first_batch_id=first_batch_id,
+            files=files,
+        )
+        lives.append(run)
+        try:
+            drain(world, [run])
+            break
+        except Crash:
+            replayed = run.replay()
+            first_batch_id = max(run.core.flights, default=first_batch_id - 1) + 1
+            steps = resubmitted(steps, lambda step, past=replayed: past.recovered(step.spec.node_id))
+            world = World()
+            if leases is not None:
+                leases.expire(run.core.run_id)
+    starts: dict[tuple[int, int], int] = {}
+    for run in lives:
+        for item, n in run.engine.starts.items():
+            starts[item] = starts.get(item, 0) + n
+    last = lives[-1]
+    return Report(
+        last.ends(), last.journal, lives, starts, world.now, sum(run.engine.deaths for run in lives)
+    )
