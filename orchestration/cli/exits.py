@@ -20,7 +20,7 @@ class Exit(IntEnum):
 _MEANINGS = {
     Exit.OK: "done; the run completed",
     Exit.FAILED: "the run failed",
-    Exit.USAGE: "wrong usage, or something in the flow's call or the settings must change",
+    Exit.USAGE: "wrong usage: a command, parameter or setting must change",
     Exit.BACKEND: "the store or the cluster failed",
     Exit.CRASHED: "the run crashed",
     Exit.DEFECT: "a defect of Millrace",

@@ -109,4 +109,4 @@ def is_ours(error: BaseException) -> bool:
 
 
 def _is_ours(file: str) -> bool:
-    return file.startswith(_OURS)
+    return file.startswith((*_OURS, "<frozen importlib"))

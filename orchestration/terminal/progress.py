@@ -114,13 +114,13 @@ def progress_lines(
     if not front:
         return []
     columns -= 1  # the last one makes some terminals wrap
-    name_columns = min(MAX_NAME_COLUMNS, max(len(n.name) for n in front))
+    name_columns = min(MAX_NAME_COLUMNS, columns // 3, max(len(n.name) for n in front))
     figures = _aligned([n.amount for n in front])
     for texts in ([_rate(n) for n in front], [_left(n) for n in front]):
         figures = [f + t for f, t in zip(figures, _aligned(texts), strict=True)]
     notes = [_notes(n) for n in front]
     longest = max(sum(len(text) for text, _ in line) for line in notes)
-    bar_columns = max(8, min(24, columns - 6 - name_columns - len(figures[0]) - longest))
+    bar_columns = max(min(8, columns // 8), min(24, columns - 6 - name_columns - len(figures[0]) - longest))
     lines: list[Line] = []
     for node, figure, note in zip(front, figures, notes, strict=True):
         name = ("  " + _fit(node.name, name_columns) + "  ", "dim" if node.finished else "")

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from . import words
-from .progress import MAX_NODE_LINES, progress_lines, progress_text
+from .progress import MAX_NODE_LINES, progress_lines
 from .styled import (
     Line,
     ansi,
@@ -143,7 +143,7 @@ class Screen:
             self._next_plain = now + (PLAIN_LATER_SECONDS if lasting else PLAIN_EVERY_SECONDS)
             for view in self._views:
                 if view.parent is None:
-                    text = progress_text(view.name, self._nodes_of(view))
+                    text = view.plain_text(self._nodes_of(view))
                     self.write([[(f"{words.clock(time.time())} {text}", "")]])
 
     def _drain(self, view: RunView) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.states import RunState
 from . import summary, words
-from .progress import NodeProgress
+from .progress import NodeProgress, progress_text
 from .screen import Screen, log_line
 from .styled import Line
 from .tally import Tally
@@ -106,6 +106,12 @@ class RunView:
         elif core.paused:
             state = f"paused (millrace runs resume {self.name})"
         return [(self.name, "bold"), (f"  {state}  {elapsed}", "dim")]
+
+    def plain_text(self, nodes: Sequence[NodeProgress]) -> str:
+        """Return how far the run is, as one line."""
+        if not self._running:
+            return f"{self.name}: starting {type(self._run.runner).__name__}"
+        return progress_text(self.name, nodes)
 
     def progress(self, now: float) -> list[NodeProgress]:
         prefix = "" if self.parent is None else f"{self.name}/"
