@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .awaiting import in_thread
 from .sessions import LocalSession, active_session
 
 if TYPE_CHECKING:
@@ -37,14 +39,14 @@ def call_task(task: Task[Any, Any], args: tuple[Any, ...], kwargs: Mapping[str, 
 
 
 async def _later(session: Any, request: Any, return_state: bool) -> Any:
-    state = await asyncio.to_thread(session.call, request)
+    state = await in_thread(partial(session.call, request))
     return state if return_state else state.result()
 
 
 async def _call_async(session: LocalSession, request: Any, return_state: bool) -> Any:
     """Run an async task on the caller's own loop; only the bookkeeping happens in another thread."""
     node_id = session.submit(request)
-    await asyncio.to_thread(session.inline.run, node_id, asyncio.get_running_loop())
+    await in_thread(partial(session.inline.run, node_id, asyncio.get_running_loop()))
     state = session.called(node_id)
     return state if return_state else state.result()
 

@@ -20,8 +20,9 @@ from runners.calling import detail_of
 from runners.context import current_item
 
 from ..core.events import CancelRequested, RunInterrupted
+from ..core.journal import RunMoved
 from ..core.retry import delays
-from ..core.states import RunState
+from ..core.states import RUN_TERMINAL, RunState
 from ..errors import (
     BackendError,
     FencedError,
@@ -31,6 +32,7 @@ from ..errors import (
 )
 from ..stores import open_store
 from ..stores.base import RunRow
+from .awaiting import in_thread
 from .deadlines import Deadline
 from .flow_logs import flow_logging
 from .flows import Flow
@@ -61,6 +63,7 @@ class Blocking:
     """Yielded by `_course`: call this where it may block."""
 
     call: Callable[[], Any]
+    to_the_end: bool = False  # a cancellation waits for it
 
 
 Course = Generator[UserCode | Blocking, Any, State]
@@ -115,60 +118,52 @@ def _drive(
     if flow.is_async:
         return _drive_async(_course(flow, make, parameters), return_state)
     course = _course(flow, make, parameters)
-    step: Callable[[], UserCode | Blocking] = lambda: next(course)  # noqa: E731
+    resume: Callable[[Any], UserCode | Blocking] = course.send
+    outcome: Any = None
     while True:
         try:
-            order = step()
+            order = resume(outcome)
         except StopIteration as end:
             return end.value if return_state else end.value.result()
         try:
-            value = order.call()
+            resume, outcome = course.send, order.call()
         except BaseException as error:
-            caught = error
-            step = lambda: course.throw(caught)  # noqa: E731, B023
-        else:
-            step = lambda: course.send(value)  # noqa: E731, B023
+            resume, outcome = course.throw, error
 
 
 async def _drive_async(course: Course, return_state: bool) -> Any:
-    step: Callable[[], UserCode | Blocking] = lambda: next(course)  # noqa: E731
+    resume: Callable[[Any], UserCode | Blocking] = course.send
+    outcome: Any = None
     while True:
         try:
-            order = step()
+            order = resume(outcome)
         except StopIteration as end:
             return end.value if return_state else end.value.result()
         try:
             if isinstance(order, Blocking):
-                value = await asyncio.to_thread(order.call)
+                resume, outcome = course.send, await in_thread(order.call, to_the_end=order.to_the_end)
             else:
-                value = order.call()
-                if inspect.isasyncgen(value):
-                    value = [part async for part in value]
-                elif inspect.isawaitable(value):
-                    value = await value
+                resume, outcome = course.send, await order.call()
         except BaseException as error:
-            caught = error
-            step = lambda: course.throw(caught)  # noqa: E731, B023
-        else:
-            step = lambda: course.send(value)  # noqa: E731, B023
+            resume, outcome = course.throw, error
 
 
 def _course(flow: Flow[Any, Any], make: Callable[[], RunningFlow], parameters: Mapping[str, Any]) -> Course:
     """Everything that happens in a flow run, in its order."""
-    run = make()
+    run = yield Blocking(make, to_the_end=True)
     display = _display(run)
     try:
         with display:
-            try:
-                yield Blocking(run.start)
-            except BaseException as error:
-                _never_started(run, error)
-                raise
+            yield Blocking(run.start, to_the_end=True)
             display.started()
             verdict = yield from _attempts(flow, run, parameters)
-            _record(run, verdict)
+            yield Blocking(partial(_record, run, verdict), to_the_end=True)
             display.finish(run.row, run.counts())
+        yield Blocking(run.close, to_the_end=True)
         return run_state(verdict.state, verdict.name, verdict.message, verdict.data)
+    except BaseException as error:
+        _record_crash(run, error)
+        raise
     finally:
         run.close()
 
@@ -179,41 +174,52 @@ def _attempts(
     """Run the flow function, and again as long as it fails and retries are left."""
     delay = delays(flow.retry_delay_seconds)
     failures = 0
-    deadline = Deadline(flow.timeout_seconds, flow.name, run)
-    with deadline:
-        while True:
-            run.move(RunState.RUNNING)
-            _call_hooks(run, "on_running", State("Running"))
-            verdict = yield from _attempt(flow, run, parameters, deadline)
-            if verdict.state is not RunState.FAILED or not verdict.retriable or failures >= flow.retries:
-                return verdict
-            failures += 1
-            seconds = delay(failures)
-            run.move(
-                RunState.AWAITING_RETRY,
-                message=f"{verdict.message}; retry {failures} of {flow.retries} in {seconds:g} s",
-            )
-            yield Blocking(partial(run.driver.board.wait, lambda: bool(run.driver.core.cancelled), seconds))
-            if run.driver.core.cancelled:
-                return verdict_of(run)
-            run.session.forget_ordinals(run.recoverable())
+    wake = run.driver.board.poke
+    deadline = Deadline(flow.timeout_seconds, flow.name, wake, is_async=flow.is_async)
+    pause = 0.0
+    while True:
+        verdict = yield from _attempt(flow, run, parameters, deadline, pause)
+        if verdict.state is not RunState.FAILED or not verdict.retriable or failures >= flow.retries:
+            return verdict
+        failures += 1
+        pause = delay(failures)
+        message = f"{verdict.message}; retry {failures} of {flow.retries} in {pause:g} s"
+        yield Blocking(partial(run.move, RunState.AWAITING_RETRY, message=message), to_the_end=True)
+        run.session.forget_ordinals(run.recoverable())
+
+
+def _begin(run: RunningFlow, pause: float) -> bool:
+    """Wait for `pause` seconds, then move to Running. Returns False if the run was cancelled meanwhile."""
+    core = run.driver.core
+    if pause and run.driver.board.wait(lambda: bool(core.cancelled), pause):
+        return False
+    run.move(RunState.RUNNING)
+    _call_hooks(run, "on_running", State("Running"))
+    return True
 
 
 def _attempt(
-    flow: Flow[Any, Any], run: RunningFlow, parameters: Mapping[str, Any], deadline: Deadline
+    flow: Flow[Any, Any], run: RunningFlow, parameters: Mapping[str, Any], deadline: Deadline, pause: float
 ) -> Generator[Any, Any, Verdict]:
     """Run the flow function once, wait for its task runs, and judge."""
     try:
         args, kwargs = call_arguments(flow.fn, parameters)
-        try:
-            result = yield UserCode(lambda: _in_context(run, flow, args, kwargs))
+        failure: Exception | None = None
+        result = None
+        with deadline:
+            if not (yield Blocking(partial(_begin, run, pause))):
+                return verdict_of(run)
+            try:
+                result = yield UserCode(lambda: _in_context(run, flow, args, kwargs))
+            except Exception as error:
+                if deadline.passed:
+                    raise
+                failure = error
             yield Blocking(run.session.wait_all)
-        except Exception as error:
-            if deadline.passed:
-                raise
-            yield Blocking(run.session.wait_all)
-            return verdict_of(run, error=error)
-        return verdict_of(run, result=result)
+        verdict: Verdict = yield Blocking(partial(verdict_of, run, result, failure))
+        return verdict
+    except GeneratorExit:
+        raise
     except FlowTimeoutError as error:
         yield from _stop(run, f"the flow ran longer than its timeout of {flow.timeout_seconds:g} s")
         return Verdict.failed(error, name="TimedOut", retriable=False)
@@ -306,10 +312,10 @@ def _call_hooks(run: RunningFlow, kind: str, state: State) -> None:
         call_hook(hook, kind, (run.flow, run.context, state))
 
 
-def _never_started(run: RunningFlow, error: BaseException) -> None:
-    """Record a run whose runner could not be started."""
-    from ..core.journal import RunMoved
-
+def _record_crash(run: RunningFlow, error: BaseException) -> None:
+    """Record a run whose runner could not be started, or that was torn apart; never leave it Running."""
+    if run.row.state in RUN_TERMINAL or isinstance(error, FencedError):
+        return
     detail = detail_of(error, in_process=False)
     moved = RunMoved(RunState.CRASHED, run.clock.now(), "", f"{type(error).__name__}: {error}", detail)
     try:
@@ -325,7 +331,12 @@ def _display(run: RunningFlow) -> Any:
 
 
 def _arrived(value: Any) -> Any:
-    """A future given to a flow arrives as its value."""
+    """Futures given to a flow arrive as their values, also those in containers."""
+    from runners.arguments import rebuild
+
     from .futures import TaskRunFuture, TaskRunFutureList
 
-    return value.result() if isinstance(value, TaskRunFuture | TaskRunFutureList) else value
+    def leaf(part: Any) -> Any:
+        return part.result() if isinstance(part, TaskRunFuture | TaskRunFutureList) else part
+
+    return rebuild(value, leaf)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from runners.arguments import Ref
+from runners.context import current_item
 
 from .states import State
 
@@ -96,9 +97,16 @@ class TaskRunFuture:
         return Ref(self.node_id, self.index)
 
     def __await__(self) -> Generator[Any, None, Any]:
-        import asyncio
+        return self._awaited().__await__()
 
-        return asyncio.to_thread(self.result).__await__()
+    async def _awaited(self) -> Any:
+        from .awaiting import in_thread, told
+
+        if (
+            current_item.get() is None
+        ):  # a task run has a slot to lend while it waits, and needs a thread for it
+            await told(self.add_done_callback)
+        return await in_thread(self.result)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TaskRunFuture) and self.task_run_id == other.task_run_id
@@ -226,9 +234,9 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
             yield TaskRunFuture(self._session, self.node_id, index, None if known is None else known[at])
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
-        import asyncio
+        from .awaiting import in_thread
 
-        return asyncio.to_thread(self.result).__await__()
+        return in_thread(self.result).__await__()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TaskRunFutureList):

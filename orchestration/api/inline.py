@@ -50,6 +50,7 @@ class Inline:
             self._remote[node_id](batch)
         elif node_id in self._boxes:
             self._boxes[node_id].put(batch)
+            self._session.driver.board.poke()
 
     def run(self, node_id: int, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Run the node's batches in this thread until it has ended.
@@ -76,10 +77,10 @@ class Inline:
             raise board.failure
 
     def _next(self, box: queue.SimpleQueue[Batch | None]) -> Batch | None:
-        try:
-            return box.get_nowait()
-        except queue.Empty:
-            return self._session.lent(box.get)  # type: ignore[no-any-return]
+        if box.empty():
+            board = self._session.driver.board
+            self._session.lent(lambda: board.wait(lambda: not box.empty()))
+        return box.get_nowait()
 
     def kept(self, batch_id: int) -> Results | None:
         """Return the results of an inline batch."""

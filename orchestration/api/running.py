@@ -154,6 +154,7 @@ def new_run(
     store = open_store(flow.store)
     runner = make_runner(flow)
     item = current_item.get()
+    above = item.run.run_id if item is not None else parent.run_id if parent is not None else None
     pickled = _pickled(parameters)
     row = RunRow(
         run_id=uuid.uuid4().hex,
@@ -166,7 +167,7 @@ def new_run(
         tags=current_tags.get(),
         parameters=jsonable(parameters),
         parameters_pickle=pickled,
-        parent_run_id=parent.run_id if parent is not None else None,
+        parent_run_id=above,
         parent_task_run_id=item.task_run_id if item is not None else None,
         host=socket.gethostname(),
         pid=os.getpid(),

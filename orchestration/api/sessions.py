@@ -338,12 +338,9 @@ class LocalSession:
 
     def from_queue(self, ended: queue.SimpleQueue[Any], timeout: float | None) -> Any:
         """Return the next future of `as_completed`."""
-        try:
-            return ended.get_nowait()
-        except queue.Empty:
-            if self.driver.board.failure is not None:
-                raise self.driver.board.failure from None
-            return self.lent(lambda: ended.get(timeout=timeout))
+        if ended.empty():
+            self.lent(lambda: self.driver.board.wait(lambda: not ended.empty(), timeout))
+        return ended.get_nowait()
 
     def ask_permit(self, call: Call) -> bytes:
         """Ask the core whether an inline item may start."""

@@ -10,6 +10,8 @@ from ..core.journal import AttemptsEnded, Entry, Moved, NodeAdded, WidthLearned
 from ..core.records import Node
 from ..core.states import TERMINAL, State
 
+Box = list[Callable[[], None]]  # an action, until somebody runs it
+
 _OPEN = bytes(s for s in State if s not in TERMINAL)
 
 
@@ -34,13 +36,17 @@ class Board:
     Reading one byte of a node's states from another thread is safe; a waiter that reads too early waits
     for the next turn that concerns it. What a turn has changed counts as ended once it is in the journal: who
     acts upon a result must not be ahead of the record.
+
+    There is no lock that waiters and driver share. A signal (Ctrl-C, a flow's timeout) may tear whatever the
+    main thread does; a lock that it left locked would stop the driver. Each waiter sleeps on a lock of its own,
+    each callback is in a box that whoever comes first empties; lists and dicts change in single steps.
     """
 
     def __init__(self, nodes: dict[int, Node]) -> None:
         self._nodes = nodes
-        self._change = threading.Condition()
-        self._callbacks: dict[int, list[tuple[Callable[[], bool], Callable[[], None]]]] = {}
-        self._item_callbacks: dict[int, dict[int, list[Callable[[], None]]]] = {}
+        self._sleepers: list[threading.Lock] = []
+        self._callbacks: dict[int, list[tuple[Callable[[], bool], Box]]] = {}
+        self._item_callbacks: dict[int, dict[int, list[Box]]] = {}
         self._turning = False
         self._turns = 0
         self.failure: BaseException | None = None
@@ -60,11 +66,9 @@ class Board:
 
     def _settled(self) -> bool:
         """Wait until the turn that is going on is in the journal."""
-        with self._change:
-            turn = self._turns
-            while self._turning and self._turns == turn and self.failure is None:
-                self._change.wait()
-            return self.failure is None
+        turn = self._turns
+        self._sleep(lambda: not self._turning or self._turns != turn or self.failure is not None, None)
+        return self.failure is None
 
     def all_done(self, node_id: int, indices: Sequence[int] | None) -> Callable[[], bool]:
         """Return a test whether all of these items have ended. It looks at none of them twice."""
@@ -88,40 +92,49 @@ class Board:
         Raises:
             BaseException: what has stopped the driver.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._change:
-            while not ready():
-                if self.failure is not None:
-                    raise self.failure
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._change.wait(left)
+
+        def over() -> bool:
+            return ready() or self.failure is not None
+
+        if not self._sleep(over, timeout):
+            return False
+        if self.failure is not None and not ready():
+            raise self.failure
+        return True
+
+    def _sleep(self, ready: Callable[[], bool], timeout: float | None) -> bool:
+        if ready():
             return True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        gate = threading.Lock()
+        gate.acquire()
+        self._sleepers.append(gate)
+        try:
+            while not ready():
+                left = -1 if deadline is None else deadline - time.monotonic()
+                if deadline is not None and left <= 0:
+                    return False
+                gate.acquire(timeout=left)
+            return True
+        finally:
+            self._sleepers.remove(gate)
 
     def when(self, node_ids: Iterable[int], ready: Callable[[], bool], action: Callable[[], None]) -> None:
         """Run `action` once `ready()`: now, or in the driver's thread after a turn that concerns the nodes."""
-        with self._change:
-            if not ready() and self.failure is None:
-                box = [action]
-
-                def once() -> None:
-                    if box:
-                        box.pop()()
-
-                for node_id in set(node_ids):
-                    self._callbacks.setdefault(node_id, []).append((ready, once))
-                return
-        action()
+        box = [action]
+        for node_id in set(node_ids):
+            self._callbacks.setdefault(node_id, []).append((ready, box))
+        if ready() or self.failure is not None:
+            _empty(box)
 
     def when_ended(self, node_id: int, index: int, action: Callable[[], None]) -> None:
         """Run `action` once an item has ended: now, or in the driver's thread."""
-        with self._change:
+        box = [action]
+        if not self.done(node_id, index):
+            self._item_callbacks.setdefault(node_id, {}).setdefault(index, []).append(box)
             if not self.done(node_id, index) and self.failure is None:
-                waiting = self._item_callbacks.setdefault(node_id, {})
-                waiting.setdefault(index, []).append(action)
                 return
-        action()
+        _empty(box)
 
     # --- telling --------------------------------------------------------------------------------
 
@@ -131,70 +144,73 @@ class Board:
 
     def end_turn(self) -> None:
         """What the turn has changed is in the journal."""
-        with self._change:
-            self._turning = False
-            self._turns += 1
-            self._change.notify_all()
+        self._turning = False
+        self._turns += 1
+        self.poke()
 
     def tell(self, entries: Sequence[Entry]) -> None:
-        """A turn has been journalled: wake those whom it concerns."""
+        """A turn has been journalled: call back whom it concerns."""
         touched: set[int] = set()
-        due: list[Callable[[], None]] = []
-        with self._change:
-            for entry in entries:
-                if isinstance(entry, NodeAdded | WidthLearned):
-                    touched.add(entry.node_id)
-                    continue
-                ended = ended_items(entry)
-                if ended is not None:
-                    touched.add(ended[0])
-                    if ended[0] in self._item_callbacks:
-                        due += self._due_items(*ended)
-            if not touched:
-                return
-            for node_id in touched & self._callbacks.keys():
-                due += self._due(node_id)
-            self._change.notify_all()
-        for action in due:
-            action()
+        due: list[Box] = []
+        for entry in entries:
+            if isinstance(entry, NodeAdded | WidthLearned):
+                touched.add(entry.node_id)
+                continue
+            ended = ended_items(entry)
+            if ended is not None:
+                touched.add(ended[0])
+                if ended[0] in self._item_callbacks:
+                    due += self._due_items(*ended)
+        for node_id in touched & self._callbacks.keys():
+            due += self._due(node_id)
+        for box in due:
+            _empty(box)
+        if due:
+            self.poke()
 
-    def _due(self, node_id: int) -> Iterator[Callable[[], None]]:
-        rest = []
-        for pair in self._callbacks.pop(node_id):
-            ready, action = pair
+    def _due(self, node_id: int) -> Iterator[Box]:
+        waiting = self._callbacks.pop(node_id)
+        for ready, box in waiting:
             if ready():
-                yield action
-            else:
-                rest.append(pair)
-        if rest:
-            self._callbacks[node_id] = rest
+                yield box
+            elif box:
+                self._callbacks.setdefault(node_id, []).append((ready, box))
 
-    def _due_items(self, node_id: int, indices: Sequence[int]) -> Iterator[Callable[[], None]]:
+    def _due_items(self, node_id: int, indices: Sequence[int]) -> Iterator[Box]:
         waiting = self._item_callbacks[node_id]
         if len(waiting) < len(indices):
-            ended = [index for index in waiting if self.done(node_id, index)]
+            ended = [index for index in list(waiting) if self.done(node_id, index)]
         else:
             ended = [index for index in indices if index in waiting]
         for index in ended:
             yield from waiting.pop(index)
-        if not waiting:
-            del self._item_callbacks[node_id]
 
     def poke(self) -> None:
         """Let waiting threads look again."""
-        with self._change:
-            self._change.notify_all()
+        for gate in tuple(self._sleepers):
+            try:
+                gate.release()
+            except RuntimeError:  # it has been woken already
+                continue
 
     def fail(self, error: BaseException) -> None:
         """The driver has stopped: nobody shall wait any longer."""
-        with self._change:
-            self.failure = self.failure or error
-            self._turning = False
-            waiting = [action for pairs in self._callbacks.values() for _, action in pairs]
-            for items in self._item_callbacks.values():
-                waiting += [action for actions in items.values() for action in actions]
-            self._callbacks.clear()
-            self._item_callbacks.clear()
-            self._change.notify_all()
-        for action in waiting:
-            action()
+        self.failure = self.failure or error
+        self._turning = False
+        waiting = [box for pairs in list(self._callbacks.values()) for _, box in pairs]
+        for items in list(self._item_callbacks.values()):
+            waiting += [box for boxes in list(items.values()) for box in boxes]
+        self._callbacks.clear()
+        self._item_callbacks.clear()
+        self.poke()
+        for box in waiting:
+            _empty(box)
+
+
+def _empty(box: Box) -> None:
+    """Run what is in the box, unless somebody else does."""
+    try:
+        action = box.pop()
+    except IndexError:
+        return
+    action()
