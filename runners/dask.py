@@ -180,9 +180,8 @@ class DaskTaskRunner(TaskRunner):
             flight = desk.flights.get(batch_id)
             if flight is not None:
                 by_run.setdefault(flight.batch.run_id, []).append(batch_id)
-                if force and flight.worker:
-                    flight.doomed = True
-                    desk.connection.kill_worker(flight.worker)
+                if force and flight.process:
+                    flight.doomed = desk.connection.kill_worker(flight.process)
         for run_id, ids in by_run.items():
             desk.spawn(partial(_stop, desk, run_id, ids))
 

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from .errors import ConnectionFailedError, MissingExtraError, UserError, VersionMismatchError
@@ -72,7 +73,7 @@ class Connection:
     client: Any
     cluster: Any = None
     owned: bool = False
-    fixed: bool = True  # its size is not Dask's to decide
+    fixed: bool = False  # it is local processes of ours, whose number does not change
 
     def close(self) -> None:
         """Close the client, and the cluster if it is ours. Quiet whatever state they are in."""
@@ -92,28 +93,44 @@ class Connection:
         A nanny does that when its worker dies before it has said that it is up. A task that kills its worker
         at once can cost the cluster all its workers in this way.
         """
-        cluster = self.cluster
-        if self.owned and self.fixed and isinstance(getattr(cluster, "workers", None), dict):
-            cluster.loop.add_callback(_mend, cluster)
+        if self.fixed:
+            self.cluster.loop.add_callback(_mend, self.cluster)
 
-    def kill_worker(self, address: str) -> None:
-        """End a worker process of our own cluster. Its nanny starts another."""
-        self._kill(address)
+    def kill_worker(self, worker: str) -> bool:
+        """End a worker process (`host:pid`) of our own local cluster. Its nanny starts another."""
+        pid = int(worker.split(":")[1])
+        if not self.fixed or pid == os.getpid():
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return True
 
-    def _kill(self, address: str | None = None) -> None:
-        workers = getattr(self.cluster, "workers", None) if self.owned else None
+    def _kill(self) -> None:
+        workers = getattr(self.cluster, "workers", None)
         for nanny in list(workers.values()) if isinstance(workers, dict) else ():
             pid = getattr(nanny, "pid", None)
-            if pid and pid != os.getpid() and address in (None, getattr(nanny, "worker_address", None)):
+            if pid and pid != os.getpid():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
 
+def _keep_nannies(cluster: Any) -> None:
+    """Have a cluster's object leave a nanny alone whose worker is gone for a moment.
+
+    15 s after a worker's death `SpecCluster` closes its nanny for good if another death has just happened, and
+    does not replace it.
+    """
+    from distributed.deploy.cluster import Cluster
+
+    if hasattr(Cluster, "_update_worker_status"):
+        cluster._update_worker_status = partial(Cluster._update_worker_status, cluster)
+
+
 def _mend(cluster: Any) -> None:
-    for name, worker in list(cluster.workers.items()):
-        if getattr(getattr(worker, "status", None), "name", "") in ("closed", "failed"):
+    for name, nanny in list(cluster.workers.items()):
+        if nanny.status.name in ("closed", "failed"):
             del cluster.workers[name]
-    if set(getattr(cluster, "worker_spec", ())) - set(cluster.workers) and cluster.status.name == "running":
+    if set(cluster.worker_spec) - set(cluster.workers) and cluster.status.name == "running":
         cluster.scale(len(cluster.worker_spec))
 
 
@@ -141,7 +158,9 @@ def connect(settings: Settings) -> Connection:
         if owned:
             cluster.close()
         raise
-    connection = Connection(client, cluster, owned, fixed=not settings.adaptive)
+    connection = Connection(client, cluster, owned, _is_fixed(settings, cluster, owned=owned))
+    if connection.fixed:
+        _keep_nannies(cluster)
     try:
         if owned:
             _no_retries(client)
@@ -152,6 +171,12 @@ def connect(settings: Settings) -> Connection:
         connection.close()
         raise
     return connection
+
+
+def _is_fixed(settings: Settings, cluster: Any, *, owned: bool) -> bool:
+    from distributed import LocalCluster
+
+    return owned and not settings.adaptive and isinstance(cluster, LocalCluster) and bool(cluster.processes)
 
 
 def _configured_address(settings: Settings) -> str | None:

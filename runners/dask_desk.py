@@ -49,7 +49,8 @@ class Flight:
 
     batch: Batch
     future: Any = None
-    worker: str = ""  # where it was seen to start
+    worker: str = ""  # address of where it was seen to start
+    process: str = ""  # the same as host:pid
     table: bytes | None = None
     size: int = 0  # bytes of its results
     orphaned: bool = False  # its future failed with its worker, whose end has not been told yet
@@ -181,7 +182,7 @@ class Desk:
             if flight is not None and isinstance(message, Table):
                 flight.table, flight.size = data, size
             elif flight is not None and isinstance(message, BatchStarted):
-                flight.worker = address
+                flight.worker, flight.process = address, message.worker
         if isinstance(message, BatchStarted) or (flight is not None and isinstance(message, BatchProgress)):
             self._emit(message)
 

@@ -259,6 +259,20 @@ def test_an_own_cluster_is_gone_after_close(open_port: Callable[..., Any]) -> No
     runner.close()
 
 
+def test_workers_come_back_however_long_that_takes(start: Callable[..., Any]) -> None:
+    """Dask's own cluster object would give up a worker that is away for longer than a timeout."""
+    import dask
+
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}):
+        port = start(cluster_kwargs=LOCAL)
+        for _ in range(2):
+            batch = port.batch(wait_for_ever)
+            port.runner.submit([batch])
+            os.kill(int(port.of(BatchStarted, batch).worker.split(":")[1]), 9)
+            assert isinstance(port.end(batch), BatchLost)
+        assert port.run(port.batch(double, [1])).outcomes == DONE
+
+
 def test_a_cluster_class_by_name(start: Callable[..., Any]) -> None:
     """A dotted name is imported; a wrong one is an error that says so."""
     port = start(cluster_class="distributed.LocalCluster", cluster_kwargs=LOCAL)
