@@ -11,6 +11,8 @@ import click
 from .exits import Exit, describe
 from .lazy import LazyGroup
 
+COMPLETION = "_MILLRACE_COMPLETE"  # set by the shell, see click's documentation
+
 
 @click.group(
     cls=LazyGroup,
@@ -35,8 +37,15 @@ def cli(debug: bool) -> None:
 
 def run_command(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. Errors are told once, on stderr."""
+    completing = os.environ.get(COMPLETION)
+    if completing:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "millrace", COMPLETION, completing)
     try:
-        result = cli.main(args=args, prog_name="millrace", standalone_mode=False)
+        # not cli.main(): that takes a broken pipe for a failure
+        with cli.make_context("millrace", list(sys.argv[1:] if args is None else args)) as context:
+            result = cli.invoke(context)
         sys.stdout.flush()
     except BaseException as error:
         return _ended_by(error)
@@ -44,11 +53,13 @@ def run_command(args: Sequence[str] | None = None) -> int:
 
 
 def _ended_by(error: BaseException) -> int:
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else Exit.FAILED
     if isinstance(error, BrokenPipeError):
         _forget_stdout()
         return Exit.OK
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else Exit.FAILED
     if isinstance(error, click.ClickException):
         error.show()
         return Exit.USAGE if isinstance(error, click.UsageError) else error.exit_code

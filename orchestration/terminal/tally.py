@@ -57,6 +57,7 @@ class Failure:
     traceback: str
     first: str
     count: int = 0
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +159,11 @@ class Tally:
         if found is None:
             if len(self.failures) >= MAX_FAILURES:
                 return
-            first = self._whose(node_id, index)
-            found = Failure(detail.type_name, detail.message, detail.traceback, first)
-            self.failures[key] = found
+            found = self.failures[key] = Failure(detail.type_name, "", "", "")
         found.count += count
+        if not found.first or index < found.index:  # of the lowest index, so that each run shows the same
+            found.index, found.first = index, self._whose(node_id, index)
+            found.message, found.traceback = detail.message, detail.traceback
 
     def _logs(self, entry: LogWritten) -> None:
         for index, line in zip(entry.items, entry.lines, strict=True):

@@ -354,3 +354,12 @@ def test_version(call: Call) -> None:
     assert call("version")[1].startswith("millrace ")
     assert set(json.loads(call("version", "--json")[1])) == {"millrace", "python"}
     assert os.environ.get("MILLRACE_DEBUG") == ""
+
+
+def test_shell_completion(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell asks by an environment variable; the answer names the commands."""
+    monkeypatch.setenv("_MILLRACE_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "millrace runs c")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    code, out, _ = call()
+    assert (code, out.split()) == (0, ["plain,cancel"])
