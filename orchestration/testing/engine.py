@@ -178,7 +178,9 @@ class SimulatedEngine:
                 position,
                 execution.started + execution.offsets[position],
             )
-            self._schedule(worker, execution, execution.offsets[position], lambda event=event: self._hint(event))
+            self._schedule(
+                worker, execution, execution.offsets[position], lambda event=event: self._hint(event)
+            )
 
     def _ask(self, worker: int, execution: Execution) -> None:
         """Ask for leave to start the next item; ask twice, as workers do that hear nothing."""
@@ -324,7 +326,9 @@ class SimulatedEngine:
     def _latency(self) -> float:
         return self.rng.uniform(0, self.faults.delay) if self.faults.delay else 0.0
 
-    def _schedule(self, worker: int, execution: Execution, seconds: float, action: Callable[[], None]) -> None:
+    def _schedule(
+        self, worker: int, execution: Execution, seconds: float, action: Callable[[], None]
+    ) -> None:
         """Do something in the course of an execution, if that has not taken another course by then."""
         version = execution.version
 

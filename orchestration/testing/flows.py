@@ -76,7 +76,9 @@ def random_policy(rng: random.Random) -> Policy:
     )
 
 
-def random_flow(rng: random.Random, *, nodes: int = 8, widest: int = 12, tags: Sequence[str] = ()) -> list[Step]:
+def random_flow(
+    rng: random.Random, *, nodes: int = 8, widest: int = 12, tags: Sequence[str] = ()
+) -> list[Step]:
     """Return a flow with up to so many nodes, each depending on earlier ones in any way there is."""
     steps: list[Step] = []
     widths: list[int | None] = []  # None: known at run time only
@@ -131,7 +133,9 @@ def _dependencies(
             picked = tuple(rng.choices(range(known), k=max(width, widest)))
             found.append(Dependency(up, Reach.ALIGNED, picked, tolerant=tolerant))
         elif kind is Reach.PICKED:
-            picks = {i: rng.choices(range(known), k=rng.randrange(3)) for i in range(widest) if rng.random() < 0.5}
+            picks = {
+                i: rng.choices(range(known), k=rng.randrange(3)) for i in range(widest) if rng.random() < 0.5
+            }
             found.append(Dependency(up, Reach.PICKED, picks=picks, tolerant=tolerant))
         elif kind is Reach.ELEMENTS:
             learned = learned or rng.random() < 0.9

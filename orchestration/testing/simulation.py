@@ -29,14 +29,13 @@ from ..core.commands import (
 from ..core.coordinator import Coordinator
 from ..core.events import CoreEvent, LeasesAnswered, LimitsKnown, NodeSubmitted, Tick
 from ..core.journal import Entry, LeasesReturned
-from ..core.records import Node
-from ..core.specs import Dependency, Reach
 from ..core.states import State
 from .clock import ManualClock
 from .engine import Faults, SimulatedEngine
 from .leases import LeaseAuthority
 from .replayed import Replayed
-from .script import Act, End, Step, Value, digest, gather, input_of, resubmitted
+from .results import Results
+from .script import Act, End, Step, Value, resubmitted
 
 
 class Stuck(AssertionError):
@@ -105,6 +104,7 @@ class Run:
         self.engine = SimulatedEngine(world, self, rng, workers, faults)
         self.leases = leases
         self.files = {} if files is None else files  # result storage: it outlives the process
+        self.results = Results(self.core, self.steps, self.engine.results, self.files)
         self.journal: list[Entry] = []
         self.turns = 0
         self.crash_after = crash_after
@@ -196,37 +196,7 @@ class Run:
         return self.steps[node_id].plan(index, spent.failures if spent else 0)
 
     def value(self, node_id: int, index: int) -> Value:
-        step = self.steps[node_id]
-        inputs = [
-            input_of(edge.dependency, index, self._inputs(edge.dependency, edge.up, index))
-            for edge in self.core.nodes[node_id].ins
-        ]
-        return digest(step.spec.path, index, inputs)
-
-    def _inputs(self, dependency: Dependency, up: Node, index: int) -> list[Value | None]:
-        match dependency.reach:
-            case Reach.ALL:
-                uppers: Sequence[int] = range(up.width)
-            case Reach.SOME:
-                uppers = sorted(set(dependency.indices or ()))
-            case Reach.ELEMENTS:
-                uppers = dependency.indices or ()
-            case Reach.PICKED:
-                uppers = (dependency.picks or {}).get(index, ())
-            case Reach.ALIGNED:
-                uppers = (index if dependency.indices is None else dependency.indices[index],)
-        return [self.result(up, upper) for upper in uppers]
-
-    def result(self, node: Node, index: int) -> Value | None:
-        """Return an item's value from where the coordinator says it is; None without one."""
-        if node.states[index] != State.COMPLETED:
-            return None
-        stored = node.stored.get(index)
-        if stored is not None:
-            return self.files[stored[0].url][stored[1]]
-        place = node.location(index)
-        assert place is not None, f"{node.spec.path}[{index}] is Completed and its result is nowhere"
-        return self.engine.results[place[0]][place[1]]
+        return self.results.value(node_id, index)
 
     def persist(self, batch_id: int, node_id: int, values: Mapping[int, Value]) -> Stored | None:
         if not self.steps[node_id].persist or not values:
@@ -236,13 +206,6 @@ class Run:
         return Stored(url, "")
 
     # --- afterwards -----------------------------------------------------------------------------
-
-    def ends(self) -> dict[int, list[End]]:
-        """Return how each item of each node has ended."""
-        return {
-            node_id: [End(node.state(i), self.result(node, i)) for i in range(node.width)]
-            for node_id, node in self.core.nodes.items()
-        }
 
     def replay(self) -> Replayed:
         return Replayed(self.journal, self._before)
@@ -346,5 +309,5 @@ def simulate(
             starts[item] = starts.get(item, 0) + n
     last = lives[-1]
     return Report(
-        last.ends(), last.journal, lives, starts, world.now, sum(run.engine.deaths for run in lives)
+        last.results.ends(), last.journal, lives, starts, world.now, sum(run.engine.deaths for run in lives)
     )

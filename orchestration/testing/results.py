@@ -1,0 +1,75 @@
+"""The values of simulated task runs, found where the coordinator says that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..core.coordinator import Coordinator
+from ..core.records import Node
+from ..core.specs import Dependency, Reach
+from ..core.states import State
+from .script import End, Step, Value, digest, input_of
+
+
+class Results:
+    """Computes and finds values.
+
+    Args:
+        held: what the engine holds: batch -> position -> value.
+        files: what is in result storage: address -> position -> value.
+    """
+
+    def __init__(
+        self,
+        core: Coordinator,
+        steps: Mapping[int, Step],
+        held: Mapping[int, Mapping[int, Value]],
+        files: Mapping[str, Mapping[int, Value]],
+    ) -> None:
+        self.core = core
+        self.steps = steps
+        self.held = held
+        self.files = files
+
+    def value(self, node_id: int, index: int) -> Value:
+        """Compute what an item returns, from what its upstreams returned."""
+        inputs = [
+            input_of(
+                edge.dependency,
+                index,
+                [self.find(edge.up, i) for i in _uppers(edge.dependency, edge.up, index)],
+            )
+            for edge in self.core.nodes[node_id].ins
+        ]
+        return digest(self.steps[node_id].spec.path, index, inputs)
+
+    def find(self, node: Node, index: int) -> Value | None:
+        """Return an item's value; None if it has none."""
+        if node.states[index] != State.COMPLETED:
+            return None
+        stored = node.stored.get(index)
+        if stored is not None:
+            return self.files[stored[0].url][stored[1]]
+        place = node.location(index)
+        assert place is not None, f"{node.spec.path}[{index}] is Completed and its result is nowhere"
+        return self.held[place[0]][place[1]]
+
+    def ends(self) -> dict[int, list[End]]:
+        """Return how each item of each node has ended."""
+        return {
+            node_id: [End(node.state(i), self.find(node, i)) for i in range(node.width)]
+            for node_id, node in self.core.nodes.items()
+        }
+
+
+def _uppers(dependency: Dependency, up: Node, index: int) -> Sequence[int]:
+    match dependency.reach:
+        case Reach.ALL:
+            return range(up.width)
+        case Reach.SOME:
+            return sorted(set(dependency.indices or ()))
+        case Reach.ELEMENTS:
+            return dependency.indices or ()
+        case Reach.PICKED:
+            return (dependency.picks or {}).get(index, ())
+    return (index if dependency.indices is None else dependency.indices[index],)
