@@ -61,6 +61,8 @@ def _load_file(path: Path) -> ModuleType:
     path = path.resolve()
     if not path.is_file():
         raise FlowNotFoundError(f"there is no file {path}")
+    if (path.parent / "__init__.py").is_file():
+        return _load_in_package(path)
     name = path.stem
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, "__file__", None) == str(path):
@@ -79,6 +81,27 @@ def _load_file(path: Path) -> ModuleType:
     except BaseException:
         sys.modules.pop(name, None)
         raise
+    return module
+
+
+def _load_in_package(path: Path) -> ModuleType:
+    """Import a module of a package by its dotted name, so that its relative imports work."""
+    for loaded in list(sys.modules.values()):
+        if getattr(loaded, "__file__", None) == str(path) and loaded.__name__ != "__main__":
+            return loaded
+    parts, folder = [path.stem], path.parent
+    while (folder / "__init__.py").is_file():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    name = ".".join(part for part in parts if part != "__init__")
+    module = importlib.import_module(name)
+    if getattr(module, "__file__", None) != str(path):
+        raise FlowNotFoundError(
+            f"{path} cannot be imported as {name}: {getattr(module, '__file__', None)} has that name. "
+            "Write PACKAGE.MODULE:FLOW."
+        )
     return module
 
 

@@ -54,6 +54,7 @@ class TaskHooks:
         self._queue: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._running: set[tuple[int, int, int]] = set()  # told of on_running: node, index, attempt
+        self._ended: dict[tuple[int, int], int] = {}  # the last attempt that has ended, by node and index
 
     def observe(self, entries: Sequence[Entry]) -> None:
         """Take note of a turn. In the driver's thread."""
@@ -65,10 +66,12 @@ class TaskHooks:
                 continue
             if isinstance(entry, Moved):
                 for index in entry.indices:
-                    self._note(task, entry.node_id, index, entry.state)
+                    attempt = self._spent(entry.node_id, index) + (entry.state is TaskState.RUNNING)
+                    self._note(task, entry.node_id, index, attempt, entry.state)
             else:
-                for index, state in zip(entry.indices, entry.states, strict=True):
-                    self._note(task, entry.node_id, index, TaskState(state), ran=True)
+                for index, attempt, state in zip(entry.indices, entry.attempts, entry.states, strict=True):
+                    self._ended[entry.node_id, index] = attempt
+                    self._note(task, entry.node_id, index, attempt, TaskState(state), ran=True)
 
     def close(self) -> None:
         """Wait until all hooks have been called."""
@@ -76,11 +79,22 @@ class TaskHooks:
             self._queue.put(None)
             self._thread.join()
 
+    def _spent(self, node_id: int, index: int) -> int:
+        """Return the attempts that an item has behind it. The core's own count may be ahead by now."""
+        recovered = self._session.driver.core.nodes[node_id].spec.recovered
+        before = recovered.attempts.get(index, 0) if recovered is not None else 0
+        return self._ended.get((node_id, index), before)
+
     def _note(
-        self, task: Task[Any, Any], node_id: int, index: int, state: TaskState, ran: bool = False
+        self,
+        task: Task[Any, Any],
+        node_id: int,
+        index: int,
+        attempt: int,
+        state: TaskState,
+        ran: bool = False,
     ) -> None:
         node = self._session.driver.core.nodes[node_id]
-        attempt = node.attempts[index]
         info = TaskRunInfo(
             f"{self._session.run_id}/{node_id}/{index}",
             label(node, index),

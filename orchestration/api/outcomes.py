@@ -54,8 +54,6 @@ def verdict_of(run: RunningFlow, result: Any = None, error: BaseException | None
     if error is not None:
         return Verdict.failed(error)
     states = list(_states(result))
-    if not states:
-        return Verdict(RunState.COMPLETED, data=lambda: result)
     bad = [state for state in states if not state.is_successful()]
     if not bad:
         value = _value(result)  # now, while the engine still has the results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -34,9 +35,10 @@ def validate(fn: Callable[..., Any], name: str, parameters: Mapping[str, Any]) -
     Raises:
         ParameterError: one of them does not fit; all that do not are named.
     """
-    model = _model(fn)
-    if model is None:
+    hints = _hints(fn)
+    if all(_fits(hints.get(key, Any), value) for key, value in parameters.items()):
         return dict(parameters)
+    model = _model(fn)
     import pydantic
 
     fields = {_alias(key): value for key, value in parameters.items()}
@@ -60,11 +62,14 @@ def call_arguments(fn: Callable[..., Any], parameters: Mapping[str, Any]) -> tup
 
 def jsonable(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters as JSON values for people; what JSON cannot say is shown by its repr."""
-    import pydantic_core
-
     shown = {}
     for name, value in parameters.items():
+        if _is_json(value):
+            shown[name] = value
+            continue
         try:
+            import pydantic_core
+
             shown[name] = json.loads(pydantic_core.to_json(value))
         except Exception:
             shown[name] = _short(value, 200)
@@ -72,23 +77,46 @@ def jsonable(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _model(fn: Callable[..., Any]) -> Any:
-    """Return a model with the annotated parameters as fields; None if there are none."""
-    import pydantic
-
+def _hints(fn: Callable[..., Any]) -> Mapping[str, Any]:
+    """Return the type hints of the parameters; Any for what only type checkers can see."""
     try:
         hints = inspect.get_annotations(fn, eval_str=True)
-    except Exception:  # a name in a hint that only type checkers see
+    except Exception:
         hints = inspect.get_annotations(fn)
-    fields: dict[str, Any] = {}
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    found = {}
     for name, parameter in inspect.signature(fn).parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            hint: Any = Any
-        else:
-            hint = hints.get(name, Any)
-        fields[_alias(name)] = (Any if isinstance(hint, str) else hint, ...)
-    if all(hint is Any for hint, _ in fields.values()):
-        return None
+        hint = Any if parameter.kind in variadic else hints.get(name, Any)
+        found[name] = Any if isinstance(hint, str) else hint
+    return found
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value plainly is what its hint says: then there is nothing to coerce, nor a library to import."""
+    return hint is Any or (hint in _PLAIN and type(value) is hint) or (hint is None and value is None)
+
+
+_PLAIN = (str, int, float, bool, bytes)
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value is one of JSON already, types exactly."""
+    kind = type(value)
+    if value is None or kind in (str, bool, int):
+        return True
+    if kind is float:
+        return math.isfinite(value)
+    if kind is list:
+        return all(map(_is_json, value))
+    return kind is dict and all(type(key) is str and _is_json(part) for key, part in value.items())
+
+
+@lru_cache(maxsize=256)
+def _model(fn: Callable[..., Any]) -> Any:
+    """Return a model with the parameters as fields."""
+    import pydantic
+
+    fields: dict[str, Any] = {_alias(name): (hint, ...) for name, hint in _hints(fn).items()}
     config = pydantic.ConfigDict(arbitrary_types_allowed=True)
     return pydantic.create_model(f"{getattr(fn, '__name__', 'flow')}_parameters", __config__=config, **fields)
 

@@ -1,0 +1,172 @@
+"""Methods, static methods, callable objects, partials and lambdas as tasks and flows; `with_options`."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from orchestration import flow, task
+from orchestration.errors import UserError
+from runners import SequentialTaskRunner
+from runners.base import TaskRunner
+
+
+class Scaler:
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    @task
+    def scale(self, x: int) -> int:
+        return self.factor * x
+
+    @task
+    @staticmethod
+    def plain(x: int) -> int:
+        return x + 1
+
+    @staticmethod
+    @task
+    def outer_static(x: int) -> int:
+        return x + 2
+
+    @flow(task_runner=SequentialTaskRunner())
+    def run(self, n: int) -> Any:
+        return self.scale.map(range(n))
+
+
+class Adder:
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __call__(self, x: int) -> int:
+        return x + self.n
+
+
+def plus(x: int, y: int) -> int:
+    return x + y
+
+
+@task
+def three(x: int) -> int:
+    return x + 3
+
+
+def test_methods_as_tasks(runner: TaskRunner) -> None:
+    """A method that is a task takes its instance along, in calls, submits and maps."""
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        scaler = Scaler(3)
+        return scaler.scale(1), scaler.scale.submit(2), scaler.scale.map([3, 4]), Scaler(5).scale.submit(1)
+
+    assert main() == (3, 6, [9, 12], 5)
+
+
+def test_static_methods_as_tasks(runner: TaskRunner) -> None:
+    """Static methods work in either order of the decorators."""
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        return Scaler.plain.submit(1), Scaler.outer_static.submit(1), Scaler(1).outer_static.submit(2)
+
+    assert main() == (2, 3, 4)
+
+
+def test_methods_as_flows() -> None:
+    """A method can be a flow."""
+    assert Scaler(2).run(3) == [0, 2, 4]
+
+
+def test_callable_objects_partials_lambdas_and_builtins(runner: TaskRunner) -> None:
+    """Whatever can be called can be a task."""
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        return [
+            task(Adder(10), name="adder").submit(1).result(),
+            task(functools.partial(plus, y=5), name="partial").submit(1).result(),
+            task(lambda x: x * 7, name="times").submit(1).result(),
+            task(len).submit([1, 2]).result(),
+        ]
+
+    assert main() == [11, 6, 7, 2]
+
+
+def test_plain_calls_outside_of_flows() -> None:
+    """Outside a flow a task is its function."""
+    assert three(1) == 4
+    assert three.fn(2) == 5
+    assert Scaler(3).scale(2) == 6
+
+
+def test_with_options_copies(runner: TaskRunner) -> None:
+    """`with_options` changes a copy; an unknown option is an error with a suggestion."""
+    named = three.with_options(name="other", retries=2, tags=["a"])
+    assert (named.name, named.retries, named.tags) == ("other", 2, frozenset({"a"}))
+    assert (three.name, three.retries) == ("three", 0)
+    with pytest.raises(UserError, match="'retries'"):
+        three.with_options(retrys=2)
+    with pytest.raises(UserError, match="'timeout_seconds'"):
+        flow(plus).with_options(timeout_second=2)
+
+    @flow(name="first", task_runner=SequentialTaskRunner())
+    def main(x: int) -> Any:
+        return named.submit(x)
+
+    assert main.with_options(name="second", task_runner=runner)(1) == 4
+    assert main.name == "first"
+
+
+def test_bad_options() -> None:
+    """Options that make no sense are errors when the task or flow is made."""
+    for options in ({"retries": -1}, {"timeout_seconds": 0}, {"batch": 0}, {"retries": "3"}):
+        with pytest.raises(UserError):
+            task(plus, **options) if False else task(**options)(plus)
+    with pytest.raises(UserError, match="no function"):
+        task(5)
+    with pytest.raises(UserError, match="no task runner"):
+        flow(task_runner="dusk")(plus)(1, 2)
+
+
+def test_pickling_of_tasks() -> None:
+    """Tasks and flows can be pickled, with hooks and options."""
+    seen: list[Any] = []
+    hooked = three.with_options(on_completion=[lambda *args: seen.append(1)], retries=3)
+    copy = pickle.loads(cloudpickle.dumps(hooked))
+    assert (copy.name, copy.retries, copy.fn(1)) == ("three", 3, 4)
+    assert len(copy.on_completion) == 1
+
+
+def test_tasks_with_hooks_inside_tasks(runner: TaskRunner) -> None:
+    """A task with hooks can be submitted from inside a task."""
+
+    def hook(*args: Any) -> None:
+        return None
+
+    inner = three.with_options(on_completion=[hook], on_running=[hook])
+
+    @task
+    def outer(x: int) -> Any:
+        return inner.submit(x).result() + inner(x)
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        return outer.submit(1)
+
+    assert main() == 8
+
+
+def test_functions_keep_their_name_and_doc() -> None:
+    """Tasks and flows look like the functions they wrap."""
+
+    @task
+    def documented() -> None:
+        """Says what it does."""
+
+    assert documented.__name__ == "documented"
+    assert documented.__doc__ == "Says what it does."
+    assert documented.description == "Says what it does."
