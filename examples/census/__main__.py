@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo. Returns the exit code: 0, 1 if the runners disagree, 130 after Ctrl-C."""
     options = _options(arguments)
     records: list[RunRecord] = []
+    load = os.getloadavg()[0]
     try:
         with specimens(options.max_bytes) as folder:
             roots = [*(options.roots or default_roots()), folder]
@@ -38,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     problems = disagreements(records)
-    files = write(options.out, records, problems)
-    _tell(records, problems, files)
+    files = write(options.out, records, problems, load)
+    _tell(records, problems, files, load)
     return 1 if problems else 0
 
 
-def write(out: Path, records: Sequence[RunRecord], problems: Sequence[str]) -> list[Path]:
+def write(out: Path, records: Sequence[RunRecord], problems: Sequence[str], load: float) -> list[Path]:
     """Write the report of the first run and the comparison of all as HTML and JSON; return the files."""
     report = records[0].report
     if report is None:
@@ -52,11 +54,12 @@ def write(out: Path, records: Sequence[RunRecord], problems: Sequence[str]) -> l
     data = {
         "agree": not problems,
         "disagreements": list(problems),
+        "load_before": round(load, 2),
         "runs": [record.described() for record in records],
         "report": report,
     }
     page, raw = out / "index.html", out / "census.json"
-    page.write_text(page_of(report, records, problems), encoding="utf-8")
+    page.write_text(page_of(report, records, problems, load), encoding="utf-8")
     raw.write_text(json.dumps(data, indent=1), encoding="utf-8")
     return [page, raw]
 
@@ -72,8 +75,8 @@ def _warm(files: Sequence[SourceFile]) -> None:
             Path(file.path).read_bytes()
 
 
-def _tell(records: Sequence[RunRecord], problems: Sequence[str], files: Sequence[Path]) -> None:
-    print(f"\n{runner_table(records)}\n\n{wrapped(footnotes(records))}\n")
+def _tell(records: Sequence[RunRecord], problems: Sequence[str], files: Sequence[Path], load: float) -> None:
+    print(f"\n{runner_table(records)}\n\n{wrapped(footnotes(records, load))}\n")
     if problems:
         print("THE RUNNERS DISAGREE:")
         print("\n".join(f"  {problem}" for problem in problems))

@@ -10,7 +10,7 @@ from typing import Any
 
 from .charts import Bar, Tile, bars, columns, treemap
 from .compare import RunRecord, cores
-from .table import cells, footnotes
+from .table import COLUMNS, cells, footnotes
 
 _SHADES = (2.0, 2.5, 3.0, 4.0)  # of mean complexity; most packages lie between 1.5 and 5
 _PACKAGES_SHOWN = 25
@@ -20,11 +20,11 @@ _FILES_SHOWN = 200
 Report = Mapping[str, Any]
 
 
-def page_of(report: Report, records: Sequence[RunRecord], problems: Sequence[str]) -> str:
-    """Return the page."""
+def page_of(report: Report, records: Sequence[RunRecord], problems: Sequence[str], load: float = 0.0) -> str:
+    """Return the page; `load` as in `footnotes`."""
     parts = (
         _head(report),
-        _runners(records, problems),
+        _runners(records, problems, load),
         _map(report),
         _pair(_stack(_histogram(report), _states(records), _unmeasured(report)), _imports(report)),
         _pair(_complex(report), _longest(report)),
@@ -63,7 +63,7 @@ def _head(report: Report) -> str:
     )
 
 
-def _runners(records: Sequence[RunRecord], problems: Sequence[str]) -> str:
+def _runners(records: Sequence[RunRecord], problems: Sequence[str], load: float) -> str:
     if problems:
         lines = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
         verdict = f'<p class="verdict bad">The runners disagree.</p><ul>{lines}</ul>'
@@ -74,7 +74,6 @@ def _runners(records: Sequence[RunRecord], problems: Sequence[str]) -> str:
         )
     else:
         verdict = ""
-    heads = ("runner", "task runs", "retried", "skipped", "failed", "start s", "work s", "speed", "runs/s")
     chart = bars(
         [
             Bar(
@@ -87,11 +86,11 @@ def _runners(records: Sequence[RunRecord], problems: Sequence[str]) -> str:
         ]
     )
     legend = _legend([("part0", "work"), ("part1", "starting the runner")])
-    notes = "".join(f"<p class='about'>{escape(note)}</p>" for note in footnotes(records))
+    notes = "".join(f"<p class='about'>{escape(note)}</p>" for note in footnotes(records, load))
     return _section(
         "One flow, several runners",
         "",
-        f"{verdict}{_table(heads, [cells(r, records) for r in records])}{chart}{legend}<br>{notes}",
+        f"{verdict}{_table(COLUMNS, [cells(r, records) for r in records])}{chart}{legend}<br>{notes}",
     )
 
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 from .compare import RunRecord, cores
 
-_COLUMNS = ("runner", "task runs", "retried", "skipped", "failed", "start s", "seconds", "speed", "runs/s")
+COLUMNS = ("runner", "task runs", "retried", "skipped", "failed", "start s", "seconds", "speed", "runs/s")
 _WIDTHS = (10, 9, 7, 7, 6, 7, 7, 6, 7)
 
 
 def runner_table(records: Sequence[RunRecord]) -> str:
     """Return a line per run."""
-    lines = [_line(_COLUMNS), _line(["-" * width for width in _WIDTHS])]
+    lines = [_line(COLUMNS), _line(["-" * width for width in _WIDTHS])]
     lines += [_line(cells(record, records)) for record in records]
     return "\n".join(lines)
 
@@ -52,16 +52,25 @@ def state_table(record: RunRecord) -> str:
     return "\n".join(lines)
 
 
-def footnotes(records: Sequence[RunRecord]) -> list[str]:
-    """Say what was measured, and what can be expected of this machine."""
+def footnotes(records: Sequence[RunRecord], load: float = 0.0) -> list[str]:
+    """Say what was measured, and what can be expected of this machine.
+
+    Args:
+        load: processes that wanted to run on this machine before the demo began, as `os.getloadavg` counts.
+    """
     n = cores()
     never_ran = records[0].count("UpstreamFailed") if records else 0
     notes = [
         "seconds: from the start of the first task run to the end of the last one. start s: before that, the "
         "starting of the runner. Ending it is in neither.",
         f"speed: seconds of sequential / seconds. This machine lets the demo use {n} core{'s' * (n != 1)}, so "
-        f"{n}.00x would be ideal; what else the machine does at the time shows.",
+        f"{n}.00x would be ideal.",
     ]
+    if load > n / 2:
+        notes.append(
+            f"This machine was busy before the demo began (load average {load:.1f}), so seconds and speeds say "
+            "little: a run that shares the cores with more work looks slower."
+        )
     if "threads" in {record.runner for record in records} and _has_gil():
         notes.append(
             "threads: this Python runs one thread at a time, so threads do not speed up computing; they are for "

@@ -242,8 +242,10 @@ def test_each_difference_is_a_disagreement(options: dict[str, Any]) -> None:
 def test_the_table_fits_into_80_columns() -> None:
     """With large numbers too, and speed is against serial."""
     records = [record("sequential"), record("threads", work_seconds=617.25)]
-    texts = [runner_table(records), state_table(records[0]), wrapped(footnotes(records))]
+    texts = [runner_table(records), state_table(records[0]), wrapped(footnotes(records, load=9.0))]
     assert max(len(line) for text in texts for line in text.splitlines()) <= 80
+    assert "busy" in texts[-1]
+    assert "busy" not in " ".join(footnotes(records))
     assert "2.00x" in runner_table(records).splitlines()[-1]
     assert "-" in runner_table([record("dask")]).splitlines()[-1].split()
 
