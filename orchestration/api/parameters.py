@@ -64,13 +64,13 @@ def jsonable(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters as JSON values for people; what JSON cannot say is shown by its repr."""
     shown = {}
     for name, value in parameters.items():
-        if _is_json(value):
-            shown[name] = value
-            continue
         try:
+            if _is_json(value):
+                shown[name] = json.loads(json.dumps(value))  # a copy: the flow may change its own
+                continue
             import pydantic_core
 
-            shown[name] = json.loads(pydantic_core.to_json(value))
+            shown[name] = json.loads(pydantic_core.to_json(value, inf_nan_mode="null"))
         except Exception:
             shown[name] = _short(value, 200)
     return shown
@@ -93,7 +93,7 @@ def _hints(fn: Callable[..., Any]) -> Mapping[str, Any]:
 
 def _fits(hint: Any, value: Any) -> bool:
     """Whether a value plainly is what its hint says: then there is nothing to coerce, nor a library to import."""
-    return hint is Any or (hint in _PLAIN and type(value) is hint) or (hint is None and value is None)
+    return hint is Any or (type(value) is hint and any(hint is plain for plain in _PLAIN))
 
 
 _PLAIN = (str, int, float, bool, bytes)

@@ -36,6 +36,7 @@ from .flows import Flow
 from .gateway import Gateway
 from .hooks import TaskHooks
 from .parameters import jsonable
+from .run_names import random_name
 from .sessions import LocalSession
 
 log = logging.getLogger("millrace")
@@ -133,8 +134,9 @@ class RunningFlow:
         for step in (
             self.session.close,
             self.housekeeping.close,
+            self.driver.stop,
+            self.hooks.close,  # hooks may ask for results
             self.driver.close,
-            self.hooks.close,
             self.gateway.close,
         ):
             try:
@@ -219,9 +221,7 @@ def runner_by_name(name: str) -> type[TaskRunner]:
 def run_name(flow: Flow[Any, Any], parameters: Mapping[str, Any]) -> str:
     """Return the run's name: the flow's template filled in, or two words."""
     if flow.flow_run_name is None:
-        import coolname
-
-        return "-".join(coolname.generate(2))
+        return random_name()
     if isinstance(flow.flow_run_name, str):
         try:
             return flow.flow_run_name.format(**parameters)
