@@ -10,13 +10,17 @@ A page's blocks run in order, in one namespace, in one fresh process and one fre
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -126,6 +130,103 @@ def test_links_lead_somewhere(page: Path) -> None:
     """A relative link names a file of the project."""
     targets = LINK.findall(page.read_text(encoding="utf-8"))
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def words_in_code(page: str) -> set[str]:
+    """The words of a page that stand in backticks or in code blocks."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    parts = re.findall(r"`[^`\n]+`", text) + [block.text for block in blocks_of(text)]
+    return set(re.findall(r"[\w.-]+", " ".join(parts)))
+
+
+def source_of(*packages: str) -> str:
+    """All Python source of some packages."""
+    files = [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+
+
+def test_the_state_diagram_is_the_table() -> None:
+    """The design page draws the transition table as it is."""
+    from orchestration.core.states import diagram
+
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    drawn = [block.text.rstrip() for block in blocks_of(page) if block.language == "mermaid"]
+    assert drawn == [diagram()]
+
+
+def test_every_state_is_explained() -> None:
+    """The design page says what each state of a task run means."""
+    from orchestration.core.states import State
+
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    assert [state.title for state in State if f"| {state.title} |" not in page] == []
+
+
+def test_every_error_is_documented() -> None:
+    """The page of errors has all classes of both packages' `errors`, as words in code."""
+    from orchestration import errors
+    from runners import errors as runner_errors
+
+    def names(module: ModuleType) -> set[str]:
+        kinds = {name: value for name, value in vars(module).items() if isinstance(value, type)}
+        return {n for n, kind in kinds.items() if kind.__module__ == module.__name__ and n[0] != "_"}
+
+    told = {"Signal", "RemoteTraceback"}  # never caught nor raised by users by these names
+    assert (names(errors) | names(runner_errors)) - words_in_code("errors.md") == told
+
+
+def test_every_setting_is_documented() -> None:
+    """Every MILLRACE_ variable of the code, and every key of [tool.millrace], is on the page of settings."""
+    source = source_of("orchestration", "runners")
+    variables = set(re.findall(r"(?<!_)MILLRACE_[A-Z][A-Z_]*", source))
+    keys = set(re.findall(r'_setting\(\s*"MILLRACE_\w+",\s*"(\w+)"', source))
+    assert keys >= {"home", "store", "results", "runner"}
+    assert (variables | keys) - words_in_code("settings.md") == set()
+
+
+def commands(group: Any, prefix: str) -> Iterator[str]:
+    """The full names of a click group's commands."""
+    import click
+
+    with click.Context(group) as context:
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            if isinstance(command, click.Group):
+                yield from commands(command, f"{prefix} {name}")
+            elif not command.hidden:
+                yield f"{prefix} {name}"
+
+
+def test_every_command_is_documented() -> None:
+    """The page of the command line has every command and every exit code."""
+    from orchestration.cli.app import cli
+    from orchestration.cli.exits import Exit
+
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    found = list(commands(cli, "millrace"))
+    assert "millrace runs ls" in found
+    assert [name for name in found if name not in page] == []
+    assert [int(code) for code in Exit if f"| {int(code)} |" not in page] == []
+
+
+def test_every_runner_option_is_documented() -> None:
+    """The page of runners has all arguments of the constructors and all options of single tasks."""
+    import runners
+
+    words = words_in_code("runners.md")
+    for name in ("SequentialTaskRunner", "ThreadPoolTaskRunner", "DaskTaskRunner", "RayTaskRunner"):
+        runner = getattr(runners, name)
+        options = {*inspect.signature(runner).parameters, *runner.capabilities.options}
+        assert options - words == set(), name
+
+
+def test_the_index_has_every_page() -> None:
+    """Both the README and the index of the docs lead to each page."""
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    index = set(LINK.findall((ROOT / "docs" / "README.md").read_text(encoding="utf-8")))
+    readme = LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert pages - index == set()
+    assert pages - {Path(target).name for target in readme} == set()
 
 
 SAMPLE = """\
