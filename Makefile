@@ -52,7 +52,7 @@ format: $(STAMP) ## Put the code in shape
 	$(BIN)/ruff format .
 
 lock: | $(filter .cache/uv/bin/uv,$(UV)) ## Choose the newest allowed dependencies
-	$(UV) lock --upgrade --default-index https://pypi.org/simple
+	$(UV) lock --upgrade
 
 clean: ## Remove the environment and every cache
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
