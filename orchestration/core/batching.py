@@ -65,11 +65,12 @@ class ReadyQueue:
     An item is in it at most once. Discarding one costs nothing: it is skipped when its turn comes.
     """
 
-    __slots__ = ("_alone", "_gone", "_spans", "_total")
+    __slots__ = ("_alone", "_gone", "_head", "_spans", "_total")
 
     def __init__(self) -> None:
-        # made when needed: most nodes are single items, and an empty deque takes 600 bytes
-        self._spans: deque[tuple[int, int]] | None = None
+        # made when needed, and no deque: most nodes are single items, and an empty deque takes 600 bytes
+        self._spans: list[tuple[int, int]] | None = None
+        self._head = 0  # spans before it have been taken
         self._alone: deque[int] | None = None
         self._gone: set[int] | None = None  # discarded items that still stand there
         self._total = 0
@@ -80,7 +81,7 @@ class ReadyQueue:
     def __iter__(self) -> Iterator[int]:
         gone = self._gone or ()
         yield from (i for i in self._alone or () if i not in gone)
-        for start, stop in self._spans or ():
+        for start, stop in (self._spans or [])[self._head :]:
             yield from (i for i in range(start, stop) if i not in gone)
 
     def add(self, indices: Sequence[int]) -> None:
@@ -132,41 +133,45 @@ class ReadyQueue:
 
     def clear(self) -> None:
         self._spans = self._alone = self._gone = None
-        self._total = 0
+        self._head = self._total = 0
 
     def _take_spans(self, n: int) -> Sequence[int]:
-        spans = self._spans
+        spans, head = self._spans, self._head
         assert spans, "take() from an empty queue"
-        start, stop = spans.popleft()
-        if stop - start >= n or not spans:
-            if stop - start > n:
-                spans.appendleft((start + n, stop))
-            return range(start, min(stop, start + n))
-        taken = array("i", range(start, stop))
-        while len(taken) < n and spans:
-            start, stop = spans.popleft()
-            use = min(stop - start, n - len(taken))
-            taken.extend(range(start, start + use))
-            if start + use < stop:
-                spans.appendleft((start + use, stop))
+        start, stop = spans[head]
+        if stop - start >= n or head + 1 == len(spans):
+            return self._cut(n)
+        taken = array("i")
+        while len(taken) < n and self._head < len(spans):
+            taken.extend(self._cut(n - len(taken)))
         return taken
 
+    def _cut(self, n: int) -> range:
+        """Take up to n items off the first span."""
+        spans = self._spans
+        assert spans
+        start, stop = spans[self._head]
+        if stop - start > n:
+            spans[self._head] = (start + n, stop)
+            return range(start, start + n)
+        self._head += 1
+        if self._head > 1000 and 2 * self._head > len(spans):
+            del spans[: self._head]
+            self._head = 0
+        return range(start, stop)
+
     def _take_rest(self, n: int) -> Sequence[int]:
-        """Take items one by one, because some of them have been discarded."""
+        """Take items without those that have been discarded."""
         spans, gone = self._spans, self._gone
         assert spans
         assert gone
         taken = array("i")
-        while len(taken) < n and spans:
-            start, stop = spans.popleft()
-            while start < stop and len(taken) < n:
-                if start in gone:
-                    gone.discard(start)
+        while len(taken) < n and self._head < len(spans):
+            for index in self._cut(n - len(taken)):
+                if index in gone:
+                    gone.discard(index)
                 else:
-                    taken.append(start)
-                start += 1
-            if start < stop:
-                spans.appendleft((start, stop))
+                    taken.append(index)
         if taken[-1] - taken[0] + 1 == len(taken) and all(map(int.__lt__, taken, taken[1:])):
             return range(taken[0], taken[-1] + 1)
         return taken
@@ -175,9 +180,9 @@ class ReadyQueue:
         if stop <= start:
             return
         if self._spans is None:
-            self._spans = deque()
+            self._spans = []
         self._total += stop - start
-        if self._spans and self._spans[-1][1] == start:
+        if len(self._spans) > self._head and self._spans[-1][1] == start:
             self._spans[-1] = (self._spans[-1][0], stop)
         else:
             self._spans.append((start, stop))

@@ -70,8 +70,8 @@ class Recovered:
         results: by index, where its result is stored.
         lengths: by index, the length of a stored result that may be mapped over (`AttemptsEnded.lengths`).
         width: how many items it had; with another number of items now, nothing is taken over. None: unknown.
-        started: items of which an attempt was started (a journalled `Moved` to Running) and has no recorded
-            end. Where the task must not run twice they are Crashed, for a person to decide.
+        started: items that were Running when the process died, and items that completed with a result that is
+            not stored. Where the task must not run twice they are Crashed, for a person to decide.
     """
 
     attempts: Mapping[int, int] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from runners.messages import (
@@ -178,9 +179,7 @@ class SimulatedEngine:
                 position,
                 execution.started + execution.offsets[position],
             )
-            self._schedule(
-                worker, execution, execution.offsets[position], lambda event=event: self._hint(event)
-            )
+            self._schedule(worker, execution, execution.offsets[position], partial(self._hint, event))
 
     def _ask(self, worker: int, execution: Execution) -> None:
         """Ask for leave to start the next item; ask twice, as workers do that hear nothing."""
@@ -263,11 +262,11 @@ class SimulatedEngine:
             execution.version += 1
             execution.over = True
             lost = BatchLost(execution.command.batch_id, f"worker w{worker} has died", suspect=place == 0)
-            self.stage.later(self._latency(), lambda lost=lost: self._post(lost))
+            self.stage.later(self._latency(), partial(self._post, lost))
             kills = any(act.kills for act in execution.acts[: execution.ran])
             if place == 0 and not kills and self.rng.random() < self.faults.zombie:
                 table = self._table(worker, execution)
-                self.stage.later(3.0 + self._latency(), lambda table=table: self._post(BatchFinished(table)))
+                self.stage.later(3.0 + self._latency(), partial(self._post, BatchFinished(table)))
         self._post(SlotsChanged(sum(self.alive)))
         self.stage.later(1.0, lambda: self._revive(worker))
 

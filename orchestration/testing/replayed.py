@@ -46,6 +46,11 @@ class Item:
         """The number of its current or last attempt."""
         return self.spent + (self.state in AT_ENGINE)
 
+    @property
+    def owes_result(self) -> bool:
+        """Whether its code has run, or may have, and there is no result to show for it."""
+        return self.started or (self.state is State.COMPLETED and self.stored is None)
+
     def move(self, state: State) -> None:
         if self.state in TERMINAL:
             raise JournalContradiction(f"it was {self.state.title} and became {state.title}")
@@ -65,9 +70,13 @@ class Replayed:
         self.added: dict[int, NodeAdded] = {}
         self.items: dict[int, list[Item]] = {}
         self.highest_batch = -1
-        self._before = before or {}
+        self._before = dict(before or {})
         for entry in entries:
             self.apply(entry)
+
+    def take_over(self, node_id: int, recovered: Recovered) -> None:
+        """Say what is handed to the coordinator with a node that will be submitted."""
+        self._before[node_id] = recovered
 
     def apply(self, entry: Entry) -> None:
         """Take one more entry into account."""
@@ -126,7 +135,7 @@ class Replayed:
                 for i, item in enumerate(items)
                 if item.state is State.COMPLETED and item.stored is not None
             },
-            started=frozenset(i for i, item in enumerate(items) if item.started),
+            started=frozenset(i for i, item in enumerate(items) if item.owes_result),
             lengths={i: item.length for i, item in enumerate(items) if item.length is not None},
             width=len(items),
         )

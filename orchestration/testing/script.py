@@ -11,7 +11,7 @@ from zlib import crc32
 
 from runners.messages import Outcome
 
-from ..core.specs import Dependency, NodeSpec, Reach
+from ..core.specs import Dependency, NodeSpec, Reach, Recovered
 from ..core.states import State
 from ..core.triggers import FAILURE, Tally
 
@@ -206,9 +206,6 @@ def _perform(step: Step, index: int, result: _Result, inputs: Sequence[object]) 
         failures += 1
 
 
-def resubmitted(steps: Sequence[Step], recover: Callable[[Step], object]) -> list[Step]:
-    """Return the steps as a later process submits them, each with what `recover` returns for it."""
-    return [
-        replace(step, spec=replace(step.spec, recovered=recover(step)))  # type: ignore[arg-type]
-        for step in steps
-    ]
+def resubmitted(steps: Sequence[Step], recover: Callable[[int], Recovered]) -> list[Step]:
+    """Return the steps as a later process submits them, each with what is recovered of its node."""
+    return [replace(step, spec=replace(step.spec, recovered=recover(step.spec.node_id))) for step in steps]

@@ -14,6 +14,7 @@ import heapq
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from runners.messages import Stored
 
@@ -114,7 +115,7 @@ class Run:
         self._wake_at: float | None = None
         world.later(0.0, self._start)
         for step in steps:
-            world.later(step.at, lambda spec=step.spec: self.post(NodeSubmitted(spec)))
+            world.later(step.at, partial(self.post, NodeSubmitted(step.spec)))
 
     def _start(self) -> None:
         if self.leases is not None:
@@ -299,7 +300,7 @@ def simulate(
         except Crash:
             replayed = run.replay()
             first_batch_id = max(run.core.flights, default=first_batch_id - 1) + 1
-            steps = resubmitted(steps, lambda step, past=replayed: past.recovered(step.spec.node_id))
+            steps = resubmitted(steps, replayed.recovered)
             world = World()
             if leases is not None:
                 leases.expire(run.core.run_id)
