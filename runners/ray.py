@@ -39,6 +39,7 @@ logger = logging.getLogger("millrace.ray")
 
 SHARED_BYTES = 100_000  # a payload this large is put into the object store once, not into every message
 MAX_SHARED = 256
+SHUT_DOWN = "the program has shut Ray down"
 MAX_UNPACKED = 8
 MAX_GENERATIONS = 64
 
@@ -111,7 +112,8 @@ class RayTaskRunner(TaskRunner):
     def start(self, sink: Sink) -> None:
         self.sink = sink
         self._failed = False
-        self._session = ray_session.connect(self.address, self.init_kwargs)
+        self._inbox = queue.SimpleQueue()
+        self._session = ray_session.connect(self, self.address, self.init_kwargs)
         try:
             from . import ray_cluster
 
@@ -126,8 +128,11 @@ class RayTaskRunner(TaskRunner):
             raise
 
     def submit(self, batches: Sequence[Batch]) -> None:
-        self._started()
+        live = self._started()
         for batch in batches:
+            if not live:
+                self._emit(BatchLost(batch.batch_id, SHUT_DOWN, suspect=False))
+                continue
             try:
                 self._submit(batch)
             except Exception as error:  # options that Ray does not take, and the like
@@ -138,7 +143,8 @@ class RayTaskRunner(TaskRunner):
     def cancel(self, batch_ids: Sequence[int], *, force: bool = False) -> None:
         import ray
 
-        self._started()
+        if not self._started():
+            return
         for batch_id in batch_ids:
             pending = self._pending.get(batch_id)
             if pending is None:
@@ -148,7 +154,8 @@ class RayTaskRunner(TaskRunner):
                 ray.cancel(pending.table, force=force)
 
     def fetch(self, batch_id: int, stage: int, positions: Sequence[int]) -> list[Any]:
-        self._started()
+        if not self._started():
+            raise ResultLostError(f"results of batch {batch_id} are gone: {SHUT_DOWN}")
         key = batch_id, stage
         values = self._unpacked.get(key)
         if values is None:
@@ -170,7 +177,8 @@ class RayTaskRunner(TaskRunner):
             del self._unpacked[key]
 
     def answer(self, call_id: str, reply: bytes) -> None:
-        self._started()
+        if not self._started():
+            return
         with suppress(Exception):  # the mailbox is being restarted: the call will come again
             _handled(self._mailbox.answer.remote(call_id, reply))
 
@@ -183,7 +191,7 @@ class RayTaskRunner(TaskRunner):
         self._inbox.put(None)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-        if not self._failed:
+        if not self._failed and session.live():
             self._let_go()
         for kept in (self._pending, self._results, self._unpacked, self._shared):
             kept.clear()
@@ -294,7 +302,9 @@ class RayTaskRunner(TaskRunner):
 
     def _take(self) -> None:
         """Ask for messages; Ray starts the actor meanwhile, so nobody waits for it here."""
-        self._on_ready(self._mailbox.take.remote(), self._taken)
+        session = self._session
+        if session is not None and session.live():
+            self._on_ready(self._mailbox.take.remote(), self._taken)
 
     def _taken(self, done: Any) -> None:
         error = done.exception()
@@ -344,8 +354,6 @@ class RayTaskRunner(TaskRunner):
         """End what is still running and the mailbox; a cluster of others goes on."""
         import ray
 
-        if not ray.is_initialized():
-            return
         for pending in list(self._pending.values()):
             with suppress(Exception):
                 _handled(pending.table)
@@ -355,9 +363,11 @@ class RayTaskRunner(TaskRunner):
             with suppress(Exception):
                 ray.kill(self._mailbox)
 
-    def _started(self) -> None:
+    def _started(self) -> bool:
+        """Whether Ray may be called; raise where this is not for Ray to say."""
         if self._session is None:
             raise RunnerNotStartedError("RayTaskRunner is not running: it was closed or never started")
+        return self._session.live()
 
 
 @functools.cache

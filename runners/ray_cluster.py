@@ -21,6 +21,7 @@ logger = logging.getLogger("millrace.ray")
 
 LOOK_SECONDS = 2.0  # between two looks at the nodes
 MAX_MISSED = 3  # looks. Ray ends this whole process when the head has been away for 60 s: we must be sooner
+CLOSE_SECONDS = 10.0  # for a look that is under way
 CHECK_SECONDS = 30.0  # for the version check; on a cluster that is still starting we go on without
 MAX_CALLS = 10_000  # that one mailbox can hold open
 
@@ -49,6 +50,8 @@ class Cluster:
 
     def close(self) -> None:
         self._closed.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(CLOSE_SECONDS)
 
     def paused(self) -> bool:
         """Wait for a moment; True when that was cut short by `close`."""
@@ -118,6 +121,9 @@ class Cluster:
     def _serve(self) -> None:
         missed = 0
         while not self._closed.wait(LOOK_SECONDS):
+            if not self._session.live():
+                self._gone(f"{self.describe()} has gone: the program has shut Ray down")
+                return
             problem = self._problem()
             if problem is None:
                 missed = 0
@@ -144,7 +150,7 @@ class Cluster:
     def _problem(self) -> str | None:
         """Say what does not answer. Not found out by Ray's own calls: these block when the head is away."""
         if self._session.is_client:
-            return None if ray.is_initialized() else "the connection has ended"
+            return None
         head = urlsplit(f"//{self._session.gcs_address}")
         if head.hostname and head.port:
             error = ray_session.unreachable(head.hostname, head.port, LOOK_SECONDS)
@@ -159,6 +165,8 @@ class Cluster:
         return None
 
     def _dashboard(self) -> str:
+        if not self._session.live():
+            return ""
         try:
             url = ray._private.worker.get_dashboard_url()
         except Exception:  # not connected, or another version of Ray
@@ -175,14 +183,15 @@ def open_mailbox(name: str) -> Any:
 def _make_probe() -> Callable[[], tuple[str, str | None]]:
     # a function inside a function is pickled by value, so it also runs where Millrace is missing
     def probe() -> tuple[str, str | None]:
+        import importlib
         import sys
 
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         try:
-            from runners.ray_worker import own_version as theirs
+            theirs = importlib.import_module("runners.ray_worker").own_version()
         except ImportError:
             return python, None
-        return python, theirs()
+        return python, theirs
 
     return probe
 

@@ -13,13 +13,14 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from .base import TaskRunner
 from .errors import ConnectionFailedError, MissingExtraError, RunnersError, UserError, VersionMismatchError
 from .ray_folder import make_folder, remove_folder
 
@@ -41,7 +42,9 @@ class Session:
         self.ours = ours
         self.folder = folder  # of a Ray that we started
         self.job_id = context.get_job_id()
+        self.pid = os.getpid()
         self.users = 0
+        self.over = False
         self.is_client = address.startswith(CLIENT_SCHEME)
         self.node_id = "" if self.is_client else context.get_node_id()
         self.gcs_address = "" if self.is_client else str(context.gcs_address)
@@ -51,23 +54,31 @@ class Session:
         """Whether we started this Ray."""
         return self.folder is not None
 
+    def live(self) -> bool:
+        """Whether Ray may be called. Without a connection most calls would start another Ray, unasked."""
+        import ray
+
+        return not self.over and bool(ray.is_initialized())
+
     def release(self) -> None:
         """Take one user off; the last one of our own connection ends it."""
         global _current
         with _lock:
             self.users -= 1
-            if self.users > 0 or not self.ours or _current is not self:
+            if self.users > 0 or not self.ours:
                 return
-            _current = None
+            if _current is self:
+                _current = None
             _end(self)
 
 
 _lock = threading.RLock()
 _current: Session | None = None  # the connection that we made
+_open: weakref.WeakSet[TaskRunner] = weakref.WeakSet()  # closed when the program ends without doing so
 _warned_client = False
 
 
-def connect(address: str | None, init_kwargs: Mapping[str, Any]) -> Session:
+def connect(runner: TaskRunner, address: str | None, init_kwargs: Mapping[str, Any]) -> Session:
     """Return this process's connection with one user more, made if there is none.
 
     Raises:
@@ -88,6 +99,7 @@ def connect(address: str | None, init_kwargs: Mapping[str, Any]) -> Session:
                 _start(init_kwargs) if address in (None, "local") else _dial(address, init_kwargs)
             )
         session.users += 1
+        _open.add(runner)
         return session
 
 
@@ -247,6 +259,9 @@ def _start(init_kwargs: Mapping[str, Any]) -> Session:
 def _end(session: Session) -> None:
     import ray
 
+    session.over = True
+    if session.pid != os.getpid():  # a child of a fork
+        return
     if ray.is_initialized() and ray.get_runtime_context().get_job_id() == session.job_id:
         with _quiet():
             try:
@@ -302,10 +317,9 @@ def _signal_handlers_kept() -> Iterator[None]:
 
 
 def _end_at_exit() -> None:
-    global _current
-    session, _current = _current, None
-    if session is not None and "ray" in sys.modules:
-        _end(session)
+    for runner in list(_open):
+        with contextlib.suppress(Exception):
+            runner.close()
 
 
 @functools.cache
