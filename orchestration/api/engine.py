@@ -317,7 +317,10 @@ def _record_crash(run: RunningFlow, error: BaseException) -> None:
     if run.row.state in RUN_TERMINAL or isinstance(error, FencedError):
         return
     detail = detail_of(error, in_process=False)
-    moved = RunMoved(RunState.CRASHED, run.clock.now(), "", f"{type(error).__name__}: {error}", detail)
+    interrupted = isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
+    state = RunState.CANCELLED if interrupted else RunState.CRASHED
+    message = "cancelled while its runner started" if interrupted else f"{type(error).__name__}: {error}"
+    moved = RunMoved(state, run.clock.now(), "", message, detail)
     try:
         run.store.append(run.row.run_id, run.row.epoch, [moved])
     except BackendError as also:

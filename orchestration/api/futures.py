@@ -6,7 +6,7 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 from runners.arguments import Ref
 from runners.context import current_item
@@ -288,11 +288,11 @@ def as_completed(
     deadline = None if timeout is None else time.monotonic() + timeout
     ended: queue.SimpleQueue[TaskRunFuture] = queue.SimpleQueue()
     for future in waiting:
-        future.add_done_callback(ended.put)
+        future._session.watch(future, ended)
     while waiting:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            future = next(iter(waiting))._session.from_queue(ended, left)
+            future = next(iter(waiting))._session.from_queue(ended, waiting, left)
         except queue.Empty:
             raise TimeoutError(f"{len(waiting)} of {total} task runs have not ended") from None
         if future in waiting:
@@ -327,12 +327,12 @@ def wait(
 
 
 def _restore(run_id: str, node_id: int, index: int) -> TaskRunFuture:
-    from .sessions import session_of
+    from .sessions import LaterSession
 
-    return TaskRunFuture(session_of(run_id), node_id, index)
+    return TaskRunFuture(cast("Session", LaterSession(run_id)), node_id, index)
 
 
 def _restore_list(run_id: str, node_id: int, indices: Sequence[int] | None) -> TaskRunFutureList:
-    from .sessions import session_of
+    from .sessions import LaterSession
 
-    return TaskRunFutureList(session_of(run_id), node_id, indices)
+    return TaskRunFutureList(cast("Session", LaterSession(run_id)), node_id, indices)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,7 @@ class Gateway:
             "acquire": self._acquire,
             "release": self._release,
             "call_open": self._open_call,
+            "store_url": self._store_url,
         }
         self._inline: dict[int, deque[Batch | None]] = {}  # batches of nodes that workers run themselves
         self._asking: dict[int, Call] = {}  # who waits for the next of these
@@ -194,6 +196,12 @@ class Gateway:
             slots=slots,
             now=self._driver.clock.now(),
         )
+
+    def _store_url(self, host: str) -> str | None:
+        url = self._driver.journaling.store.url
+        if url == "memory" or (url.startswith("sqlite") and host != socket.gethostname()):
+            return None  # a file of this machine
+        return url
 
     def _release(self, holders: Sequence[str]) -> None:
         self._driver.journaling.store.release(holders)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import queue
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runners.codec import dumps, loads
@@ -13,11 +16,16 @@ from .states import State
 
 if TYPE_CHECKING:
     from .fetching import Outcome
+    from .futures import TaskRunFuture
     from .requests import NodeRequest
+
+log = logging.getLogger("millrace")
+
+MAX_KNOWN = 64  # task runs of this process whose sessions are kept
 
 
 class RemoteSession:
-    """Asks the run's `Gateway`. Made anew wherever it is needed: it holds nothing but the task run."""
+    """Asks the run's `Gateway`."""
 
     def __init__(self, item: ItemContext) -> None:
         self._item = item
@@ -51,7 +59,10 @@ class RemoteSession:
         return call_here(self, self._item, request)
 
     def wait(self, node_id: int, indices: Sequence[int] | None, timeout: float | None) -> bool:
-        return bool(self.ask("wait", [(node_id, indices)], timeout))
+        done = bool(self.ask("wait", [(node_id, indices)], timeout))
+        if done and self._watched:
+            self._call_back(node_id, indices)
+        return done
 
     def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> list[Outcome]:
         return list(self.ask("results", node_id, indices, errors_only))
@@ -67,6 +78,11 @@ class RemoteSession:
 
         return State(kind, name, message, data)
 
+    def store_url(self, host: str) -> str | None:
+        """Return where a flow that is called in this task run is recorded; None: by this machine's settings."""
+        found: str | None = self.ask("store_url", host)
+        return found
+
     def width(self, node_id: int, *, wait: bool) -> int | None:
         if wait:
             self.ask("wait_width", [(node_id, None)], None)
@@ -76,22 +92,45 @@ class RemoteSession:
         self.ask("cancel", node_id, indices)
 
     def when_done(self, node_id: int, index: int, action: Callable[[], Any]) -> None:
-        """Remember a callback. It is called while this task run waits for futures, or now."""
+        """Remember a callback. It is called when this task run next waits for the future, or now."""
         if self.wait(node_id, (index,), 0):
             action()
         else:
             self._watched.setdefault((node_id, index), []).append(action)
 
-    def from_queue(self, ended: queue.SimpleQueue[Any], timeout: float | None) -> Any:
-        while True:
-            try:
-                return ended.get_nowait()
-            except queue.Empty:
-                pass  # nobody else fills it: ask which of the watched ones have ended
-            refs = [(node_id, (index,)) for node_id, index in self._watched]
-            done = self.ask("wait_any", refs, timeout)
-            if not done:
-                raise queue.Empty
-            for node_id, (index,) in done:
-                for action in self._watched.pop((node_id, index), []):
+    def watch(self, future: TaskRunFuture, ended: queue.SimpleQueue[Any]) -> None:
+        """`from_queue` asks for all at once."""
+
+    def from_queue(
+        self, ended: queue.SimpleQueue[Any], waiting: Iterable[TaskRunFuture], timeout: float | None
+    ) -> Any:
+        """Return the next future of `as_completed`."""
+        if ended.empty():
+            futures = {(future.node_id, future.index): future for future in waiting}
+            refs = [(node_id, (index,)) for node_id, index in futures]
+            for node_id, (index,) in self.ask("wait_any", refs, timeout):
+                ended.put(futures[node_id, index])
+        return ended.get_nowait()
+
+    def _call_back(self, node_id: int, indices: Sequence[int] | None) -> None:
+        for key in [k for k in self._watched if k[0] == node_id and (indices is None or k[1] in indices)]:
+            for action in self._watched.pop(key, []):
+                try:
                     action()
+                except Exception:
+                    log.exception("a done callback of task run %s/%s/%s failed", self.run_id, *key)
+
+
+_known: OrderedDict[tuple[str, int], RemoteSession] = OrderedDict()
+
+
+def remote_session(item: ItemContext) -> RemoteSession:
+    """Return the session of a task run: one for all its futures, so that they share their callbacks."""
+    key = item.execution.execution_id, item.entry
+    found = _known.get(key)
+    if found is None:
+        found = _known[key] = RemoteSession(item)
+        while len(_known) > MAX_KNOWN:
+            with contextlib.suppress(KeyError):  # another thread was quicker
+                _known.popitem(last=False)
+    return found

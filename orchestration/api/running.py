@@ -36,8 +36,9 @@ from .flows import Flow
 from .gateway import Gateway
 from .hooks import TaskHooks
 from .parameters import jsonable
+from .remote import RemoteSession
 from .run_names import random_name
-from .sessions import LocalSession
+from .sessions import LocalSession, active_session
 
 log = logging.getLogger("millrace")
 
@@ -153,7 +154,7 @@ def new_run(
     recovered: Mapping[str, RecoveredNode] | None = None,
 ) -> RunningFlow:
     """Record a new run of a flow and return it, not started yet."""
-    store = open_store(flow.store)
+    store = open_store(flow.store or _inherited_store())
     runner = make_runner(flow)
     item = current_item.get()
     above = item.run.run_id if item is not None else parent.run_id if parent is not None else None
@@ -176,6 +177,12 @@ def new_run(
     )
     store.create_run(row)
     return RunningFlow(flow, row, parameters, store=store, runner=runner, recovered=recovered or {})
+
+
+def _inherited_store() -> str | None:
+    """Return the store of the run whose task run calls a flow on a worker."""
+    session = active_session()
+    return session.store_url(socket.gethostname()) if isinstance(session, RemoteSession) else None
 
 
 def make_runner(flow: Flow[Any, Any]) -> TaskRunner:

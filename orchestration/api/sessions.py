@@ -6,7 +6,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -27,6 +27,7 @@ from .states import State
 if TYPE_CHECKING:
     from ..driver.loop import Driver
     from ..stores.base import RecoveredNode
+    from .futures import TaskRunFuture
     from .requests import NodeRequest
     from .tasks import Task
 
@@ -46,7 +47,10 @@ class Session(Protocol):
     def width(self, node_id: int, *, wait: bool) -> int | None: ...
     def cancel(self, node_id: int, indices: Sequence[int] | None) -> None: ...
     def when_done(self, node_id: int, index: int, action: Callable[[], Any]) -> None: ...
-    def from_queue(self, ended: queue.SimpleQueue[Any], timeout: float | None) -> Any: ...
+    def watch(self, future: TaskRunFuture, ended: queue.SimpleQueue[Any]) -> None: ...
+    def from_queue(
+        self, ended: queue.SimpleQueue[Any], waiting: Iterable[TaskRunFuture], timeout: float | None
+    ) -> Any: ...
 
 
 class Defaults(Protocol):
@@ -75,9 +79,9 @@ def active_session() -> Session | None:
         here = _local.get(item.run.run_id)
         if here is not None and item.execution.in_process:
             return here
-        from .remote import RemoteSession
+        from .remote import remote_session
 
-        return RemoteSession(item)
+        return remote_session(item)
     return current_session.get()
 
 
@@ -95,6 +99,16 @@ def session_of(run_id: str) -> Session:
     if active is not None and active.run_id == run_id:
         return active
     raise UserError(f"a future of run {run_id} was used where that run cannot be reached from")
+
+
+class LaterSession:
+    """The session of a future that has travelled: looked for when the future is used, not when it arrives."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(session_of(self.run_id), name)
 
 
 class LocalSession:
@@ -336,7 +350,13 @@ class LocalSession:
 
         self.driver.board.when_ended(node_id, index, safely)
 
-    def from_queue(self, ended: queue.SimpleQueue[Any], timeout: float | None) -> Any:
+    def watch(self, future: TaskRunFuture, ended: queue.SimpleQueue[Any]) -> None:
+        """Put a future into a queue when it has ended."""
+        self.driver.board.when_ended(future.node_id, future.index, lambda: ended.put(future))
+
+    def from_queue(
+        self, ended: queue.SimpleQueue[Any], waiting: Iterable[TaskRunFuture], timeout: float | None
+    ) -> Any:
         """Return the next future of `as_completed`."""
         if ended.empty():
             self.lent(lambda: self.driver.board.wait(lambda: not ended.empty(), timeout))

@@ -114,14 +114,18 @@ class Driver:
         """Run something in the driver's thread, soon."""
         self.post(Do(action))
 
-    def close(self) -> None:
-        """End the turns after what is waiting, then close the runner."""
+    def stop(self) -> None:
+        """End the turns after what is waiting. The runner still has its results."""
         self._closing = True
         self.inbox.put(Do(lambda: None))
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
         self.board.fail(CrashedRunError(f"flow run {self.run_id} has ended, and this did not end with it"))
         self.leasing.close()
+
+    def close(self) -> None:
+        """End the turns, then close the runner."""
+        self.stop()
         self.runner.close()
 
     # --- turns ----------------------------------------------------------------------------------

@@ -179,6 +179,7 @@ def test_awaiting_inside_an_async_task(runner: TaskRunner) -> None:
 
     @flow(task_runner=runner)
     def main() -> Any:
-        return outer.map([1, 2])
+        # one at a time: on Ray a task run that awaits keeps its CPU
+        return outer.submit(1).result(), outer.submit(2).result()
 
-    assert main() == [10, 14]
+    assert main() == (10, 14)

@@ -132,9 +132,9 @@ def test_as_completed_gives_each_once_in_the_order_of_their_ends(
 
     @flow(task_runner=parallel_runner)
     def ordered() -> Any:
-        late, early = hold.submit(second), hold.submit(first)
         bad = divide.submit(1, 0)
         bad.wait()
+        late, early = hold.submit(second), hold.submit(first)
         seen: list[Any] = []
         first.touch()
         for future in as_completed([late, early, bad, early], timeout=30):

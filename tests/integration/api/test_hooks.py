@@ -126,7 +126,7 @@ def test_hooks_of_flows(local_runner: TaskRunner) -> None:
     ]
 
 
-def test_hooks_of_cancelled_and_never_run_tasks(parallel_runner: TaskRunner) -> None:
+def test_hooks_of_cancelled_and_never_run_tasks(parallel_runner: TaskRunner, until: Any) -> None:
     """Cancelled task runs call on_cancellation; those whose upstream failed call on_failure."""
     seen: list[Any] = []
     act = hooked(seen)
@@ -136,6 +136,7 @@ def test_hooks_of_cancelled_and_never_run_tasks(parallel_runner: TaskRunner) -> 
         bad = act.submit("fail")
         act.submit(bad).wait()
         held = act.with_options(retries=1, retry_delay_seconds=60).submit("retry")
+        until(lambda: held.state == "AwaitingRetry")
         later = act.submit(held)
         later.cancel()
         later.wait()

@@ -1,0 +1,181 @@
+"""Limits: tags, `concurrency()` and `rate_limit()`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration import concurrency, flow, rate_limit, task
+from orchestration.errors import UserError
+from runners.base import TaskRunner
+
+
+def enter_and_leave(folder: Path, hold: float = 0.01) -> int:
+    """Return how many are inside together with the caller, itself included."""
+    import os
+    import uuid
+
+    mark = folder / uuid.uuid4().hex
+    mark.touch()
+    inside = len(os.listdir(folder))
+    time.sleep(hold)
+    mark.unlink()
+    return inside
+
+
+def test_limit_on_a_tag(parallel_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
+    """Task runs with a limited tag never overlap more than the limit allows."""
+    record.store.set_limit("database", 1)
+    folder = tmp_path / "inside"
+    folder.mkdir()
+
+    @task(tags={"database"})
+    def query(n: int) -> int:
+        return enter_and_leave(folder)
+
+    @flow(task_runner=parallel_runner)
+    def main() -> Any:
+        return query.map(range(6)), [query.submit(n) for n in range(4)]
+
+    many, singles = main()
+    assert set(many) | set(singles) == {1}
+    assert record.store.leases("database", time.time()) == []
+
+
+def test_limit_is_shared_by_runs(local_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
+    """Runs on one store share a limit."""
+    record.store.set_limit("shared", 1)
+    folder = tmp_path / "inside"
+    folder.mkdir()
+
+    @task(tags={"shared"})
+    def use() -> int:
+        return enter_and_leave(folder)
+
+    @flow(task_runner=local_runner)
+    def main() -> Any:
+        return [use.submit() for _ in range(3)]
+
+    results: list[Any] = []
+    threads = [threading.Thread(target=lambda: results.extend(main())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert results == [1] * 9
+
+
+def test_waiting_for_a_limit_is_a_state(parallel_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
+    """What waits for a limit is AwaitingLimit, holds no slot, and can be cancelled."""
+    record.store.set_limit("single", 1)
+    go, started = tmp_path / "go", tmp_path / "started"
+
+    @task(tags={"single"})
+    def hold() -> None:
+        started.touch()
+        while not go.exists():
+            time.sleep(0.005)
+
+    @task
+    def free() -> int:
+        return 1
+
+    @flow(task_runner=parallel_runner)
+    def main() -> Any:
+        first = hold.submit()
+        while not started.exists():
+            time.sleep(0.005)
+        second = hold.submit()
+        assert free.submit().result(timeout=30) == 1
+        end = time.monotonic() + 20
+        while second.state.type != "AwaitingLimit":
+            assert time.monotonic() < end, second.state
+            time.sleep(0.005)
+        second.cancel()
+        assert second.wait(20)
+        go.touch()
+        first.result()
+        return second.state.type
+
+    assert main() == "Cancelled"
+
+
+def test_concurrency_block(parallel_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
+    """`with concurrency(...)` holds slots inside tasks on every runner, and gives them back after errors."""
+    record.store.set_limit("api", 1)
+    folder = tmp_path / "inside"
+    folder.mkdir()
+
+    @task(retries=1)
+    def use(n: int) -> int:
+        with concurrency("api"):
+            inside = enter_and_leave(folder)
+            if n == 0:
+                raise ValueError("inside the block")
+            return inside
+
+    @flow(task_runner=parallel_runner)
+    def main() -> Any:
+        futures = use.with_options(batch=1).map(range(5))
+        futures.wait()
+        return [future.result(raise_on_failure=False) for future in futures]
+
+    results = main()
+    assert isinstance(results[0], ValueError)
+    assert results[1:] == [1] * 4
+    assert record.store.leases("api", time.time()) == []
+
+
+def test_concurrency_times_out(local_runner: TaskRunner, record: Any) -> None:
+    """Who does not get a limit in time is told who holds it."""
+    record.store.set_limit("api", 1)
+
+    @flow(task_runner=local_runner)
+    def main() -> None:
+        held, raises = concurrency("api"), pytest.raises(TimeoutError, match=r"api.*held by")
+        with held, raises, concurrency("api", timeout_seconds=0.1):
+            pass
+        with concurrency("api", timeout_seconds=5), concurrency("unknown"):
+            pass
+
+    main()
+
+
+def test_occupy_several_slots(local_runner: TaskRunner, record: Any) -> None:
+    """A block may occupy several slots of a limit."""
+    record.store.set_limit("wide", 3)
+
+    @flow(task_runner=local_runner)
+    def main() -> None:
+        held, raises = concurrency("wide", 2), pytest.raises(TimeoutError)
+        with held, raises, concurrency("wide", 2, timeout_seconds=0.05):
+            pass
+
+    main()
+
+
+def test_rate_limit(parallel_runner: TaskRunner, record: Any) -> None:
+    """A rate limit spaces out what asks for its tokens, on every runner."""
+    record.store.set_limit("slow", 1, per_second=10)
+
+    @task
+    def call(n: int) -> float:
+        rate_limit("slow")
+        return time.time()
+
+    @flow(task_runner=parallel_runner)
+    def main() -> Any:
+        return call.map(range(5))
+
+    times = sorted(main())
+    assert times[-1] - times[0] >= 0.3
+
+
+def test_outside_of_runs() -> None:
+    """Limits belong to runs."""
+    with pytest.raises(UserError), concurrency("x"):
+        pass
