@@ -75,11 +75,21 @@ def columns_of(stream: Any) -> int:
 
 
 def wrapped(line: Line, columns: int) -> list[Line]:
-    """Break a line of one style at words, with its indentation kept."""
-    if len(line) != 1 or len(line[0][0]) <= columns:
+    """Break a line at words, with its indentation kept. Paths and addresses stay whole; so does the first style."""
+    text = plain(line)
+    if len(text) <= columns:
         return [line]
-    text, style = line[0]
     indent = " " * (len(text) - len(text.lstrip()))
-    rest = indent + "  "
-    parts = textwrap.wrap(text.strip(), columns - 1, initial_indent=indent, subsequent_indent=rest)
-    return [[(part, style)] for part in parts]
+    first, *more = textwrap.wrap(
+        text.strip(),
+        columns - 1,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    head, style = line[0]
+    if len(line) == 1 or not first.startswith(head):
+        return [[(part, style)] for part in (first, *more)]
+    rest = line[1][1]
+    return [[(head, style), (first[len(head) :], rest)], *([(part, rest)] for part in more)]

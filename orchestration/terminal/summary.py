@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 
-from ..core.states import TERMINAL, RunState
+from ..core.states import RunState, State
 from ..stores.base import RunRow
 from . import words
 from .styled import STATE_STYLE, Line
@@ -16,6 +16,7 @@ MAX_FAILURE_LINES = 3
 MAX_TRACEBACK_LINES = 12
 MAX_MESSAGE_CHARS = 160
 
+_RAN = (State.COMPLETED, State.SKIPPED, State.FAILED)
 _FILE = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
 
 
@@ -37,18 +38,29 @@ def short_store(url: str) -> str:
 
 
 def closing(
-    row: RunRow, counts: Sequence[int], tally: Tally, seconds: float, *, recorded: bool
+    row: RunRow,
+    counts: Sequence[int],
+    tally: Tally,
+    seconds: float,
+    *,
+    starting_seconds: float = 0.0,
+    recorded: bool,
 ) -> list[Line]:
-    """Say how a run has ended, what became of its task runs, and where to look next."""
-    total, done = sum(counts), sum(counts[s] for s in TERMINAL)
+    """Say how a run has ended, what became of its task runs, and where to look next.
+
+    Args:
+        seconds: that it took once its runner was there, which took `starting_seconds`.
+    """
+    total, ran = sum(counts), sum(counts[s] for s in _RAN)
     state = row.state_name or row.state.title
-    speed = f", {words.rate(done / seconds)}" if done >= 10 and seconds > 0 else ""
+    speed = f", {words.rate(ran / seconds)}" if ran >= 10 and seconds > 0 else ""
+    start = f" (+ {words.duration(starting_seconds)} to start)" if starting_seconds >= 1 else ""
     lines: list[Line] = [
         [
             (row.name, "bold"),
             (" ", ""),
             (state, STATE_STYLE.get(row.state.title, "")),
-            (f" in {words.duration(seconds)}: {words.plural(total, 'task run')}{speed}", ""),
+            (f" in {words.duration(seconds)}{start}: {words.plural(total, 'task run')}{speed}", ""),
         ]
     ]
     detail = words.kinds(counts, cached=tally.cached)

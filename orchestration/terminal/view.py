@@ -33,7 +33,7 @@ class RunView:
         self._screen = screen
         self._tally = Tally(run.row.name, shown_level())
         self._began = time.monotonic()
-        self._running = False
+        self._started: float | None = None  # when the runner was there
         self._told_of_cancelling = False
         run.driver.observers.append(self._tally.observe)
 
@@ -55,18 +55,21 @@ class RunView:
 
     def started(self) -> None:
         """The runner is there."""
-        self._running = True
+        self._started = time.monotonic()
         if self.parent is None:
             runner, store = self._run.runner.describe(), self._run.store.url
             self._screen.write(summary.opening(self._run.row, runner, store), wrap=True)
 
     def finish(self, row: Any, counts: Sequence[int]) -> None:
         """The run has ended and is recorded."""
-        seconds = time.monotonic() - self._began
+        started = self._started or self._began
+        seconds, starting = time.monotonic() - started, started - self._began
         self._screen.close_region(self)
         recorded = self._run.store.url != "memory"
         if self.parent is None:
-            lines = summary.closing(row, counts, self._tally, seconds, recorded=recorded)
+            lines = summary.closing(
+                row, counts, self._tally, seconds, starting_seconds=starting, recorded=recorded
+            )
             self._screen.write(lines, wrap=True)
             return
         top = self.top
@@ -97,7 +100,7 @@ class RunView:
     def heading(self) -> Line:
         """Return the line above the progress of the nodes."""
         elapsed = words.left(time.monotonic() - self._began)
-        if not self._running:
+        if self._started is None:
             return [(f"{self.name}  starting {type(self._run.runner).__name__}  {elapsed}", "dim")]
         state = self._tally.state.title.lower()
         core = self._run.driver.core
@@ -109,7 +112,7 @@ class RunView:
 
     def plain_text(self, nodes: Sequence[NodeProgress]) -> str:
         """Return how far the run is, as one line."""
-        if not self._running:
+        if self._started is None:
             return f"{self.name}: starting {type(self._run.runner).__name__}"
         return progress_text(self.name, nodes)
 

@@ -315,3 +315,12 @@ def test_what_is_no_terminal() -> None:
     assert not is_terminal(None)
     assert not is_terminal(io.StringIO())
     assert callable(display_for)
+
+
+def test_the_start_of_a_cluster_is_not_counted_as_work() -> None:
+    """The speed is that of the task runs that ran; cancelled ones did not."""
+    row = RunRow("id", "jumpy-puppy", "f", RunState.CANCELLED)
+    numbers = counts(completed=40, cancelled=1000)
+    tally = Tally("run", logging.INFO)
+    lines = summary.closing(row, numbers, tally, 4.0, starting_seconds=20.1, recorded=False)
+    assert plain(lines[0]) == "jumpy-puppy Cancelled in 4.00 s (+ 20.1 s to start): 1,040 task runs, 10.0/s"
