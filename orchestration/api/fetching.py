@@ -15,6 +15,7 @@ from ..driver.outcomes import exception_of
 from ..errors import MillraceError, UserError
 
 if TYPE_CHECKING:
+    from ..stores.base import RecoveredNode
     from .sessions import LocalSession
 
 Outcome = tuple[Any, BaseException | None]
@@ -98,3 +99,16 @@ class Fetching:
         for position, value in zip(source.positions, values, strict=True):
             found[position] = value
         return found
+
+
+def lengths_of(found: RecoveredNode) -> dict[int, int]:
+    """Return the lengths of stored results that a map may be over.
+
+    Those of single task runs only: finding out means reading them.
+    """
+    lengths = {}
+    for index, (stored, position) in found.results.items() if found.width == 1 else ():
+        value = read_stored(stored, [position])[0]
+        if isinstance(value, list | tuple):
+            lengths[index] = len(value)
+    return lengths

@@ -118,7 +118,7 @@ class InlineChannel:
     @contextlib.contextmanager
     def lend(self) -> Iterator[None]:
         """Give back the slot of the task run that called this one, if it has one."""
-        from .sessions import lend
+        from .slots import lend
 
         with lend(self._outer) if self._outer is not None else contextlib.nullcontext():
             yield

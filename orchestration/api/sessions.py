@@ -7,12 +7,10 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runners.body import TaskBody
-from runners.channel import Channel
 from runners.context import current_item
 from runners.messages import Batch, Call
 
@@ -21,7 +19,8 @@ from ..core.records import INLINE, MAIN, Node, NodeSpec, Recovered
 from ..core.states import State as TaskState
 from ..driver.packing import NodePayload
 from ..errors import DependencyError, UserError
-from .fetching import Fetching, Outcome
+from .fetching import Fetching, Outcome, lengths_of
+from .slots import lend
 from .states import State
 
 if TYPE_CHECKING:
@@ -136,6 +135,7 @@ class LocalSession:
         self._recovered = recovered
         self._ids = itertools.count(first_node_id)
         self._ordinals: dict[str, int] = {}
+        self._paths: dict[int, str] = {}  # by node; the driver learns of nodes later
         self._bodies: dict[tuple[int, frozenset[str]], TaskBody] = {}
         self._lock = threading.Lock()
         self.closed = False
@@ -163,7 +163,7 @@ class LocalSession:
         self._check_circle(request)
         with self._lock:
             node_id = next(self._ids)
-            path = self._path(request)
+            path = self._paths[node_id] = self._path(request)
             body = self._body(task, request.tags)
         self.tasks[node_id] = task
         payload = NodePayload(
@@ -220,8 +220,7 @@ class LocalSession:
     def _path(self, request: NodeRequest) -> str:
         base = request.task.name
         if request.parent is not None:
-            above = self._node(request.parent[0])
-            base = f"{above.spec.path}[{request.parent[1]}]/{base}" if above is not None else base
+            base = f"{self._node_path(request.parent[0])}[{request.parent[1]}]/{base}"
         ordinal = self._ordinals.get(base, 0)
         self._ordinals[base] = ordinal + 1
         return f"{base}-{ordinal}"
@@ -241,8 +240,7 @@ class LocalSession:
         return fingerprint_of(request, body, self._node_path)
 
     def _node_path(self, node_id: int) -> str:
-        node = self._node(node_id)
-        return node.spec.path if node is not None else str(node_id)
+        return self._paths.get(node_id) or str(node_id)
 
     def _recover(self, path: str, fingerprint: str) -> Recovered | None:
         found = self._recovered.get(path)
@@ -254,7 +252,7 @@ class LocalSession:
                     "%s has other code or arguments than when its results were stored: it runs again", path
                 )
             return Recovered(attempts=found.attempts)
-        return Recovered(attempts=found.attempts, results=found.results)
+        return Recovered(attempts=found.attempts, results=found.results, lengths=lengths_of(found))
 
     def _check_circle(self, request: NodeRequest) -> None:
         """Refuse what would wait for the task run that submits it, or for one above that."""
@@ -396,18 +394,6 @@ class LocalSession:
 
     def _node(self, node_id: int) -> Node | None:
         return self.driver.core.nodes.get(node_id)
-
-
-def lend(channel: Channel) -> AbstractContextManager[None]:
-    """Lend the current task run's slot; only channels of this process have one to lend."""
-    return channel.lend() if isinstance(channel, Lender) else nullcontext()
-
-
-@runtime_checkable
-class Lender(Protocol):
-    """A channel whose slot can be lent from here: that of a runner in the flow's process."""
-
-    def lend(self) -> AbstractContextManager[None]: ...
 
 
 def _parent(run_id: str) -> tuple[int, int] | None:
