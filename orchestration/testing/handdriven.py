@@ -19,9 +19,9 @@ from runners.messages import (
 )
 
 from ..core import invariants
-from ..core.commands import AskLeases, Command, SubmitBatch
+from ..core.commands import AnswerPermit, AskLeases, Command, SubmitBatch, WithdrawLeases
 from ..core.coordinator import Coordinator
-from ..core.events import CoreEvent, LeasesAnswered, NodeSubmitted, Tick
+from ..core.events import CancelRequested, CoreEvent, LeasesAnswered, NodeSubmitted, PermitAsked, Tick
 from ..core.journal import Entry, Moved
 from ..core.specs import Dependency, NodeSpec, Policy
 from ..core.states import State
@@ -62,6 +62,9 @@ class HandDriven:
                 self.asks.pop(command.batch_id, None)
             elif isinstance(command, AskLeases):
                 self.asks[command.batch_id] = command
+            elif isinstance(command, WithdrawLeases):
+                for batch_id in command.batch_ids:
+                    self.asks.pop(batch_id, None)
             elif isinstance(command, Entry):
                 self.replayed.apply(command)
         invariants.check(self.core)
@@ -145,6 +148,25 @@ class HandDriven:
         del self.batches[batch.batch_id]
         self.tell(BatchLost(batch.batch_id, "the worker has died", suspect))
 
+    def permit(self, batch_id: int, entry: int, *, call: str = "", execution: str = "") -> bool:
+        """A worker asks whether it may start an item; return the answer."""
+        call = call or f"{batch_id}/{entry}"
+        asked = PermitAsked(call, batch_id, execution or f"x{batch_id}", entry)
+        return [c.permitted for c in self.tell(asked) if isinstance(c, AnswerPermit)] == [True]
+
+    def tell_finished(self, table: Table) -> list[Command]:
+        """A table has come, whether or not anybody waits for it."""
+        self.batches.pop(table.batch_id, None)
+        return self.tell(BatchFinished(table))
+
+    def tell_slots(self, slots: int) -> None:
+        """The engine has room for so many batches now."""
+        self.tell(SlotsChanged(slots))
+
+    def cancel(self, node_id: int | None = None, *indices: int, reason: str = "not needed") -> list[Command]:
+        """Somebody cancels the run, a node, or items of it."""
+        return self.tell(CancelRequested(node_id, frozenset(indices) if indices else None, reason))
+
     def answer(self, batch_id: int, granted: bool, **blocked_by: Sequence[str]) -> list[Command]:
         """The store answers a request for leases."""
         return self.tell(LeasesAnswered(batch_id, granted, blocked_by))
@@ -181,6 +203,10 @@ class HandDriven:
     def all_said(self, kind: type[T]) -> list[T]:
         """Return what the coordinator has said of one kind, oldest first."""
         return [command for command in self.said if isinstance(command, kind)]
+
+    def all_batches(self) -> list[SubmitBatch]:
+        """Return all batches that have ever been submitted."""
+        return self.all_said(SubmitBatch)
 
     def moves(self, node_id: int) -> list[tuple[State, list[int]]]:
         """Return the journalled moves of a node."""

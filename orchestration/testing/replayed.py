@@ -35,6 +35,7 @@ class Item:
     state: State = State.PENDING
     spent: int = 0
     started: bool = False
+    lost: bool = False  # it was started, in this life of the run or before, and then lost for good
     stored: tuple[Stored, int] | None = None
     length: int | None = None
     ended: list[tuple[int, int, State]] = field(default_factory=list)
@@ -49,11 +50,12 @@ class Item:
     @property
     def owes_result(self) -> bool:
         """Whether its code has run, or may have, and there is no result to show for it."""
-        return self.started or (self.state is State.COMPLETED and self.stored is None)
+        return self.lost or self.started or (self.state is State.COMPLETED and self.stored is None)
 
     def move(self, state: State) -> None:
         if self.state in TERMINAL:
             raise JournalContradiction(f"it was {self.state.title} and became {state.title}")
+        self.lost = self.lost or (self.started and state is State.CRASHED)
         self.started = state is State.RUNNING
         self.state = state
         self.terminal += state in TERMINAL
@@ -103,6 +105,9 @@ class Replayed:
             for index, attempts in recovered.attempts.items():
                 if index < width:
                     items[index].spent = attempts
+            for index in recovered.started:
+                if index < width:
+                    items[index].lost = index not in recovered.results
             for index, stored in recovered.results.items():
                 if index < width:
                     items[index].stored = stored

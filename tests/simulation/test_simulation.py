@@ -161,7 +161,7 @@ def test_code_that_must_not_run_twice_does_not(seed: int) -> None:
     spec = NodeSpec(0, "pay", "pay", "map", 40, policy)
     steps = [Step(spec, lambda i, n: Act(seconds=0.1), persist=seed % 4 < 2)]
     report = simulate(
-        steps, seed=seed, faults=DEADLY, check=True, crashes=[25] if seed % 2 else [], workers=3
+        steps, seed=seed, faults=DEADLY, check=True, crashes=[25, 9, 14] if seed % 2 else [], workers=3
     )
     assert max(report.starts.values()) == 1
     ended = {end.state for end in report.ends[0]}

@@ -1,0 +1,139 @@
+"""Batch sizes and the queue of ready items, against naive models."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from orchestration.core.batching import MAX_ITEMS, TARGET_SECONDS, ReadyQueue, Sizer
+
+SECONDS = st.floats(1e-7, 100.0)
+
+
+@given(st.lists(st.tuples(st.integers(1, 20_000), SECONDS), max_size=30))
+def test_a_size_at_most_doubles_and_never_leaves_its_bounds(batches: list[tuple[int, float]]) -> None:
+    """Whatever is measured, sizes grow step by step and stay between 1 and the maximum."""
+    sizer = Sizer()
+    for items, seconds in batches:
+        before = sizer.size
+        sizer.observe(items, seconds)
+        assert 1 <= sizer.size <= min(2 * before, MAX_ITEMS)
+        assert sizer.size == 1 or sizer.size * (sizer.mean or 0) <= TARGET_SECONDS * 1.001
+
+
+def test_slow_items_run_singly() -> None:
+    """Items of a second get batches of one, for all parallelism there is."""
+    sizer = Sizer()
+    for _ in range(10):
+        sizer.observe(1, 1.0)
+    assert sizer.choose(1000, 1000, 4) == 1
+    assert not sizer.short
+
+
+def test_fast_items_come_to_fill_the_target() -> None:
+    """Full batches of short items double until a batch takes about the target time."""
+    sizer = Sizer()
+    for _ in range(20):
+        sizer.observe(sizer.size, sizer.size * 0.001)
+    assert sizer.size == 250
+    assert sizer.short
+
+
+def test_a_batch_that_was_not_full_teaches_no_growth() -> None:
+    """Many small batches that were sent before the first came back do not double it many times."""
+    sizer = Sizer()
+    for _ in range(8):
+        sizer.observe(1, 0.001)
+    assert sizer.size == 2
+
+
+@given(st.integers(1, 500), st.integers(0, 500), st.integers(0, 64), st.integers(1, 1000))
+def test_the_tail_stays_balanced(ready: int, more: int, slots: int, size: int) -> None:
+    """A batch is at most half of a slot's equal share of what remains, and at least one item."""
+    sizer = Sizer()
+    sizer.size = size
+    chosen = sizer.choose(ready, ready + more, slots)
+    assert 1 <= chosen <= min(size, ready)
+    assert chosen == 1 or (chosen - 1) * 2 * max(1, slots) < ready + more
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """A ReadyQueue beside two lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = ReadyQueue()
+        self.alone: list[int] = []
+        self.rest: list[int] = []
+        self.next = 0
+
+    @rule(gap=st.integers(0, 2), width=st.integers(0, 9))
+    def add_range(self, gap: int, width: int) -> None:
+        start = self.next + gap
+        self.next = start + width
+        self.queue.add(range(start, start + width))
+        self.rest += range(start, start + width)
+
+    @rule(gaps=st.lists(st.integers(1, 3), max_size=5), backwards=st.booleans())
+    def add_some(self, gaps: list[int], backwards: bool) -> None:
+        indices = []
+        for gap in gaps:
+            self.next += gap
+            indices.append(self.next)
+        self.next += 1
+        if backwards:
+            indices.reverse()
+        self.queue.add(indices)
+        self.rest += indices
+
+    @rule()
+    def add_alone(self) -> None:
+        self.next += 1
+        self.queue.add_alone(self.next)
+        self.alone.append(self.next)
+        self.next += 1
+
+    @precondition(lambda self: self.alone or self.rest)
+    @rule(n=st.integers(1, 12))
+    def take(self, n: int) -> None:
+        assert self.queue.alone == bool(self.alone)
+        taken = self.queue.take(n)
+        if self.alone:
+            assert list(taken) == [self.alone.pop(0)]
+            return
+        assert 1 <= len(taken) <= n
+        assert list(taken) == self.rest[: len(taken)]
+        assert len(taken) == min(n, len(self.rest)) or isinstance(taken, range)
+        del self.rest[: len(taken)]
+
+    @precondition(lambda self: self.alone or self.rest)
+    @rule(data=st.data())
+    def discard(self, data: st.DataObject) -> None:
+        gone = data.draw(st.lists(st.sampled_from(self.alone + self.rest), unique=True, max_size=6))
+        self.queue.discard(gone)
+        self.alone = [i for i in self.alone if i not in gone]
+        self.rest = [i for i in self.rest if i not in gone]
+
+    @rule()
+    def clear(self) -> None:
+        self.queue.clear()
+        self.alone, self.rest = [], []
+
+    @invariant()
+    def holds_the_same(self) -> None:
+        assert len(self.queue) == len(self.alone) + len(self.rest)
+        assert list(self.queue) == self.alone + self.rest
+
+
+TestReadyQueue = QueueMachine.TestCase
+
+
+def test_contiguous_items_are_taken_as_a_range() -> None:
+    """Neighbouring spans join, and what is taken of them needs no list."""
+    queue = ReadyQueue()
+    queue.add(range(5))
+    queue.add(range(5, 9))
+    assert queue.take(7) == range(7)
+    assert queue.take(7) == range(7, 9)
+    assert not len(queue)
