@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -201,14 +201,21 @@ def _make_cluster(settings: Settings) -> Any:
         options.setdefault("security", settings.client_kwargs["security"])
     if inspect.isclass(make) and issubclass(make, LocalCluster):
         _local_defaults(options, adaptive=settings.adaptive)
+    made: list[Any] = []
     try:
-        cluster = make(**options)
+        with interrupts_held():
+            made.append(make(**options))
+    except KeyboardInterrupt:
+        for cluster in made:
+            cluster.close()
+        raise
     except TypeError as error:
         raise UserError(f"{_name(make)} does not take these cluster_kwargs: {error}") from error
     except RuntimeError as error:
         if "Nanny failed to start" in _chain(error):
             raise UserError(f"Dask's worker processes ended while they started. {MAIN_GUARD}") from error
         raise ConnectionFailedError(f"{_name(make)} could not be started: {_chain(error)}") from error
+    cluster = made[0]
     if getattr(cluster, "asynchronous", False) or (
         inspect.isawaitable(cluster) and not hasattr(cluster, "close")
     ):
@@ -216,6 +223,31 @@ def _make_cluster(settings: Settings) -> Any:
             f"{_name(make)} made an asynchronous cluster; DaskTaskRunner needs a synchronous one."
         )
     return cluster
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold back SIGINT inside the block; it arrives at its end.
+
+    Threads and processes that are started inside never get it: Ctrl-C in a terminal goes to all processes of
+    the foreground, and workers that end by themselves would be losses. What it means is decided here.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    arrived: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    # blocked here, it may still reach another thread of this process, whereupon Python calls this
+    handler = signal.signal(signal.SIGINT, lambda number, frame: arrived.append(number)) if main else None
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if main:
+            signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+    if arrived:
+        raise KeyboardInterrupt
 
 
 def _local_defaults(options: dict[str, Any], *, adaptive: bool) -> None:

@@ -65,7 +65,7 @@ class Kept:
     size: int
     entries: int
     run_id: str
-    whole: bool  # every item has a result
+    repeatable: bool  # Dask may compute it again
 
 
 class Desk:
@@ -172,6 +172,9 @@ class Desk:
             logger.exception("an event of worker %s cannot be read", address)
             return
         if isinstance(message, Call):
+            if message.batch_id in self.kept:  # a second execution, of which the flow knows nothing
+                self._forsake([message.batch_id])
+                return
             while len(self.callers) >= MAX_CALLS:
                 self.callers.pop(next(iter(self.callers)))
             self.callers[message.call_id] = address
@@ -227,11 +230,13 @@ class Desk:
             flight = self.take(batch_id)
             if flight is None:
                 return
-            with_result = sum(map(table.outcomes.count, HAS_RESULT))
-            if with_result:  # or else nobody will ask, and Dask must not compute it again
-                entries = len(table.outcomes)
+            if not HAS_RESULT.isdisjoint(table.outcomes):  # or else nobody will ask for its results
                 self.kept[batch_id] = Kept(
-                    flight.future, flight.size, entries, flight.batch.run_id, with_result == entries
+                    flight.future,
+                    flight.size,
+                    len(table.outcomes),
+                    flight.batch.run_id,
+                    _repeatable(table, len(flight.batch.stages)),
                 )
         self._emit(BatchFinished(table))
 
@@ -301,22 +306,24 @@ class Desk:
             self._lose(batch_id, why, ran and not expected)
         if gone:
             self.client.cancel(gone)
-        self._forsake({str(key) for key in message.get("lost-computed-tasks", ())})
+        keys = {str(key) for key in message.get("lost-computed-tasks", ())}
+        lost = [b for b, kept in list(self.kept.items()) if kept.future.key in keys and not kept.repeatable]
+        self._forsake(lost)
         self.refresh_workers()
 
-    def _forsake(self, keys: set[str]) -> None:
-        """Give up lost results that Dask must not compute again: of batches with items that did not complete.
+    def _forsake(self, batch_ids: Iterable[int]) -> None:
+        """Give up results that Dask is about to compute again and must not.
 
-        Running those items again is not Dask's to decide. The futures are not cancelled, since Dask would
-        cancel with them what was computed from them.
+        The futures are released and not cancelled, since Dask would cancel with them what was computed from
+        them. What waits for such a result finds it incomplete.
         """
         by_run: dict[str, list[int]] = {}
-        for batch_id, kept in list(self.kept.items()):
-            if kept.future.key in keys and not kept.whole:
-                self.kept.pop(batch_id, None)
+        for batch_id in batch_ids:
+            kept = self.kept.pop(batch_id, None)
+            if kept is not None:
                 by_run.setdefault(kept.run_id, []).append(batch_id)
-        for run_id, batch_ids in by_run.items():
-            self.spawn(partial(self.stop_on_workers, run_id, batch_ids))
+        for run_id, ids in by_run.items():
+            self.spawn(partial(self.stop_on_workers, run_id, ids))
 
     async def stop_on_workers(self, run_id: str, batch_ids: list[int]) -> set[int]:
         """Stop batches wherever they are; returns those that workers had begun."""
@@ -360,6 +367,15 @@ class Desk:
             self._lose(batch_id, reason)
         self._emit(RunnerFailed(reason))
         self._closed = True
+
+
+def _repeatable(table: Table, stages: int) -> bool:
+    """Whether Dask may compute a batch again when its results are lost with their worker.
+
+    Not if items were cancelled or given back unstarted: these would run, or hang, behind the flow's back.
+    """
+    whole = not {Outcome.CANCELLED, Outcome.REFUSED, Outcome.INPUT_LOST}.intersection(table.outcomes)
+    return whole and Outcome.UNSTARTED not in table.outcomes[::stages]
 
 
 def _nothing() -> None:

@@ -33,6 +33,7 @@ def submit_batch(client: Any, batch: Batch, blob: bytes, upstream: list[Any], to
         "key": f"{batch.stages[-1].task_name}-{token}-{batch.batch_id}",
         "pure": False,
         "retries": 0,
+        "fifo_timeout": "0 ms",  # or else batches submitted within 100 ms run in any order
         "priority": batch.priority + own,
         **options,
     }

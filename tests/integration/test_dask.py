@@ -264,6 +264,7 @@ def test_nested_batches_fifty_deep(port: Any) -> None:
         port.runner.answer(call.call_id, b"twice is harmless")
         port.until(lambda e, c=call: getattr(getattr(e, "table", None), "batch_id", 0) == c.batch_id)
         assert port.runner.fetch(call.batch_id, 0, [0]) == [b"re" + call.payload]
+        port.runner.release([call.batch_id])
 
 
 def test_a_task_can_use_dask_itself(port: Any) -> None:
@@ -347,8 +348,7 @@ def test_a_killed_worker(port: Any) -> None:
     since = len(port.events)
     batches = [port.batch(wait_for_ever) for _ in range(4)]
     port.runner.submit(batches)
-    started = port.until(lambda e: isinstance(e, BatchStarted) and e.batch_id == batches[0].batch_id)
-    os.kill(int(started.worker.split(":")[1]), 9)
+    os.kill(int(port.of(BatchStarted, batches[0]).worker.split(":")[1]), 9)
     lost = port.end(batches[0])
     assert isinstance(lost, BatchLost)
     assert lost.suspect
@@ -390,13 +390,18 @@ def test_results_of_a_dead_worker_are_computed_again(port: Any) -> None:
     wait_until_whole(port, since)
 
 
-def test_dask_does_not_run_failed_items_again(port: Any, tmp_path: Path) -> None:
-    """When the results of a batch with a failure are lost, its items are not run behind our back."""
+def test_what_must_not_run_again_does_not(port: Any, tmp_path: Path) -> None:
+    """Results of a batch with a cancelled item are lost with their worker, and its code stays stopped."""
     since = len(port.events)
-    trace = tmp_path / "trace"
-    batch = port.batch(leave_trace, [(str(trace), "good"), (str(trace), "bad")])
-    table = port.run(batch)
-    assert table.outcomes == bytes([DONE, FAILED])
+    gate, trace = tmp_path / "gate", tmp_path / "trace"
+    gate.touch()
+    batch = port.batch(leave_trace, [(str(gate), str(trace)), (str(tmp_path / "never"), str(trace))])
+    port.runner.submit([batch])
+    port.until(lambda e: isinstance(e, BatchProgress) and e.batch_id == batch.batch_id and e.entry == 1)
+    port.runner.cancel([batch.batch_id])
+    table = port.table(batch)
+    assert table.outcomes == bytes([DONE, Outcome.CANCELLED])
+    gate.unlink()  # a second execution would wait here, and not end by itself
     os.kill(int(table.worker.split(":")[1]), 9)
     wait_until_whole(port, since)
     more = [port.batch(double, [i]) for i in range(10)]
@@ -405,14 +410,29 @@ def test_dask_does_not_run_failed_items_again(port: Any, tmp_path: Path) -> None
         port.table(other)
     with pytest.raises(ResultLostError):
         port.runner.fetch(batch.batch_id, 0, [0])
-    assert trace.read_text(encoding="utf-8") == "good bad "
+    assert port.run(port.batch(total, inputs=[batch])).outcomes == bytes([Outcome.INPUT_LOST])
+    assert trace.read_text(encoding="utf-8") == "once "
+    assert len(port.ends(batch)) == 1
 
 
-def leave_trace(x: Any) -> None:
-    with open(x[0], "a", encoding="utf-8") as file:
-        file.write(f"{x[1]} ")
-    if x[1] == "bad":
-        raise ValueError(x)
+def test_a_second_execution_does_not_call(port: Any) -> None:
+    """A call of what Dask computes again is not passed on: the result is lost, and nobody waits for ever."""
+    since = len(port.events)
+    batch = port.batch(ask, [b"once"])
+    port.runner.submit([batch])
+    port.runner.answer(port.of(Call, batch).call_id, b"answer")
+    os.kill(int(port.table(batch).worker.split(":")[1]), 9)
+    wait_until_whole(port, since)
+    assert port.run(port.batch(total, inputs=[batch])).outcomes == bytes([Outcome.INPUT_LOST])
+    asked = [e for e in port.events if isinstance(e, Call) and e.batch_id == batch.batch_id]
+    assert len({e.call_id for e in asked}) == 1
+
+
+def leave_trace(paths: Any) -> None:
+    while not Path(paths[0]).exists():
+        time.sleep(0.01)
+    with open(paths[1], "a", encoding="utf-8") as file:
+        file.write("once ")
 
 
 # --- options -----------------------------------------------------------------------------------------
