@@ -212,7 +212,10 @@ def _make_cluster(settings: Settings) -> Any:
     except TypeError as error:
         raise UserError(f"{_name(make)} does not take these cluster_kwargs: {error}") from error
     except RuntimeError as error:
-        if "Nanny failed to start" in _chain(error):
+        chain = _chain(error)
+        if "unexpected keyword argument" in chain:  # what a class does not know it hands to its workers
+            raise UserError(f"{_name(make)} does not take these cluster_kwargs: {chain}") from error
+        if "Nanny failed to start" in chain:
             raise UserError(f"Dask's worker processes ended while they started. {MAIN_GUARD}") from error
         raise ConnectionFailedError(f"{_name(make)} could not be started: {_chain(error)}") from error
     cluster = made[0]

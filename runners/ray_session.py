@@ -168,7 +168,7 @@ def _translated(error: BaseException, what: str) -> BaseException:
         return error
     if "ersion mismatch" in text or "different version" in text:
         return VersionMismatchError(f"{what} runs other versions of Ray or Python than this process: {text}")
-    if isinstance(error, ValueError | TypeError):
+    if isinstance(error, ValueError | TypeError) or "Unknown keyword argument" in text:
         return UserError(f"{what}: {text}. Look at address and init_kwargs of RayTaskRunner.")
     if not isinstance(error, Exception):  # Ctrl-C
         return error
