@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any
 
 from .errors import ConnectionFailedError, MissingExtraError, UserError, VersionMismatchError
@@ -238,6 +239,8 @@ def interrupts_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    # started inside, multiprocessing's tracker would let SIGINT through to the thread that starts workers
+    resource_tracker.ensure_running()
     arrived: list[int] = []
     main = threading.current_thread() is threading.main_thread()
     # blocked here, it may still reach another thread of this process, whereupon Python calls this

@@ -124,11 +124,13 @@ def _drive(
         try:
             order = resume(outcome)
         except StopIteration as end:
-            return end.value if return_state else end.value.result()
+            final: State = end.value
+            break
         try:
             resume, outcome = course.send, order.call()
         except BaseException as error:
             resume, outcome = course.throw, error
+    return final if return_state else final.result()
 
 
 async def _drive_async(course: Course, return_state: bool) -> Any:
@@ -138,7 +140,8 @@ async def _drive_async(course: Course, return_state: bool) -> Any:
         try:
             order = resume(outcome)
         except StopIteration as end:
-            return end.value if return_state else end.value.result()
+            final: State = end.value
+            break
         try:
             if isinstance(order, Blocking):
                 resume, outcome = course.send, await in_thread(order.call, to_the_end=order.to_the_end)
@@ -146,6 +149,7 @@ async def _drive_async(course: Course, return_state: bool) -> Any:
                 resume, outcome = course.send, await order.call()
         except BaseException as error:
             resume, outcome = course.throw, error
+    return final if return_state else final.result()
 
 
 def _course(flow: Flow[Any, Any], make: Callable[[], RunningFlow], parameters: Mapping[str, Any]) -> Course:
@@ -242,7 +246,7 @@ def _raising(error: BaseException) -> Callable[[], Any]:
     """The caller of a flow that was interrupted is interrupted, too, unless it asked for the state."""
 
     def data() -> Any:
-        raise error
+        raise error.with_traceback(None)  # where we were waiting tells nobody anything
 
     return data
 
