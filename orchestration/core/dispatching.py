@@ -208,9 +208,7 @@ class Dispatcher:
                 self.asking -= 1
                 blocked = "; ".join(_blocked(name, who) for name, who in event.blocked_by.items())
                 self.ledger.move(flight.node, flight.indices, Cause.LIMIT_REACHED, blocked)
-        elif self.paused:
-            self.recall(flight, flight.indices)
-        else:
+        else:  # a pause has recalled what had not been granted
             self._asks_no_longer(flight)
             self._submit(flight)
 

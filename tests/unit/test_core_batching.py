@@ -129,6 +129,21 @@ class QueueMachine(RuleBasedStateMachine):
 TestReadyQueue = QueueMachine.TestCase
 
 
+def test_discarded_items_are_skipped() -> None:
+    """Those that run alone as well as those in spans, at the front and in the middle."""
+    queue = ReadyQueue()
+    for index in (20, 21, 22):
+        queue.add_alone(index)
+    queue.add(range(6))
+    queue.discard([20, 22, 0, 3])
+    assert list(queue) == [21, 1, 2, 4, 5]
+    assert queue.take(9) == range(21, 22)
+    assert not queue.alone
+    assert list(queue.take(3)) == [1, 2, 4]
+    assert queue.take(3) == range(5, 6)
+    assert not len(queue)
+
+
 def test_contiguous_items_are_taken_as_a_range() -> None:
     """Neighbouring spans join, and what is taken of them needs no list."""
     queue = ReadyQueue()

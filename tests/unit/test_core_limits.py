@@ -97,6 +97,7 @@ def test_a_parked_node_is_not_forgotten_when_the_one_before_it_is_cancelled() ->
     """The turn to ask goes on to the next, wherever the one whose turn it was has gone."""
     run = driven(slots=1)
     first, second, third = (run.add(tags=DB) for _ in range(3))
+    run.answer(0, False, db=["x"])
     run.answer(0, True)
     assert run.state(first) is State.SUBMITTED
     run.cancel(second)

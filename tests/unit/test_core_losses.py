@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestration.core.journal import LOST, AttemptsEnded
-from orchestration.core.retry import FREE_LOSSES, QUEUE_LOSSES
+from orchestration.core.records import Spent
+from orchestration.core.retry import FREE_LOSSES, QUEUE_LOSSES, charge_loss
 from orchestration.core.specs import Policy
 from orchestration.core.states import State
 from orchestration.testing.handdriven import HandDriven
@@ -94,6 +95,14 @@ def test_losses_without_evidence_do_not_go_on_for_ever(rerun: bool, suspect: boo
     assert run.states(node) == [State.CRASHED] * 2
     most = (FREE_LOSSES if suspect else QUEUE_LOSSES) + 4
     assert losses <= 2 * most
+
+
+def test_what_never_started_may_start_even_where_nothing_may_run_twice() -> None:
+    """Beyond what is free, such losses are charged, and the item runs again until its budget ends."""
+    spent, policy = Spent(), Policy(rerun_on_loss=False, retries_on_loss=2)
+    charged = [charge_loss(spent, policy, started=False, suspect=True) for _ in range(FREE_LOSSES + 3)]
+    assert charged == [None] * FREE_LOSSES + [True, True, False]
+    assert charge_loss(Spent(), policy, started=True, suspect=True) is False
 
 
 def test_lost_inputs_are_not_the_items_fault() -> None:

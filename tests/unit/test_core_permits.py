@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestration.core.commands import AnswerPermit, SubmitBatch
-from orchestration.core.events import PermitAsked
+from orchestration.core.events import PermitAsked, RunInterrupted
 from orchestration.core.journal import Moved, StartRepeated
 from orchestration.core.specs import Policy, Recovered
 from orchestration.core.states import State
@@ -83,6 +83,13 @@ def test_no_permit_for_what_is_to_be_cancelled() -> None:
     assert run.permit(0, 2)
     run.end([Outcome.COMPLETED, Outcome.REFUSED, Outcome.COMPLETED])
     assert run.states(0) == [State.COMPLETED, State.CANCELLED, State.COMPLETED]
+
+
+def test_no_permit_after_an_interruption() -> None:
+    """The run has ended: nothing starts any more, even where it is still running."""
+    run = driven()
+    run.tell(RunInterrupted("SIGTERM"))
+    assert not run.permit(0, 0)
 
 
 def test_refused_items_that_had_started_are_crashed() -> None:

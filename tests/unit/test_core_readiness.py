@@ -6,7 +6,7 @@ import pytest
 
 from orchestration.core.commands import SubmitBatch
 from orchestration.core.events import CancelRequested
-from orchestration.core.journal import WidthLearned
+from orchestration.core.journal import AttemptsEnded, WidthLearned
 from orchestration.core.specs import Dependency, Policy, Reach, Recovered
 from orchestration.core.states import State
 from orchestration.core.triggers import all_finished
@@ -311,6 +311,25 @@ def test_a_recovered_list_can_be_mapped_over() -> None:
     up = run.add(recovered=found)
     down = run.add(Dependency(up, Reach.ELEMENTS, (0,)), width=None)
     assert run.core.nodes[down].width == 6
+
+
+def test_the_length_of_a_stored_list_is_journalled() -> None:
+    """Beside the attempt whose result it is, so that a resumed run can map over it; only if it is stored."""
+    run = driven()
+    for stored in (Stored("memory:0", ""), None):
+        run.add(width=3, policy=Policy(batch=3))
+        run.end([Outcome.FAILED, Outcome.COMPLETED, Outcome.COMPLETED], lengths={2: 7}, stored=stored)
+    found, none = run.all_said(AttemptsEnded)
+    assert (found.indices, found.lengths) == ([0, 1, 2], {2: 7})
+    assert none.lengths == {}
+    run.add(width=3, policy=Policy(batch=3))
+    run.end([Outcome.UNSTARTED, Outcome.COMPLETED, Outcome.COMPLETED], lengths={2: 7}, stored=stored_at())
+    last = run.all_said(AttemptsEnded)[-1]
+    assert (last.indices, last.lengths) == ([1, 2], {1: 7})
+
+
+def stored_at() -> Stored:
+    return Stored("memory:9", "")
 
 
 def test_a_map_that_is_cancelled_before_its_width_is_known() -> None:

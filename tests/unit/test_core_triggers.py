@@ -183,6 +183,18 @@ def test_the_first_failure_by_index_is_the_root_of_a_fan_in() -> None:
     assert run.core.nodes[down].roots[0] == (up, 1)
 
 
+def test_the_first_failure_is_the_root_whatever_kind_it_is() -> None:
+    """A cancelled item before a failed one is named, and one after it is not."""
+    run = HandDriven(slots=9)
+    up = run.add(width=4, policy=ONE)
+    down = run.add(Dependency(up, Reach.ALL))
+    run.cancel(up, 1, 3)
+    for batch_id, outcome in enumerate((D, Outcome.CANCELLED, F, Outcome.CANCELLED)):
+        run.end(outcome, batch_id=batch_id)
+    assert run.core.nodes[down].roots[0] == (up, 1)
+    assert run.reason(down) == "t0[1] ended Cancelled"
+
+
 def test_many_items_that_never_ran_make_few_entries() -> None:
     """A thousand items below a thousand cancelled ones are journalled at once, each with its own root."""
     run = HandDriven(slots=0)
