@@ -23,6 +23,7 @@ from ..core.events import CancelRequested, RunInterrupted
 from ..core.journal import RunMoved
 from ..core.retry import delays
 from ..core.states import RUN_TERMINAL, RunState
+from ..driver.loop import Write
 from ..errors import (
     BackendError,
     FencedError,
@@ -288,9 +289,9 @@ def _context(run: RunningFlow) -> Iterator[None]:
 
 def _stop(run: RunningFlow, reason: str) -> Generator[Any, Any, None]:
     """Cancel what runs and wait for it; a second Ctrl-C ends everything at once."""
-    run.move(RunState.CANCELLING, message=reason)
-    run.driver.post(CancelRequested(reason=reason))
     try:
+        run.driver.post(CancelRequested(reason=reason))
+        run.move(RunState.CANCELLING, message=reason)
         yield Blocking(run.session.wait_all)
     except (KeyboardInterrupt, asyncio.CancelledError):
         run.driver.post(RunInterrupted("stopped at once by a second interrupt"))
@@ -325,6 +326,10 @@ def _record_crash(run: RunningFlow, error: BaseException) -> None:
     state = RunState.CANCELLED if interrupted else RunState.CRASHED
     message = "cancelled while its runner started" if interrupted else f"{type(error).__name__}: {error}"
     moved = RunMoved(state, run.clock.now(), "", message, detail)
+    if run.driver.alive:  # what waits is written before it is closed
+        run.driver.post(RunInterrupted(message))
+        run.driver.post(Write((moved,)))
+        return
     try:
         run.store.append(run.row.run_id, run.row.epoch, [moved])
     except BackendError as also:

@@ -326,13 +326,21 @@ def wait(
     return DoneAndNotDone(done, set(flat) - done)
 
 
-def _restore(run_id: str, node_id: int, index: int) -> TaskRunFuture:
-    from .sessions import LaterSession
+class LaterSession:
+    """The session of a future that has travelled: looked for when the future is used, not when it arrives."""
 
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def __getattr__(self, name: str) -> Any:
+        from .sessions import session_of
+
+        return getattr(session_of(self.run_id), name)
+
+
+def _restore(run_id: str, node_id: int, index: int) -> TaskRunFuture:
     return TaskRunFuture(cast("Session", LaterSession(run_id)), node_id, index)
 
 
 def _restore_list(run_id: str, node_id: int, indices: Sequence[int] | None) -> TaskRunFutureList:
-    from .sessions import LaterSession
-
     return TaskRunFutureList(cast("Session", LaterSession(run_id)), node_id, indices)

@@ -100,16 +100,6 @@ def session_of(run_id: str) -> Session:
     raise UserError(f"a future of run {run_id} was used where that run cannot be reached from")
 
 
-class LaterSession:
-    """The session of a future that has travelled: looked for when the future is used, not when it arrives."""
-
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(session_of(self.run_id), name)
-
-
 class LocalSession:
     """A run whose driver is in this process."""
 
@@ -154,21 +144,14 @@ class LocalSession:
             on_batch: takes the batches of a task that a worker has called directly.
         """
         task, inline = request.task, request.kind == "call"
-        if self.closed:
-            raise UserError(f"{task.name!r} was submitted after its flow run had ended")
-        if not inline:
-            self.driver.runner.check_options(request.options)
-        if request.parent is None:
-            request.parent = _parent(self.run_id)
-        self._check_circle(request)
+        self._check(request)
         with self._lock:
             node_id = next(self._ids)
             path = self._paths[node_id] = self._path(request)
             body = self._body(task, request.tags)
         self.tasks[node_id] = task
-        payload = NodePayload(
-            body, request.args, request.kwargs, request.shared, request.picked, request.options
-        )
+        args, kwargs, options = request.args, request.kwargs, request.options
+        payload = NodePayload(body, args, kwargs, request.shared, request.picked, options)
         self.driver.packer.add(node_id, payload)
         fingerprint = self._fingerprint(request, body)
         spec = NodeSpec(
@@ -177,7 +160,7 @@ class LocalSession:
             task_name=task.name,
             kind=request.kind,
             width=request.width,
-            policy=task.policy(request.options),
+            policy=task.policy(options),
             dependencies=request.dependencies,
             tags=request.tags,
             fingerprint=fingerprint,
@@ -188,12 +171,14 @@ class LocalSession:
         )
         if inline:
             self.inline.expect(node_id, on_batch)
-        self.submitted.append(node_id)
         self.driver.post(NodeSubmitted(spec))
+        self.submitted.append(
+            node_id
+        )  # after it: nobody may wait for what an interrupt kept from being posted
         return node_id
 
     def call(self, request: NodeRequest) -> State:
-        """Run a task here and now, as a task run of its own; return its final state."""
+        """Run a task here and now; return its final state."""
         node_id = self.submit(request)
         self.inline.run(node_id)
         return self.called(node_id)
@@ -253,6 +238,15 @@ class LocalSession:
                 )
             return Recovered(attempts=found.attempts)
         return Recovered(attempts=found.attempts, results=found.results, lengths=lengths_of(found))
+
+    def _check(self, request: NodeRequest) -> None:
+        if self.closed:
+            raise UserError(f"{request.task.name!r} was submitted after its flow run had ended")
+        if request.kind != "call":
+            self.driver.runner.check_options(request.options)
+        if request.parent is None:
+            request.parent = _parent(self.run_id)
+        self._check_circle(request)
 
     def _check_circle(self, request: NodeRequest) -> None:
         """Refuse what would wait for the task run that submits it, or for one above that."""
@@ -336,8 +330,7 @@ class LocalSession:
     # --- acting ---------------------------------------------------------------------------------
 
     def cancel(self, node_id: int, indices: Sequence[int] | None) -> None:
-        members = None if indices is None else frozenset(indices)
-        self.driver.post(CancelRequested(node_id, members))
+        self.driver.post(CancelRequested(node_id, None if indices is None else frozenset(indices)))
 
     def when_done(self, node_id: int, index: int, action: Callable[[], Any]) -> None:
         def safely() -> None:

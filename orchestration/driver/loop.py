@@ -97,6 +97,11 @@ class Driver:
         self.runner.start(self.inbox)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether events are still taken."""
+        return self._thread.is_alive()
+
     def post(self, event: Any) -> None:
         self.inbox.put(event)
 
