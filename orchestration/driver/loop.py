@@ -205,6 +205,9 @@ class Driver:
                     if batch is not None:
                         batches.append(batch)
                 case CancelBatches(batch_ids, force):
+                    if batches:  # a cancellation must not overtake what it is about
+                        self.runner.submit(batches)
+                        batches = []
                     self.runner.cancel(batch_ids, force=force)
                 case AskLeases():
                     self.leasing.ask(action)
