@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from runners.base import TaskRunner
 
-from ..errors import UserError
+from .option_checks import named, settle
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,14 +46,7 @@ class Flow(Generic[P, R]):
     bound: tuple[Any, ...] = ()  # the instance, for methods
 
     def __post_init__(self) -> None:
-        if not callable(self.fn):
-            raise UserError(f"@flow was given {self.fn!r}, which is no function")
-        if self.timeout_seconds is not None and self.timeout_seconds <= 0:
-            raise UserError(
-                f"timeout_seconds of flow {self.name!r} is {self.timeout_seconds}; it must be above 0"
-            )
-        if self.retries < 0:
-            raise UserError(f"retries of flow {self.name!r} is {self.retries}; it must be 0 or more")
+        settle(self, "flow")
         functools.update_wrapper(self, self.fn, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -82,8 +75,7 @@ class Flow(Generic[P, R]):
 
     def with_options(self, **options: Any) -> Flow[P, R]:
         """Return a copy with other options; the fields of `@flow`."""
-        _check_names(options)
-        return replace(self, **options)
+        return replace(self, **named("flow", options, _OPTIONS))
 
     def __get__(self, instance: Any, owner: type | None = None) -> Flow[P, R]:
         """Bind a flow that is a method to its instance."""
@@ -100,16 +92,6 @@ class Flow(Generic[P, R]):
 
 
 _OPTIONS = frozenset(f.name for f in fields(Flow)) - {"fn", "bound"}
-
-
-def _check_names(options: Mapping[str, Any]) -> None:
-    unknown = sorted(set(options) - _OPTIONS)
-    if unknown:
-        import difflib
-
-        near = difflib.get_close_matches(unknown[0], _OPTIONS, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"@flow has no option {unknown[0]!r}.{hint}")
 
 
 @overload
@@ -136,11 +118,10 @@ def flow(fn: Any = None, /, **options: Any) -> Any:
     """
 
     def decorate(function: Callable[..., Any]) -> Flow[Any, Any]:
-        _check_names(options)
-        given = dict(options)
+        given = named("flow", options, _OPTIONS)
         plain = function.__func__ if isinstance(function, staticmethod) else function
-        given.setdefault("name", getattr(plain, "__name__", type(plain).__name__))
-        given.setdefault("description", inspect.getdoc(plain) or "")
+        given["name"] = given.get("name") or getattr(plain, "__name__", type(plain).__name__)
+        given["description"] = given.get("description") or inspect.getdoc(plain) or ""
         return Flow(plain, **given)
 
     return decorate if fn is None else decorate(fn)

@@ -17,6 +17,7 @@ from ..core.retry import delays
 from ..core.triggers import Tally, Trigger, all_successful
 from ..errors import UserError
 from .futures import TaskRunFuture, TaskRunFutureList
+from .option_checks import named, settle
 from .sessions import Defaults, active_session
 from .states import State
 
@@ -68,7 +69,7 @@ class Task(Generic[P, R]):
     bound: tuple[Any, ...] = ()  # the instance, for methods
 
     def __post_init__(self) -> None:
-        _check(self)
+        settle(self, "task")
         functools.update_wrapper(self, self.fn, updated=())
 
     # --- running --------------------------------------------------------------------------------
@@ -150,8 +151,7 @@ class Task(Generic[P, R]):
 
     def with_options(self, **options: Any) -> Task[P, R]:
         """Return a copy with other options; the fields of `@task`."""
-        _check_names(options)
-        return replace(self, **_shaped(options))
+        return replace(self, **named("task", options, _OPTIONS))
 
     def __get__(self, instance: Any, owner: type | None = None) -> Task[P, R]:
         """Bind a task that is a method to its instance."""
@@ -193,6 +193,8 @@ class Task(Generic[P, R]):
         expires = self.cache_expiration
         persist = defaults.persist_results if self.persist_results is None else self.persist_results
         storage = self.result_storage or defaults.result_storage
+        if self.result_storage and (persist or cache is not None):
+            storage = _opened(self)
         return TaskBody(
             fn=self.fn,
             task_name=self.name,
@@ -248,6 +250,17 @@ def _custom_trigger(fn: Callable[[list[State]], bool]) -> Trigger:
     return Trigger(getattr(fn, "__name__", "custom trigger"), holds)
 
 
+def _opened(task: Task[Any, Any]) -> str:
+    """Return the address of a task's own result storage, absolute: workers have other current folders."""
+    from runners.errors import UserError as UnknownPlace
+    from runners.storage import open_storage
+
+    try:
+        return open_storage(task.result_storage or "").url
+    except UnknownPlace as error:
+        raise UserError(f"task {task.name!r}: {error}") from None
+
+
 def _source(fn: Callable[..., Any]) -> str:
     """Return a function's source, or its code where there is no source."""
     try:
@@ -258,38 +271,6 @@ def _source(fn: Callable[..., Any]) -> str:
 
 
 _OPTIONS = frozenset(f.name for f in fields(Task)) - {"fn", "bound"}
-
-
-def _check_names(options: Mapping[str, Any]) -> None:
-    unknown = sorted(set(options) - _OPTIONS)
-    if unknown:
-        import difflib
-
-        near = difflib.get_close_matches(unknown[0], _OPTIONS, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"@task has no option {unknown[0]!r}.{hint}")
-
-
-def _shaped(options: Mapping[str, Any]) -> dict[str, Any]:
-    shaped = dict(options)
-    if "tags" in shaped:
-        shaped["tags"] = frozenset([shaped["tags"]] if isinstance(shaped["tags"], str) else shaped["tags"])
-    return shaped
-
-
-def _check(task: Task[Any, Any]) -> None:
-    if not callable(task.fn):
-        raise UserError(f"@task was given {task.fn!r}, which is no function")
-    for name in ("retries", "retries_on_loss"):
-        value = getattr(task, name)
-        if not isinstance(value, int) or value < 0:
-            raise UserError(f"{name} of task {task.name!r} is {value!r}; it must be a whole number from 0")
-    if task.timeout_seconds is not None and task.timeout_seconds <= 0:
-        raise UserError(
-            f"timeout_seconds of task {task.name!r} is {task.timeout_seconds}; it must be above 0"
-        )
-    if task.batch != "auto" and task.batch < 1:
-        raise UserError(f"batch of task {task.name!r} is {task.batch!r}; it must be 'auto' or at least 1")
 
 
 @overload
@@ -324,11 +305,10 @@ def task(fn: Any = None, /, **options: Any) -> Any:
     """
 
     def decorate(function: Callable[..., Any]) -> Task[Any, Any]:
-        _check_names(options)
-        given = _shaped(options)
+        given = named("task", options, _OPTIONS)
         plain = function.__func__ if isinstance(function, staticmethod) else function
-        given.setdefault("name", getattr(plain, "__name__", type(plain).__name__))
-        given.setdefault("description", inspect.getdoc(plain) or "")
+        given["name"] = given.get("name") or getattr(plain, "__name__", type(plain).__name__)
+        given["description"] = given.get("description") or inspect.getdoc(plain) or ""
         return Task(plain, **given)
 
     return decorate if fn is None else decorate(fn)

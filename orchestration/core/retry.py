@@ -22,8 +22,15 @@ def delays(spec: float | Sequence[float] | Callable[[int], float]) -> Callable[[
     return lambda n: steps[min(n, len(steps)) - 1] if steps else 0.0
 
 
-def exponential_backoff(factor: float = 2.0, max_seconds: float = 3600.0) -> Callable[[int], float]:
-    """Return delays of factor, 2 * factor, 4 * factor ... seconds, at most `max_seconds`."""
+def exponential_backoff(
+    factor: float = 2.0, max_seconds: float = 3600.0, *, backoff_factor: float | None = None
+) -> Callable[[int], float]:
+    """Return delays of factor, 2 * factor, 4 * factor ... seconds, at most `max_seconds`.
+
+    Args:
+        backoff_factor: another name of `factor`.
+    """
+    factor = factor if backoff_factor is None else backoff_factor
 
     def delay(n: int) -> float:
         return float(min(factor * 2.0 ** min(n - 1, 60), max_seconds))
