@@ -76,8 +76,13 @@ def reusable(store: Store, row: RunRow) -> dict[str, RecoveredNode]:
             if old is not None and old.fingerprint == node.fingerprint:
                 tried = node.attempts.keys()
                 results = {**{i: r for i, r in old.results.items() if i not in tried}, **node.results}
-            attempts = node.attempts if run_id == row.run_id else {}
-            found[path] = replace(node, attempts=attempts, results=results)
+            own = run_id == row.run_id  # a retry as a new run starts anew what is not stored
+            found[path] = replace(
+                node,
+                attempts=node.attempts if own else {},
+                results=results,
+                started=node.started if own else frozenset(),
+            )
     return found
 
 

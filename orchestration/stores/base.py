@@ -159,6 +159,8 @@ class RecoveredNode:
     Attributes:
         attempts: by index, attempts that had been spent, for items that have not completed.
         results: by index, where the results of completed items are stored: (file, position in it).
+        started: of nodes that must not run twice: items that were running when the process died, were lost, or
+            completed with a result that is not stored.
     """
 
     path: str
@@ -166,6 +168,7 @@ class RecoveredNode:
     width: int | None
     attempts: Mapping[int, int]
     results: Mapping[int, tuple[Stored, int]]
+    started: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,8 +222,12 @@ def recovered(view: JournalView) -> dict[str, RecoveredNode]:
         same = old is not None and old.fingerprint == node.fingerprint
         results = dict(old.results) if old and same else {}
         spent = dict(old.attempts) if old and same else {}
+        started = set(old.started) if old else set()
+        once = node.policy.get("rerun_on_loss") is False
         width = node.width if node.width is not None or not (old and same) else old.width
         for _, entry in view.entries(node.node_id, 0, 2**63 - 1):
+            if once:
+                _note_starts(entry, started)
             if not isinstance(entry, AttemptsEnded):
                 continue
             stored, tried = entry.stored, zip(entry.indices, entry.states, strict=True)
@@ -235,8 +239,26 @@ def recovered(view: JournalView) -> dict[str, RecoveredNode]:
                         results[index] = (stored, entry.positions[k])
                 elif entry.outcomes[k] != Outcome.UNSTARTED:
                     spent[index] = max(spent.get(index, 0), entry.attempts[k])
-        found[node.path] = RecoveredNode(node.path, node.fingerprint, width, spent, results)
+        started -= results.keys()
+        found[node.path] = RecoveredNode(
+            node.path, node.fingerprint, width, spent, results, frozenset(started)
+        )
     return found
+
+
+def _note_starts(entry: Entry, started: set[int]) -> None:
+    """Follow which items have started and not come to an end after which they may start again."""
+    if isinstance(entry, Moved):
+        if entry.state == State.RUNNING:
+            started.update(entry.indices)
+        elif entry.state == State.READY:  # given back: it had not started after all
+            started.difference_update(entry.indices)
+    elif isinstance(entry, AttemptsEnded):
+        for index, state in zip(entry.indices, entry.states, strict=True):
+            if state in (State.COMPLETED, State.CRASHED):
+                started.add(index)
+            else:  # failed, skipped, cancelled: its policy, or a person who resumes, lets it run again
+                started.discard(index)
 
 
 def interrupted(view: JournalView, now: float, reason: str) -> list[Entry]:
