@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from .arguments import Arguments
 
 # Set where items run in their process's main thread, which a signal wakes from waiting in C code: called with
-# the thread's id after an interrupt was sent to it. See `ray_worker`.
-nudge: Callable[[int], object] | None = None
+# the execution after an interrupt was sent to its thread, under its lock. See `ray_worker`.
+nudge: Callable[[Execution], object] | None = None
 
 MAX_LOG_LINES = 5_000  # repeated in the table; what is beyond was sent live only
 
@@ -214,8 +214,12 @@ class Execution:
         if not any(own for _, own in self._wakers):
             _raise_in(self._thread_id, kind)
             if nudge is not None:
-                nudge(self._thread_id)
+                nudge(self)
         return True
+
+    def unanswered(self) -> bool:
+        """Whether an interrupt was sent whose item has not ended yet."""
+        return self._open and self.interrupted is not None
 
     def give_up(self, grace_seconds: float) -> bool:
         """Say of an interrupted item that does not stop how it ended: abandoned. Returns True once."""

@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import functools
 import logging
-import pickle
+import math
 import queue
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from . import codec, ray_session
 from .base import Capabilities, Sink, TaskRunner
-from .errors import InternalError, ResultLostError, RunnerNotStartedError, RunnerOptionError
+from .errors import (
+    InternalError,
+    MissingExtraError,
+    ResultLostError,
+    RunnerNotStartedError,
+    RunnerOptionError,
+)
 from .messages import (
     Batch,
     BatchFinished,
     BatchLost,
     Call,
-    Payload,
     RunnerFailed,
     SlotsChanged,
     Table,
@@ -37,11 +43,9 @@ from .storage import MISSING
 
 logger = logging.getLogger("millrace.ray")
 
-SHARED_BYTES = 100_000  # a payload this large is put into the object store once, not into every message
-MAX_SHARED = 256
+CANCEL_SECONDS = (0.1, 0.3, 1.0, 5.0)  # until Ray is asked again to cancel a batch
 SHUT_DOWN = "the program has shut Ray down"
 MAX_UNPACKED = 8
-MAX_GENERATIONS = 64
 
 
 def remote_options(**options: Any) -> AbstractContextManager[None]:
@@ -49,7 +53,7 @@ def remote_options(**options: Any) -> AbstractContextManager[None]:
     return using_options(options)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pending:
     """A batch at the engine."""
 
@@ -58,6 +62,8 @@ class _Pending:
     table: Any
     started: bool = False
     forced: bool = False
+    cancels: int = 0  # how often Ray has been asked to cancel it
+    cancel_again: float = math.inf
 
 
 class RayTaskRunner(TaskRunner):
@@ -91,14 +97,14 @@ class RayTaskRunner(TaskRunner):
         self._session: ray_session.Session | None = None
         self._cluster: Any = None
         self._mailbox: Any = None
-        self._mailbox_name = ""
+        self._submission: Any = None
         self._slots, self._told_slots = 1, 0
         self._callers: set[int] = set()
         self._failed = False
         self._pending: dict[int, _Pending] = {}
+        self._cancelled: set[_Pending] = set()
         self._results: dict[int, Any] = {}
         self._unpacked: OrderedDict[tuple[int, int], list[Any]] = OrderedDict()
-        self._shared: OrderedDict[str, Any] = OrderedDict()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -141,8 +147,6 @@ class RayTaskRunner(TaskRunner):
                 self._emit(rejected(batch, error))
 
     def cancel(self, batch_ids: Sequence[int], *, force: bool = False) -> None:
-        import ray
-
         if not self._started():
             return
         for batch_id in batch_ids:
@@ -150,8 +154,9 @@ class RayTaskRunner(TaskRunner):
             if pending is None:
                 continue
             pending.forced = pending.forced or force
-            with suppress(Exception):  # it has ended meanwhile
-                ray.cancel(pending.table, force=force)
+            pending.cancels = 0
+            self._cancel(pending)
+        self._inbox.put(lambda: None)  # our thread looks at the clock
 
     def fetch(self, batch_id: int, stage: int, positions: Sequence[int]) -> list[Any]:
         if not self._started():
@@ -193,9 +198,9 @@ class RayTaskRunner(TaskRunner):
             self._thread.join()
         if not self._failed and session.live():
             self._let_go()
-        for kept in (self._pending, self._results, self._unpacked, self._shared):
+        for kept in (self._pending, self._cancelled, self._results, self._unpacked):
             kept.clear()
-        self._mailbox = None
+        self._mailbox = self._submission = None
         session.release()
 
     def check_options(self, options: Mapping[str, Any]) -> None:
@@ -203,7 +208,11 @@ class RayTaskRunner(TaskRunner):
         if not options:
             return
         try:
-            _function(0).options(**options)
+            from .ray_submission import remote_function
+        except ImportError:
+            raise MissingExtraError("ray", "ray") from None
+        try:
+            remote_function(0).options(**options)
         except (TypeError, ValueError) as error:
             raise RunnerOptionError(f"runner_options {dict(options)!r}: {error}") from error
         if self._cluster is not None:
@@ -217,45 +226,14 @@ class RayTaskRunner(TaskRunner):
     # --- batches --------------------------------------------------------------------------------
 
     def _submit(self, batch: Batch) -> None:
-        from .ray_worker import Order, map_payloads, own_version
-
-        held: list[Any] = []
+        generation = len(self._callers) // self._slots
         try:
-            sources = _places(
-                [None if i.batch_id is None else self._results[i.batch_id] for i in batch.inputs], held
-            )
+            results, table = self._submission.submit(batch, self._results, generation)
         except KeyError as error:
             self._emit(BatchLost(batch.batch_id, f"the results of batch {error} have gone", suspect=False))
             return
-        shared: dict[str, int] = {}
-
-        def slim(payload: Payload) -> Payload:
-            if not payload.digest or payload.data is None or len(payload.data) < SHARED_BYTES:
-                return payload
-            if payload.digest not in shared:
-                shared[payload.digest] = len(held)
-                held.append(self._share(payload))
-            return replace(payload, data=None)
-
-        order = Order(map_payloads(batch, slim), self._mailbox_name, sources, shared)
-        message = pickle.dumps(order, codec.PROTOCOL)
-        generation = len(self._callers) // self._slots % MAX_GENERATIONS
-        results, table = _named_function(batch, generation).remote(own_version(), message, *held)
         self._pending[batch.batch_id] = _Pending(batch, results, table)
         self._on_ready(table, functools.partial(self._ended, batch.batch_id))
-
-    def _share(self, payload: Payload) -> Any:
-        import ray
-
-        from .ray_worker import SharedData
-
-        ref = self._shared.get(payload.digest)
-        if ref is None:
-            ref = self._shared[payload.digest] = ray.put(SharedData(payload.data))
-            while len(self._shared) > MAX_SHARED:
-                self._shared.popitem(last=False)
-        self._shared.move_to_end(payload.digest)
-        return ref
 
     def _ended(self, batch_id: int, done: Any) -> None:
         pending = self._pending.pop(batch_id, None)
@@ -295,9 +273,11 @@ class RayTaskRunner(TaskRunner):
 
     def _open_mailbox(self) -> None:
         from .ray_cluster import open_mailbox
+        from .ray_submission import Submission
 
-        self._mailbox_name = f"millrace-{uuid.uuid4().hex}"
-        self._mailbox = open_mailbox(self._mailbox_name)
+        name = f"millrace-{uuid.uuid4().hex}"
+        self._mailbox = open_mailbox(name)
+        self._submission = Submission(name)
         self._take()
 
     def _take(self) -> None:
@@ -311,7 +291,7 @@ class RayTaskRunner(TaskRunner):
         for data in () if error else done.result():
             self._tell(data)
         if error is not None:
-            logger.debug("the mailbox %s is away: %s", self._mailbox_name, error)
+            logger.debug("the mailbox is away: %s", error)
             if self._cluster.paused():  # for a moment, in which Ray restarts it; True when we close
                 return
         self._take()
@@ -335,11 +315,45 @@ class RayTaskRunner(TaskRunner):
         ref.future().add_done_callback(lambda done: self._inbox.put(functools.partial(act, done)))
 
     def _serve(self) -> None:
-        while (job := self._inbox.get()) is not None:
+        while True:
+            try:
+                job = self._inbox.get(timeout=self._cancel_due())
+            except queue.Empty:
+                continue
+            if job is None:
+                return
             try:
                 job()
             except Exception:
                 logger.exception("RayTaskRunner: an event could not be handled")
+
+    def _cancel_due(self) -> float | None:
+        """Repeat cancellations that are due; return the seconds to the next one.
+
+        Ray forgets a cancellation that overtakes its task on the way to the worker. On the worker one more
+        does nothing.
+        """
+        session = self._session
+        if session is None or not session.live():
+            return None
+        now, due = time.monotonic(), math.inf
+        for pending in self._cancelled.copy():
+            if pending.batch.batch_id not in self._pending:
+                self._cancelled.discard(pending)
+            elif pending.cancel_again <= now:
+                self._cancel(pending)
+            due = min(due, pending.cancel_again)
+        return None if not self._cancelled else max(0.0, due - now)
+
+    def _cancel(self, pending: _Pending) -> None:
+        import ray
+
+        pause = CANCEL_SECONDS[min(pending.cancels, len(CANCEL_SECONDS) - 1)]
+        pending.cancels += 1
+        pending.cancel_again = time.monotonic() + pause
+        self._cancelled.add(pending)
+        with suppress(Exception):  # it has ended meanwhile
+            ray.cancel(pending.table, force=pending.forced)
 
     def _slots_changed(self, slots: int) -> None:
         if slots != self._told_slots:
@@ -368,37 +382,6 @@ class RayTaskRunner(TaskRunner):
         if self._session is None:
             raise RunnerNotStartedError("RayTaskRunner is not running: it was closed or never started")
         return self._session.live()
-
-
-@functools.cache
-def _function(generation: int) -> Any:
-    """The remote function of this process, once for each generation of batches that wait for others.
-
-    Ray holds back tasks of a function of which as many run as there are CPUs, also when these wait and have
-    lent their CPUs: for 1, 2, 4 and at last 10 s each. Batches that are submitted while others wait for them
-    are therefore a function of their own (measured: 50 levels took 514 s before).
-    """
-    import ray
-
-    from .ray_worker import run
-
-    return ray.remote(max_retries=0, num_returns=2)(run)
-
-
-def _named_function(batch: Batch, generation: int) -> Any:
-    """The remote function with the batch's name and options."""
-    name = "+".join(stage.task_name for stage in batch.stages)
-    return _function(generation).options(name=name, **batch.options)
-
-
-def _places(refs: Sequence[Any], held: list[Any]) -> tuple[int | None, ...]:
-    """Append each ref to `held` once and return where it is."""
-    places: dict[Any, int] = {}
-    for ref in refs:
-        if ref is not None and ref not in places:
-            places[ref] = len(held)
-            held.append(ref)
-    return tuple(None if ref is None else places[ref] for ref in refs)
 
 
 def _handled(ref: Any) -> None:

@@ -7,6 +7,7 @@ knows whether a task is queued or running, hence no cancellation races with a st
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import queue
@@ -27,6 +28,10 @@ from .messages import Batch, Payload
 from .ray_mailbox import MailboxChannel
 from .results import PackedResults
 from .worker import cancel_batches, run_batch
+
+OWN_FUNCTION = "ray_worker.run"
+SEEN = 0  # beside signal numbers
+RING_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # until an item counts as abandoned
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +134,15 @@ class _Guard:
         # the handler runs between any two bytecodes of the main thread and takes no lock: another thread acts
         self._requests: queue.SimpleQueue[_Watch] = queue.SimpleQueue()
         self._installed = False
+        self._marks = -1  # written by Python and by the handler, read by `_listen`
+        self._unseen = False
+        self._early: str | None = None  # a task of ours that was cancelled before it got here
 
     def watch(self, batch: Batch) -> None:
-        self._watch = _Watch(batch.run_id, batch.batch_id, ray.get_runtime_context().get_task_id() or "")
+        task_id = ray.get_runtime_context().get_task_id() or ""
+        self._watch = watch = _Watch(batch.run_id, batch.batch_id, task_id)
+        if self._early == task_id:
+            self._requests.put(watch)
         if threading.current_thread() is not threading.main_thread():
             return
         present = signal.getsignal(signal.SIGINT)
@@ -142,22 +153,36 @@ class _Guard:
             self._install()
 
     def _install(self) -> None:
-        signal.signal(signal.SIGURG, _do_nothing)
-        execution.nudge = _nudge
+        _alarm.install()
+        execution.nudge = _alarm.ring_for
         threading.Thread(target=self._cancel, name="millrace-cancel", daemon=True).start()
-        marks, write_end = os.pipe()
-        os.set_blocking(write_end, False)
-        before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        marks, self._marks = os.pipe()
+        os.set_blocking(self._marks, False)
+        before = signal.set_wakeup_fd(self._marks, warn_on_full_buffer=False)
         if before != -1:  # somebody else needs them: then a sleeping batch is cancelled when it wakes up
             signal.set_wakeup_fd(before)
             return
-        threading.Thread(target=_wake_main, args=(marks,), name="millrace-signals", daemon=True).start()
+        threading.Thread(target=self._listen, args=(marks,), name="millrace-signals", daemon=True).start()
+
+    def _listen(self, marks: int) -> None:
+        while True:
+            for mark in os.read(marks, 64):
+                if mark == signal.SIGINT:
+                    self._unseen = True
+                    _alarm.ring(lambda: self._unseen)
+                elif mark == SEEN:
+                    self._unseen = False
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        watch = self._watch
-        # it stays after the batch: a request that comes while Ray stores its results must not undo them
-        if watch is not None and ray.get_runtime_context().get_task_id() == watch.task_id:
+        with contextlib.suppress(OSError):
+            os.write(self._marks, bytes((SEEN,)))  # in line with the marks, so that each is told as seen
+        watch, context = self._watch, ray.get_runtime_context()
+        task_id = context.get_task_id()
+        if watch is not None and watch.task_id == task_id:
+            # also after the batch: a request that comes while Ray stores its results must not undo them
             self._requests.put(watch)
+        elif (context.get_task_function_name() or "").endswith(OWN_FUNCTION):
+            self._early = task_id  # Ray is still preparing a batch, and an exception would kill this process
         elif callable(self._previous):
             self._previous(number, frame)
 
@@ -167,31 +192,49 @@ class _Guard:
             cancel_batches(watch.run_id, [watch.batch_id])
 
 
-def _wake_main(marks: int) -> None:
-    """Make the main thread handle each SIGINT now."""
-    main = threading.main_thread().ident
-    assert main is not None
-    while arrived := os.read(marks, 64):
-        if signal.SIGINT in arrived:
-            signal.pthread_kill(main, signal.SIGURG)
+class _Alarm:
+    """Wakes the main thread from a sleep, a lock or a socket, so that what was sent to it happens now.
 
-
-def _nudge(thread_id: int) -> None:
-    """Wake the main thread from a sleep, a lock or a socket, so that an exception sent to it is raised now.
-
-    Python calls the signal's handler out of such waits, and the exception is raised in the handler's frame.
-    SIGURG, because it is ignored where no handler is. Ray's own waits would swallow an exception out of a
-    handler; there it waits for their end.
+    Out of such waits Python calls the handler of a signal, and in the handler's frame it raises an exception
+    that was sent to the thread. SIGURG, because it is ignored where no handler is. One signal is not enough:
+    it may arrive just before the wait begins.
     """
-    if thread_id != threading.main_thread().ident:
-        return
-    frame = sys._current_frames().get(thread_id)
-    if frame is None or not frame.f_globals.get("__name__", "").startswith("ray."):
-        signal.pthread_kill(thread_id, signal.SIGURG)
+
+    def __init__(self) -> None:
+        self._due: queue.SimpleQueue[Callable[[], bool]] = queue.SimpleQueue()
+
+    def install(self) -> None:
+        signal.signal(signal.SIGURG, _do_nothing)
+        threading.Thread(target=self._serve, name="millrace-alarm", daemon=True).start()
+
+    def ring(self, until_not: Callable[[], bool]) -> None:
+        self._due.put(until_not)
+
+    def ring_for(self, interrupted: execution.Execution) -> None:
+        """Have an interrupt raised. Not in Ray's own waits, which would swallow it: there it takes until their end."""
+        self._due.put(lambda: interrupted.unanswered() and not _waits_for_ray())
+
+    def _serve(self) -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        pause = threading.Event()
+        while True:
+            due = self._due.get()
+            for seconds in RING_SECONDS:
+                if not due():
+                    break
+                signal.pthread_kill(main, signal.SIGURG)
+                pause.wait(seconds)
+
+
+def _waits_for_ray() -> bool:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return frame is not None and frame.f_globals.get("__name__", "").startswith("ray.")
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
     pass
 
 
+_alarm = _Alarm()
 _guard = _Guard()

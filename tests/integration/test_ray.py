@@ -285,7 +285,7 @@ def test_large_arguments_are_shared(port: Any) -> None:
     for batch in batches:
         port.table(batch)
         assert port.runner.fetch(batch.batch_id, 0, [0]) == [1_000_000]
-    held = {s.body.digest for b in batches for s in b.stages} & set(port.runner._shared)
+    held = {s.body.digest for b in batches for s in b.stages} & set(port.runner._submission.shared)
     assert len(held) == 1
 
 
