@@ -235,6 +235,8 @@ class MemoryStore(Store):
             for node in record.nodes():
                 counts = record.errors.get(node.node_id, {}) if node.replaced_by is None else {}
                 for detail, count in counts.items():
+                    if detail.type_name == "Skip":  # a success
+                        continue
                     totals[detail] = totals.get(detail, 0) + count
             return sorted(totals.items(), key=lambda pair: -pair[1])[:limit]
 

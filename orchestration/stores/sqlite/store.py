@@ -174,7 +174,8 @@ class SqliteStore(Store):
             found = connection.execute(
                 "SELECT type_name, error.message, traceback, exception, after_seconds, retriable, abandoned, "
                 "sum(error.ended) AS task_runs FROM error JOIN node USING (run_no, node_id) "
-                "WHERE run_no = ? AND replaced_by IS NULL GROUP BY digest HAVING task_runs > 0 "
+                "WHERE run_no = ? AND replaced_by IS NULL AND type_name <> 'Skip' "  # a skip is a success
+                "GROUP BY digest HAVING task_runs > 0 "
                 "ORDER BY task_runs DESC, min(error_no) LIMIT ?",
                 (runs.number_of(connection, run_id), limit),
             )
