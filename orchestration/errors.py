@@ -72,6 +72,13 @@ class CrashedRunError(MillraceError):
     """The result of a task run was asked for that was lost with its worker for good."""
 
 
+class FlowRunFailedError(MillraceError):
+    """Task runs that the flow returned have failed with nothing that could be raised again.
+
+    `__cause__` is what the first of them raised: a SystemExit, a KeyboardInterrupt and the like.
+    """
+
+
 class FlowTimeoutError(TimeoutError):
     """A flow run took longer than its `timeout_seconds`."""
 

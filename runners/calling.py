@@ -7,6 +7,7 @@ import inspect
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import (
     AsyncGeneratorType,
@@ -56,8 +57,10 @@ def call(item: ItemContext, body: TaskBody) -> Ended:
         detail = detail_of(signal, in_process=item.execution.in_process, after=after)
         return Outcome.RETRY, None, detail
     except BaseException as error:  # SystemExit, KeyboardInterrupt and the like fail their item only
-        retriable = not isinstance(error, Fail) and _retriable(body, item, error)
+        retriable, complaint = (False, "") if isinstance(error, Fail) else _retriable(body, item, error)
         detail = detail_of(error, in_process=item.execution.in_process, retriable=retriable)
+        if complaint:
+            detail = replace(detail, message=f"{detail.message} ({complaint}, so it is not tried again)")
         return Outcome.FAILED, None, detail
 
 
@@ -99,10 +102,13 @@ def is_async(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
 
 
-def _retriable(body: TaskBody, item: ItemContext, error: BaseException) -> bool:
-    """Ask the user's retry condition, here where the exception is. A condition that raises says no."""
+def _retriable(body: TaskBody, item: ItemContext, error: BaseException) -> tuple[bool, str]:
+    """Ask the user's retry condition, here where the exception is. Returns its answer, and a complaint or "".
+
+    A condition that raises, or forgets to answer, says no.
+    """
     if body.retry_condition is None:
-        return True
+        return True, ""
     task_run = SimpleNamespace(
         id=item.task_run_id, name=item.name, index=item.index, attempt=item.attempt, tags=body.tags
     )
@@ -115,11 +121,16 @@ def _retriable(body: TaskBody, item: ItemContext, error: BaseException) -> bool:
     state = SimpleNamespace(name="Failed", type="Failed", message=str(error), exception=error, result=result)
     task = SimpleNamespace(name=body.task_name, fn=body.fn, tags=body.tags)
     try:
-        return bool(body.retry_condition(task, task_run, state))
+        answer: Any = body.retry_condition(task, task_run, state)
+        if inspect.iscoroutine(answer):
+            answer.close()  # an async condition that looks like a plain one
+        elif answer is not None:
+            return bool(answer), ""
+        return False, f"its retry_condition_fn returned a {type(answer).__name__} instead of True or False"
     except Interrupt:
         raise
-    except BaseException:
-        return False
+    except BaseException as problem:
+        return False, f"its retry_condition_fn raised {type(problem).__qualname__}: {message_of(problem)}"
 
 
 def detail_of(

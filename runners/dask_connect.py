@@ -211,14 +211,14 @@ def _make_cluster(settings: Settings) -> Any:
             cluster.close()
         raise
     except TypeError as error:
-        raise UserError(f"{_name(make)} does not take these cluster_kwargs: {error}") from error
+        raise UserError(f"{_name(make)} does not take these cluster_kwargs: {error}") from None
     except RuntimeError as error:
         chain = _chain(error)
         if "unexpected keyword argument" in chain:  # what a class does not know it hands to its workers
-            raise UserError(f"{_name(make)} does not take these cluster_kwargs: {chain}") from error
+            raise UserError(f"{_name(make)} does not take these cluster_kwargs: {chain}") from None
         if "Nanny failed to start" in chain:
             raise UserError(f"Dask's worker processes ended while they started. {MAIN_GUARD}") from error
-        raise ConnectionFailedError(f"{_name(make)} could not be started: {_chain(error)}") from error
+        raise ConnectionFailedError(f"{_name(make)} could not be started: {_chain(error)}") from None
     cluster = made[0]
     if getattr(cluster, "asynchronous", False) or (
         inspect.isawaitable(cluster) and not hasattr(cluster, "close")
@@ -322,9 +322,9 @@ def _make_client(settings: Settings, target: Any) -> Any:
             f"no Dask scheduler answers at {where} within {options['timeout']} s ({_chain(error)}). "
             "Check that `dask scheduler` runs there, that this machine can reach it, and that both or none "
             "use TLS (client_kwargs={'security': ...}). client_kwargs={'timeout': 30} waits longer."
-        ) from error
+        ) from None
     except (ValueError, TypeError) as error:
-        raise UserError(f"a Dask client cannot be made for {where!r}: {error}") from error
+        raise UserError(f"a Dask client cannot be made for {where!r}: {error}") from None
 
 
 def _await_worker(client: Any) -> None:
@@ -388,7 +388,10 @@ def _name(make: Callable[..., Any]) -> str:
 
 
 def _chain(error: BaseException) -> str:
-    """Return the messages of an exception and its causes, the innermost last."""
+    """Return the messages of an exception and its causes, the innermost last.
+
+    An error with this text is raised `from None`: Dask's own tracebacks of a failed connection fill two screens.
+    """
     parts = []
     link: BaseException | None = error
     while link is not None:

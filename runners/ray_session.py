@@ -155,11 +155,11 @@ def _dial(address: str, init_kwargs: Mapping[str, Any]) -> Session:
     except ImportError as error:
         raise UserError(
             f"address={address!r} needs Ray's client: pip install 'ray[client]' ({error})"
-        ) from error
+        ) from None
     except BaseException as error:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        raise _translated(error, f"Ray at {address!r}") from error
+        raise _translated(error, f"Ray at {address!r}") from None
 
 
 def _translated(error: BaseException, what: str) -> BaseException:
@@ -209,16 +209,16 @@ def _greet(host: str, port: int) -> None:
         return
     try:
         greet(f"{host}:{port}", None, GREET_MILLISECONDS)
-    except AuthenticationError as error:
+    except AuthenticationError:
         raise ConnectionFailedError(
             f"Ray at {host}:{port} wants another authentication token, or any. Set RAY_AUTH_MODE=token, and its "
             f"token with RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or in ~/.ray/auth_token."
-        ) from error
+        ) from None
     except Exception as error:
         raise ConnectionFailedError(
             f"what listens at {host}:{port} does not answer as a Ray head of this version does: {error} Give the "
             f"port of `ray start --head` (6379 unless it was told otherwise)."
-        ) from error
+        ) from None
 
 
 def unreachable(host: str, port: int, seconds: float) -> OSError | None:
@@ -253,7 +253,7 @@ def _start(init_kwargs: Mapping[str, Any]) -> Session:
         with contextlib.suppress(Exception):
             ray.shutdown()
         remove_folder(folder)
-        raise _translated(error, "a local Ray (it could not be started)") from error
+        raise _translated(error, "a local Ray (it could not be started)") from None
 
 
 def _end(session: Session) -> None:

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.states import RunState
-from ..errors import CancelledRunError, MillraceError
+from ..errors import CancelledRunError, FlowRunFailedError
 from .futures import TaskRunFuture, TaskRunFutureList
 from .states import State
 
 if TYPE_CHECKING:
     from .running import RunningFlow
-
-
-class FlowRunFailed(MillraceError):
-    """Task runs whose futures or states the flow returned have failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +61,21 @@ def verdict_of(run: RunningFlow, result: Any = None, error: BaseException | None
         kind, words = RunState.FAILED, "failed"
     message = f"{len(bad)}/{len(states)} task runs {words}"
     first = bad[0].result(raise_on_failure=False)
-    failure = first if isinstance(first, Exception) else FlowRunFailed(message)
+    failure = first if isinstance(first, Exception) else _unlike_exceptions(message, first)
 
     def data() -> Any:
         raise failure
 
     return Verdict(kind, message=message, error=failure, data=data)
+
+
+def _unlike_exceptions(message: str, first: Any) -> Exception:
+    """Return the error for a failure that must not be raised as it is: a SystemExit would end this process, too."""
+    if not isinstance(first, BaseException):
+        return FlowRunFailedError(message)
+    failure = FlowRunFailedError(f"{message}: {type(first).__name__}: {first}".rstrip(": "))
+    failure.__cause__ = first
+    return failure
 
 
 def _states(result: Any) -> Iterable[State]:

@@ -24,9 +24,19 @@ def bind(
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise ParameterError(f"flow {name!r} {signature}: {error}") from None
+        problem = unknown_keyword(signature, kwargs) or error
+        raise ParameterError(f"flow {name!r} {signature}: {problem}") from None
     bound.apply_defaults()
     return dict(bound.arguments)
+
+
+def unknown_keyword(signature: inspect.Signature, kwargs: Mapping[str, Any]) -> str | None:
+    """Name a keyword that a signature does not take. `bind` names what is missing first, which may be its typo."""
+    takes = signature.parameters
+    if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        return None
+    unknown = [repr(name) for name in kwargs if name not in takes]
+    return f"it has no parameter {' and '.join(unknown)}" if unknown else None
 
 
 def validate(fn: Callable[..., Any], name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

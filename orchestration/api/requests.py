@@ -17,6 +17,7 @@ from ..core.records import Dependency, Reach
 from ..errors import MappingError, ParameterError
 from .annotations import allow_failure, quote, unmapped
 from .futures import TaskRunFuture, TaskRunFutureList
+from .parameters import unknown_keyword
 
 if TYPE_CHECKING:
     from .tasks import Task
@@ -258,8 +259,10 @@ def _request(
 def check_call(task: Task[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Raise ParameterError if a call does not fit the task's signature."""
     try:
-        inspect.signature(task.fn).bind(*args, **kwargs)
+        signature = inspect.signature(task.fn)
+        signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise ParameterError(f"task {task.name!r} {task.signature()}: {error}") from None
+        problem = unknown_keyword(signature, kwargs) or error
+        raise ParameterError(f"task {task.name!r} {task.signature()}: {problem}") from None
     except ValueError:  # builtins without a signature
         return

@@ -159,6 +159,8 @@ def new_run(
     item = current_item.get()
     above = item.run.run_id if item is not None else parent.run_id if parent is not None else None
     pickled = _pickled(parameters)
+    if pickled is None and not runner.capabilities.in_process:
+        _tell_missing(flow, parameters)
     row = RunRow(
         run_id=uuid.uuid4().hex,
         name=run_name(flow, parameters),
@@ -251,6 +253,16 @@ def _defaults(flow: Flow[Any, Any]) -> FlowDefaults:
         result_storage=ResultStorage(url).url,  # absolute: workers have other current folders
         result_serializer=flow.result_serializer or "cloudpickle",
         log_prints=flow.log_prints,
+    )
+
+
+def _tell_missing(flow: Flow[Any, Any], parameters: Mapping[str, Any]) -> None:
+    names = [repr(name) for name, value in parameters.items() if _pickled({name: value}) is None]
+    log.warning(
+        "parameter %s of flow %r cannot be pickled: on workers runtime.flow_run.parameters lacks it, and this run "
+        "cannot be resumed by another process",
+        " and ".join(names),
+        flow.name,
     )
 
 

@@ -17,6 +17,7 @@ from runners.messages import Batch, Call
 from ..core.events import CancelRequested, NodeSubmitted, PermitAsked
 from ..core.records import INLINE, MAIN, Node, NodeSpec, Recovered
 from ..core.states import State as TaskState
+from ..driver.outcomes import in_words
 from ..driver.packing import NodePayload
 from ..errors import DependencyError, UserError
 from .fetching import Fetching, Outcome, lengths_of
@@ -307,7 +308,7 @@ class LocalSession:
         data: Callable[[], Any] | None = None
         if state in (TaskState.COMPLETED, TaskState.SKIPPED) or state >= TaskState.FAILED:
             data = lambda: self._value(node_id, index)  # noqa: E731
-        return State(state.title, node.names.get(index) or "", node.reasons.get(index) or "", data)
+        return State(state.title, node.names.get(index) or "", in_words(node, index), data)
 
     def _value(self, node_id: int, index: int) -> Any:
         value, error = self.results(node_id, (index,))[0]

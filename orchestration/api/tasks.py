@@ -17,7 +17,7 @@ from ..core.retry import delays
 from ..core.triggers import Tally, Trigger, all_successful
 from ..errors import UserError
 from .futures import TaskRunFuture, TaskRunFutureList
-from .option_checks import named, settle
+from .option_checks import named, settle, shown
 from .sessions import Defaults, active_session
 from .states import State
 
@@ -245,7 +245,12 @@ def _custom_trigger(fn: Callable[[list[State]], bool]) -> Trigger:
     """Give users' trigger functions the states that they know."""
 
     def holds(tally: Tally) -> bool:
-        return bool(fn([State(state.title) for state in tally.states()]))
+        answer: Any = fn([State(state.title) for state in tally.states()])
+        if answer is None or not hasattr(
+            answer, "__bool__"
+        ):  # a forgotten return, a text, something to await
+            raise TypeError(f"it returned {shown(answer)}; a trigger returns True or False")
+        return bool(answer)
 
     return Trigger(getattr(fn, "__name__", "custom trigger"), holds)
 

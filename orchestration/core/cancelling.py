@@ -105,7 +105,7 @@ def _abandon(core: Coordinator, flights: list[Flight], reason: str) -> None:
             core.settling.end_without_table(flight, Cause.CANCELLED, message)
 
 
-def interrupt(core: Coordinator, reason: str) -> None:
+def interrupt(core: Coordinator, reason: str, type_name: str) -> None:
     """End the run now: what waits or runs is Crashed. Nothing starts any more."""
     if core.over:
         return
@@ -114,7 +114,7 @@ def interrupt(core: Coordinator, reason: str) -> None:
     stopped: list[int] = []
     for flight in list(core.ledger.live.values()):
         if flight.submitted:
-            core.settling.end_without_table(flight, Cause.INTERRUPTED, reason)
+            core.settling.end_without_table(flight, Cause.INTERRUPTED, reason, type_name)
             flight.cancelling = True
             stopped.append(flight.batch_id)
         else:

@@ -173,8 +173,8 @@ class Coordinator:
                 self.dispatcher.pause(reason)
             case ResumeRequested():
                 self._resume()
-            case RunInterrupted(reason):
-                cancelling.interrupt(self, reason)
+            case RunInterrupted(reason, type_name):
+                cancelling.interrupt(self, reason, type_name)
             case Tick():
                 self._fire()
             case _:

@@ -91,9 +91,14 @@ class ResumeRequested:
 
 @dataclass(frozen=True, slots=True)
 class RunInterrupted:
-    """The run ends now, whatever its task runs do: what has not ended is Crashed."""
+    """The run ends now, whatever its task runs do: what has not ended is Crashed.
+
+    Attributes:
+        type_name: of the error that is recorded for what was running.
+    """
 
     reason: str
+    type_name: str = "runners.errors.TaskCancelledError"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from runners.messages import Detail, Outcome
@@ -49,13 +50,25 @@ def _loss(node: Node, index: int, why: str, *, again: bool) -> tuple[Cause, str]
     return (Cause.LOST if again else Cause.LOST_FOR_GOOD), why
 
 
-def retry_delay(node: Node, index: int, detail: Detail | None, uniform: Callable[[], float]) -> float:
-    """Return for how many seconds an item that failed waits for its next attempt."""
+def retry_delay(
+    node: Node, index: int, detail: Detail | None, uniform: Callable[[], float]
+) -> tuple[float, str]:
+    """Return for how many seconds an item that failed waits for its next attempt, and a complaint or ""."""
     if detail is not None and detail.after_seconds is not None:
-        return jittered(detail.after_seconds, 0.0, 0.0)
+        return jittered(detail.after_seconds, 0.0, 0.0), ""
     try:
-        seconds = float(node.policy.delay(node.budget(index).failures))
-    except Exception:  # a user's callable; the retry matters more than its delay
-        return 0.0
+        seconds = _seconds(node.policy.delay(node.budget(index).failures))
+    except Exception as error:  # a user's callable; the retry matters more than its delay
+        return 0.0, f"retry_delay_seconds raised {type(error).__name__}: {error}; it is retried at once"
+    if seconds is None:
+        return 0.0, "retry_delay_seconds returned what is no number of seconds; it is retried at once"
     jitter = node.policy.jitter
-    return jittered(seconds, jitter, uniform() if jitter else 0.0)
+    return jittered(seconds, jitter, uniform() if jitter else 0.0), ""
+
+
+def _seconds(answer: object) -> float | None:
+    try:
+        seconds = float(answer)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(seconds) else seconds

@@ -18,6 +18,7 @@ from .records import Flight, Node
 from .retry import charge_loss
 from .states import TABLE, TERMINAL, Cause, State
 
+WARNING = 30  # a level of `logging`
 _DONE, _UNSTARTED = bytes([Outcome.COMPLETED]), bytes([Outcome.UNSTARTED])
 _PLACES = array("i", range(10_000))
 
@@ -102,11 +103,13 @@ class Settling:
         self._drop(flight, dropped)
         self._end_as_lost(flight, ends, reason)
 
-    def end_without_table(self, flight: Flight, cause: Cause, message: str) -> None:
+    def end_without_table(
+        self, flight: Flight, cause: Cause, message: str, type_name: str = "runners.errors.TaskCancelledError"
+    ) -> None:
         """End the open items of a batch whose table will not be waited for: their code may still run."""
         open_ = flight.open_positions()
         n = len(open_)
-        detail = Detail("runners.errors.TaskCancelledError", message, abandoned=True)
+        detail = Detail(type_name, message, abandoned=True)
         details = dict.fromkeys(range(n), detail)
         self._record(flight, open_, bytes([Outcome.CANCELLED]) * n, (cause,) * n, details=details)
         self._apply(flight, {(cause, message): list(open_)}, dict.fromkeys(open_, detail))
@@ -251,10 +254,17 @@ class Settling:
         due: dict[float, list[int]] = {}
         for position in positions:
             index = flight.indices[position]
-            delay = retry_delay(node, index, details.get(position), self.uniform)
+            delay, complaint = retry_delay(node, index, details.get(position), self.uniform)
             due.setdefault(delay, []).append(index)
+            if complaint:
+                self._complain(node, index, complaint)
         for delay, indices in due.items():
             self.later(delay, node, indices)
+
+    def _complain(self, node: Node, index: int, words: str) -> None:
+        """Put a warning into the log of an item's attempt."""
+        line = LogLine(0, 0, 0, self.ledger.now, WARNING, "millrace", words)
+        self.ledger.emit(LogWritten(node.node_id, [index], [node.attempts[index]], [line]))
 
     def _return(self, flight: Flight, positions: Sequence[int], reason: str) -> None:
         """Items that have not started go back into the queue; their attempt is not spent."""

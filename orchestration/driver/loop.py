@@ -263,7 +263,7 @@ class Driver:
         """The runner is gone, the store is not: the record gets its end, the flow gets the error."""
         reason = f"{type(self.runner).__name__}: {event.reason}"
         self.broken = self.broken or BackendError(reason)
-        return RunInterrupted(reason)
+        return RunInterrupted(reason, "orchestration.errors.BackendError")
 
     def _break(self, error: BaseException) -> None:
         """Nothing can be recorded any more."""

@@ -40,6 +40,15 @@ def exception_of(node: Node, index: int, nodes: Mapping[int, Node]) -> BaseExcep
     return None
 
 
+def in_words(node: Node, index: int) -> str:
+    """Return what a user is told of an item's state: the exception of a failed one, else the reason."""
+    detail = node.details.get(index)
+    if node.state(index) is State.FAILED and detail is not None:
+        kind = detail.type_name.rpartition(".")[2]
+        return f"{kind}: {detail.message}" if kind and detail.message else kind or detail.message
+    return node.reasons.get(index) or ""
+
+
 def failure(detail: Detail | None, name: str) -> BaseException:
     """Return the exception of a failed item: the user's own where it can be had, with the remote traceback."""
     if detail is None:

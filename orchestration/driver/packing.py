@@ -111,9 +111,15 @@ class Packer:
         named += [(f"argument {name!r}", source) for name, source in payload.kwargs.items()]
         names = payload.parameter_names()
         for n, (words, source) in enumerate(named):
+            label = f"argument {names[n]!r}" if n < len(payload.args) and n < len(names) else words
+            if isinstance(source, Column):
+                for index in command.indices:
+                    where = path_to_unpicklable(source.values[index])
+                    if where is not None:
+                        return f"item {index} of the map: {label}{where}"
+                continue
             where = path_to_unpicklable(_cut(source, command.indices))
             if where is not None:
-                label = f"argument {names[n]!r}" if n < len(payload.args) and n < len(names) else words
                 return label + where
         return "the function"
 
@@ -256,8 +262,6 @@ def path_to_unpicklable(value: Any, path: str = "", depth: int = 0) -> str | Non
     parts: Iterable[tuple[str, Any]] = ()
     if isinstance(value, Static):
         return path_to_unpicklable(value.value, path, depth)
-    if isinstance(value, Column):
-        return path_to_unpicklable(list(value.values), path, depth)
     if isinstance(value, dict):
         parts = ((f"[{key!r}]", part) for key, part in value.items())
     elif isinstance(value, list | tuple):

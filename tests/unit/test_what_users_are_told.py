@@ -1,0 +1,200 @@
+"""What users read where their own functions, arguments or runners are at fault."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestration import Skip, flow, task
+from orchestration.api.running import _tell_missing
+from orchestration.core.events import RunInterrupted
+from orchestration.core.journal import LogWritten
+from orchestration.core.records import Policy
+from orchestration.core.states import State
+from orchestration.driver.packing import NodePayload, Packer
+from orchestration.errors import FlowRunFailedError, ParameterError, UpstreamFailedError
+from orchestration.testing.handdriven import HandDriven
+from runners.arguments import Column
+from runners.body import TaskBody
+from runners.context import RunContext
+from runners.messages import Outcome
+
+
+@task
+def same(x: Any) -> Any:
+    return x
+
+
+@task
+def other(y: Any) -> Any:
+    return y
+
+
+def failing(**options: Any) -> Any:
+    @task(**options)
+    def bad(n: int) -> int:
+        raise ValueError(f"bad {n}")
+
+    return bad
+
+
+def state_of(made: Any, *args: Any) -> Any:
+    """Run a task in a flow; return its state."""
+
+    @flow(store="memory", task_runner="sequential")
+    def main() -> Any:
+        future = made.submit(*args)
+        future.wait()
+        return {"state": [future.state.name, future.state.message]}
+
+    return main()["state"]
+
+
+def raising(*_: Any) -> bool:
+    raise KeyError("oops")
+
+
+def silent(*_: Any) -> None:
+    """Forget to answer."""
+
+
+async def late(*_: Any) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        (raising, "retry_condition_fn raised KeyError: 'oops', so it is not tried again"),
+        (silent, "retry_condition_fn returned a NoneType instead of True or False"),
+        (lambda *_: late(), "retry_condition_fn returned a coroutine instead of True or False"),
+    ],
+)
+def test_a_retry_condition_with_a_mistake_is_named(condition: Any, words: str) -> None:
+    """The task run's state says why it was not tried again."""
+    name, message = state_of(failing(retries=3, retry_condition_fn=condition), 3)
+    assert name == "Failed"
+    assert message.startswith("ValueError: bad 3 (its ")
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("trigger", "words"),
+    [(raising, "raised KeyError: 'oops'"), (silent, "it returned None; a trigger returns True or False")],
+)
+def test_a_trigger_with_a_mistake_is_named(trigger: Any, words: str) -> None:
+    """The task run never runs, and its error says whose fault that is."""
+
+    @flow(store="memory", task_runner="sequential")
+    def main() -> None:
+        follower = same.with_options(trigger=trigger).submit(other.submit(1))
+        with pytest.raises(UpstreamFailedError, match=words):
+            follower.result()
+
+    main()
+
+
+def test_messages_of_states() -> None:
+    """A failed task run's state has the exception with its type, a skipped one's the reason."""
+
+    @task
+    def skipping() -> None:
+        raise Skip("nothing to do")
+
+    assert state_of(failing(), 3) == ["Failed", "ValueError: bad 3"]
+    assert state_of(skipping) == ["Skipped", "nothing to do"]
+    assert state_of(same, 1) == ["Completed", ""]
+
+
+def test_maps_over_nothing_are_empty_lists_wherever_they_are_returned() -> None:
+    """No task run, no result: side by side, nested, and mapped over again."""
+
+    @flow(store="memory", task_runner="sequential")
+    def main() -> Any:
+        return same.map([]), other.map([]), {"deep": [same.map(other.map([]))]}
+
+    assert main() == ([], [], {"deep": [[]]})
+
+
+def test_an_exit_in_a_task_keeps_its_cause() -> None:
+    """SystemExit of a task must not end the flow's process, and is named and kept."""
+
+    @task
+    def leave() -> None:
+        raise SystemExit(3)
+
+    @flow(store="memory", task_runner="sequential")
+    def main() -> Any:
+        return leave.submit()
+
+    with pytest.raises(FlowRunFailedError, match="1/1 task runs failed: SystemExit: 3") as caught:
+        main()
+    assert isinstance(caught.value.__cause__, SystemExit)
+
+
+def test_a_delay_with_a_mistake_is_named() -> None:
+    """The retry matters more than its delay, and the log of the attempt says that it had none."""
+    told = []
+    for delay in (raising, silent, lambda n: "soon", lambda n: float("nan")):
+        run = HandDriven()
+        node = run.add(policy=Policy(retries=1, delay=delay))
+        run.end(Outcome.FAILED)
+        lines = [(c.items, c.attempts, c.lines[0].message) for c in run.said if isinstance(c, LogWritten)]
+        assert [line[:2] for line in lines] == [([0], [1])]
+        assert run.core.nodes[node].state(0) is State.SUBMITTED
+        told.append(lines[0][2])
+    assert told[0] == "retry_delay_seconds raised KeyError: 'oops'; it is retried at once"
+    assert set(told[1:]) == {
+        "retry_delay_seconds returned what is no number of seconds; it is retried at once"
+    }
+
+
+def test_what_ran_when_the_runner_failed_has_the_runners_error() -> None:
+    """Nobody has cancelled it: the backend is at fault."""
+    run = HandDriven()
+    node = run.add()
+    run.start()
+    run.tell(RunInterrupted("DaskTaskRunner: the connection broke", "orchestration.errors.BackendError"))
+    assert run.core.nodes[node].details[0].type_name == "orchestration.errors.BackendError"
+
+
+def test_what_cannot_be_pickled_is_named_by_its_place_in_the_map() -> None:
+    """Which batch an item was in is nothing that a user knows."""
+    packer = Packer(RunContext("r", "n", "f"), {}, in_process=False)
+    values = [1, 2, {"a": [threading.Lock()]}, 3]
+    packer.add(0, NodePayload(TaskBody(same.fn, "same"), (Column(values),), {}))
+    command: Any = SimpleNamespace(node_id=0, indices=range(1, 4))
+    assert packer.blame(command, TypeError()) == "item 2 of the map: argument 'x'['a'][0] (a lock)"
+
+
+def test_unknown_keywords_are_named_before_what_is_missing() -> None:
+    """A misspelt name is what has to be corrected, not the parameter that it leaves out."""
+
+    @task
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    @flow(store="memory", task_runner="sequential")
+    def main(day: str) -> None:
+        with pytest.raises(ParameterError, match=r"task 'add' .*: it has no parameter 'c'"):
+            add.map([1, 2], c=3)
+
+    main("monday")
+    with pytest.raises(ParameterError, match=r"flow 'main' .*: it has no parameter 'dya'"):
+        main(dya="monday")
+
+
+def test_parameters_that_cannot_travel_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody has to find out on a worker that a parameter is missing."""
+
+    @flow
+    def main(lock: Any, n: int) -> None: ...
+
+    with caplog.at_level(logging.WARNING, "millrace"):
+        _tell_missing(main, {"lock": threading.Lock(), "n": 1})
+    assert len(caplog.records) == 1
+    assert "parameter 'lock' of flow 'main' cannot be pickled" in caplog.text
