@@ -36,7 +36,7 @@ def unknown_keyword(signature: inspect.Signature, kwargs: Mapping[str, Any]) -> 
     if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
         return None
     unknown = [repr(name) for name in kwargs if name not in takes]
-    return f"it has no parameter {' and '.join(unknown)}" if unknown else None
+    return f"got an unexpected keyword argument {' and '.join(unknown)}" if unknown else None
 
 
 def validate(fn: Callable[..., Any], name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
