@@ -237,8 +237,14 @@ class LocalSession:
                 log.warning(
                     "%s has other code or arguments than when its results were stored: it runs again", path
                 )
-            return Recovered(attempts=found.attempts)
-        return Recovered(attempts=found.attempts, results=found.results, lengths=lengths_of(found))
+            return Recovered(attempts=found.attempts, started=found.started, width=found.width)
+        return Recovered(
+            attempts=found.attempts,
+            results=found.results,
+            started=found.started,
+            lengths=lengths_of(found),
+            width=found.width,
+        )
 
     def _check(self, request: NodeRequest) -> None:
         if self.closed:
