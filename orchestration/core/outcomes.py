@@ -8,7 +8,7 @@ from collections.abc import Callable
 from runners.messages import Detail, Outcome
 
 from .records import Flight, Node
-from .retry import jittered
+from .retry import in_words, jittered
 from .states import Cause
 
 # Outcomes of attempts that say nothing more than themselves.
@@ -59,7 +59,7 @@ def retry_delay(
     try:
         seconds = _seconds(node.policy.delay(node.budget(index).failures))
     except Exception as error:  # a user's callable; the retry matters more than its delay
-        return 0.0, f"retry_delay_seconds raised {type(error).__name__}: {error}; it is retried at once"
+        return 0.0, f"retry_delay_seconds raised {in_words(error)}; it is retried at once"
     if seconds is None:
         return 0.0, "retry_delay_seconds returned what is no number of seconds; it is retried at once"
     jitter = node.policy.jitter

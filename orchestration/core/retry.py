@@ -59,3 +59,11 @@ def charge_loss(spent: Spent, policy: Policy, *, started: bool, suspect: bool) -
             return None
     spent.losses += 1
     return (policy.rerun_on_loss or not started) and spent.losses <= policy.retries_on_loss
+
+
+def in_words(error: BaseException) -> str:
+    """Return an exception's type and message, also where a user's `__str__` raises."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__} (its message cannot be shown)"

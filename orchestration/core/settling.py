@@ -79,14 +79,15 @@ class Settling:
     def lose(self, flight: Flight, reason: str, *, suspect: bool) -> None:
         """No table will come: find out what has started, charge for it, and run the rest again."""
         node, policy = flight.node, flight.node.policy
-        lone = suspect and len(flight.indices) == 1 and policy.rerun_on_loss
+        # what ran on the dead worker had begun its first item, whether or not we were told
+        begun = max(flight.seen, 1) if suspect and policy.rerun_on_loss else flight.seen
         wanted = node.known.cancel_wanted
         free: list[int] = []
         dropped: dict[str, list[int]] = {}
         ends: Ends = {}
         for position in flight.open_positions():
             index = flight.indices[position]
-            started = lone or position < flight.seen
+            started = position < begun
             if index in wanted:
                 cause = Cause.CANCELLED
                 if not started:

@@ -13,6 +13,7 @@ from runners.messages import Detail
 
 from .ledger import Ledger, compact
 from .records import Edge, Node, Reach
+from .retry import in_words
 from .states import Cause, State
 from .triggers import FAILURE, Tally, all_successful
 
@@ -143,7 +144,7 @@ class Verdicts:
             if tally.total == 0 or policy.trigger.holds(tally):
                 return _RUN
         except Exception as error:  # a user's callable
-            message = f"its trigger {policy.trigger.name} raised {type(error).__name__}: {error}"
+            message = f"its trigger {policy.trigger.name} raised {in_words(error)}"
             return Verdict(Cause.UPSTREAM_FAILED, message)
         if root is None:
             return Verdict(Cause.UPSTREAM_FAILED, f"its trigger {policy.trigger.name} does not hold")
