@@ -66,10 +66,20 @@ def _abandoned(folder: Path) -> bool:
 
 
 def _processes_of(folder: Path) -> list[int]:
-    """Processes that were started with the folder's name, which nobody else uses."""
+    """Ray's processes of a folder: started with its name, which nobody else uses, or renamed by Ray.
+
+    Ray's own agents go on for minutes where their driver was killed.
+    """
     mark, found = os.fsencode(folder), []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+    for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if mark in entry.read_bytes() and int(entry.parent.name) != os.getpid():
-                found.append(int(entry.parent.name))
+            command = (entry / "cmdline").read_bytes()
+            if int(entry.name) == os.getpid():
+                continue
+            if mark in command or (command.startswith(b"ray::") and _has_open(entry, str(folder))):
+                found.append(int(entry.name))
     return found
+
+
+def _has_open(process: Path, folder: str) -> bool:
+    return any(os.readlink(handle).startswith(folder + "/") for handle in (process / "fd").iterdir())
