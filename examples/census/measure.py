@@ -24,7 +24,8 @@ warnings.filterwarnings("ignore", category=SyntaxWarning, module="<census>")
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="<census>")
 
 # Older Pythons count the recursion of all threads that make syntax trees in one place, and then raise "AST
-# constructor recursion depth mismatch" (CPython issue 106905). They have a GIL, so a lock costs no speed.
+# constructor recursion depth mismatch" (CPython issue 106905). They have a GIL, so a lock costs no speed. The
+# lock does not keep out other code that parses, such as `traceback` formatting an error: see `parse`.
 _OLD = sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
 _parsing: AbstractContextManager[object] = threading.Lock() if _OLD else nullcontext()
 
@@ -69,6 +70,17 @@ def text_of(data: bytes) -> str:
     return io.TextIOWrapper(io.BytesIO(data), encoding).read()
 
 
+def parse(text: str) -> ast.Module:
+    """Return the syntax tree of a source text; on older Pythons try again after their own mistake."""
+    while True:
+        try:
+            with _parsing:
+                return ast.parse(text, "<census>")
+        except SystemError as error:
+            if not _OLD or "recursion depth mismatch" not in str(error):
+                raise
+
+
 def measure_source(name: str, text: str) -> FileMeasure:
     """Parse a file's text and measure it.
 
@@ -76,8 +88,7 @@ def measure_source(name: str, text: str) -> FileMeasure:
         SyntaxError: it is not Python, or not of this version.
         ValueError: it contains null bytes.
     """
-    with _parsing:
-        tree = ast.parse(text, "<census>")
+    tree = parse(text)
     count = _Count()
     count.run(tree)
     lines = text.removesuffix("\n").split("\n") if text else []
