@@ -171,7 +171,8 @@ def _column(value: Any) -> bytes:
 
 def _reduced(value: Any) -> bytes:
     """Hash an object by what pickle would ask it for."""
-    reducer = copyreg.dispatch_table.get(type(value))
+    # exceptions are asked themselves: importing distributed makes tblib answer for them, with other parts
+    reducer = None if isinstance(value, BaseException) else copyreg.dispatch_table.get(type(value))
     parts = reducer(value) if reducer is not None else value.__reduce_ex__(4)
     tag = f"object {name_of(type(value))}"
     if isinstance(parts, str):  # a global name

@@ -7,7 +7,7 @@ import json
 import os
 import pty
 import re
-import select
+import selectors
 import shutil
 import signal
 import struct
@@ -309,9 +309,11 @@ def terminal(
     process = place.start(*args, **std, env=env, start_new_session=True)
     os.close(slave)
     seen = b""
+    readable = selectors.DefaultSelector()  # not select(): its file descriptors end at 1024
+    readable.register(master, selectors.EVENT_READ)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        if not select.select([master], [], [], 0.2)[0]:
+        if not readable.select(0.2):
             continue
         try:
             part = os.read(master, 65536)
