@@ -11,7 +11,6 @@ An exception does not reach a thread that waits in C code. Who waits there says 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import socket
 import threading
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .async_raise import raise_in, take_back
 from .body import TaskBody
 from .channel import Channel
 from .context import RunContext
@@ -163,7 +163,7 @@ class Execution:
                 self.durations[self.entry] = self.clock() - self.item_zero
                 self._open = False
             if self.interrupted is not None:
-                _take_back(self._thread_id)
+                take_back(self._thread_id)
 
     @contextmanager
     def listening(self, wake: Callable[[], object]) -> Iterator[None]:
@@ -212,7 +212,7 @@ class Execution:
         for wake, _ in self._wakers:
             wake()
         if not any(own for _, own in self._wakers):
-            _raise_in(self._thread_id, kind)
+            raise_in(self._thread_id, kind)
             if nudge is not None:
                 nudge(self)
         return True
@@ -319,11 +319,3 @@ def worker_name() -> str:
     thread = threading.current_thread().name
     suffix = f":{thread}" if thread.startswith("millrace-slot") else ""
     return f"{socket.gethostname()}:{os.getpid()}{suffix}"
-
-
-def _raise_in(thread_id: int, kind: type[BaseException]) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(kind))
-
-
-def _take_back(thread_id: int) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import signal
 import threading
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
+
+from runners.async_raise import raise_in, take_back
 
 from ..errors import FlowTimeoutError
 
@@ -128,14 +129,14 @@ class _ByThread(_Way):
         with self._lock:
             self._over = True
         if self._deadline.passed:
-            _raise_in(self._thread_id, None)
+            take_back(self._thread_id)
 
     def _strike(self) -> None:
         with self._lock:
             if self._over:
                 return
             self._deadline.strike()
-            _raise_in(self._thread_id, FlowTimeoutError)
+            raise_in(self._thread_id, FlowTimeoutError)
         self._deadline._wake()
 
 
@@ -159,9 +160,3 @@ class _ByLoop(_Way):
         self._deadline.strike()
         if self._task is not None:
             self._task.cancel()
-
-
-def _raise_in(thread_id: int, kind: type[BaseException] | None) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread_id), None if kind is None else ctypes.py_object(kind)
-    )
