@@ -134,6 +134,7 @@ class Dispatcher:
                 node.attempts[index] = attempt
         self.ledger.move(node, indices, Cause.DISPATCHED)
         flight.submitted = True
+        flight.submitted_at = self.ledger.now
         if flight.runner == MAIN:
             self.at_engine += 1
         self.ledger.emit(

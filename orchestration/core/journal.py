@@ -81,6 +81,8 @@ class AttemptsEnded:
         details: by k; sparse.
         stored: the file with the batch's results, if they were persisted; item k is at `positions[k]` in it.
         lengths: by k: the length of a stored result that may be mapped over, which a resume must know.
+        submitted_at: when the batch was submitted.
+        cpu_seconds: what the batch cost its worker; in the one entry that its table gave.
     """
 
     node_id: int
@@ -100,6 +102,8 @@ class AttemptsEnded:
     stored: Stored | None = None
     reason: str = ""
     lengths: Mapping[int, int] = field(default_factory=dict)
+    submitted_at: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +120,16 @@ class StartRepeated:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Number of a node's items by state, indexed by State value. Written once per turn for what changed."""
+    """Number of a node's items by state, indexed by State value. Written once per turn for what changed.
+
+    Attributes:
+        waited: seconds that items have spent Ready, AwaitingLimit and AwaitingRetry so far, summed over items.
+            Empty: as it was.
+    """
 
     node_id: int
     counts: tuple[int, ...]
+    waited: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,13 +78,14 @@ class Ledger:
 
     def counted(self) -> list[Counted]:
         """Return the counts of nodes that have changed since the last call."""
-        entries = [Counted(i, tuple(self.nodes[i].counts)) for i in sorted(self.dirty)]
+        entries = [Counted(i, tuple(self.nodes[i].counts), self.nodes[i].waited) for i in sorted(self.dirty)]
         self.dirty.clear()
         return entries
 
     def _shift(self, node: Node, indices: Sequence[int], cause: Cause, target: State) -> None:
         states, counts, allowed = node.states, node.counts, _ALLOWED[cause]
         n = len(indices)
+        node.wait_until(self.now)
         if isinstance(indices, range) and indices.step == 1:
             old = states[indices.start : indices.stop]
             if old.strip(allowed):

@@ -136,6 +136,8 @@ class Facts:
         self.recovered: Mapping[int, tuple[Stored, int]] = MappingProxyType({})
 
 
+WAITS = (State.READY, State.AWAITING_LIMIT, State.AWAITING_RETRY)  # of which a node keeps the time
+
 _NO_FACTS = Facts()  # read through nodes that have none, never written
 
 
@@ -151,6 +153,7 @@ class Node:
         unusable: why what the node maps over cannot be mapped over.
         stand_in: its one item stands for a map whose width will never be known.
         flights: live batches by id.
+        waited: seconds spent in the states WAITS so far, summed over items, up to `since`; empty if none.
     """
 
     __slots__ = (
@@ -171,6 +174,7 @@ class Node:
         "positions",
         "queued",
         "ready",
+        "since",
         "sizer",
         "spec",
         "stand_in",
@@ -178,6 +182,7 @@ class Node:
         "tainted",
         "tainted_all",
         "unusable",
+        "waited",
         "waits",
         "width",
     )
@@ -208,6 +213,8 @@ class Node:
         self.queued = False  # in the dispatcher's heap
         self.parked = False  # waits until fewer batches ask for its limits
         self.flights: dict[int, Flight] = {}
+        self.waited: tuple[float, ...] = ()
+        self.since = 0.0
         self._facts: Facts | None = None
 
     def open(self, width: int) -> None:
@@ -224,6 +231,17 @@ class Node:
     def unfinished(self) -> int:
         """Number of items that are in no terminal state; 1 while the width is unknown."""
         return sum(self.counts[: State.COMPLETED]) if self.opened else 1
+
+    def wait_until(self, now: float) -> None:
+        """Count the time since the last call for all items that wait. Exact, whatever their number."""
+        elapsed = now - self.since
+        if elapsed <= 0:
+            return
+        self.since = now
+        waiting = [self.counts[state] for state in WAITS]
+        if any(waiting):
+            before = self.waited or (0.0,) * len(WAITS)
+            self.waited = tuple([s + n * elapsed for s, n in zip(before, waiting, strict=True)])
 
     def state(self, index: int) -> State:
         return State(self.states[index])
@@ -325,6 +343,7 @@ class Flight:
     runner: str
     names: tuple[str, ...] = ()
     submitted: bool = False
+    submitted_at: float = 0.0
     over: bool = False
     lent: int = 0
     execution_id: str = ""

@@ -154,6 +154,8 @@ class Settling:
                 names=table.names,
                 stored=stored,
                 lengths=table.lengths if stored is not None else {},
+                submitted_at=flight.submitted_at,
+                cpu_seconds=table.cpu_seconds,
             )
         )
         self.ledger.move(node, indices, Cause.COMPLETED)
@@ -348,6 +350,8 @@ class Settling:
                 stored,
                 reason,
                 lengths,
+                flight.submitted_at,
+                0.0 if table is None else table.cpu_seconds,
             )
         )
 

@@ -70,6 +70,7 @@ class NodeRow:
     Attributes:
         replaced_by: the node of the same path that a later process of the run has added; a run's counts and
             `task_runs` are about nodes that have none.
+        waited: seconds that its items have spent Ready, AwaitingLimit and AwaitingRetry, summed over items.
     """
 
     node_id: int
@@ -87,6 +88,7 @@ class NodeRow:
     started: float | None  # first start of an attempt
     ended: float | None  # last end of an attempt
     replaced_by: int | None = None
+    waited: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

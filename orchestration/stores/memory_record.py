@@ -83,6 +83,8 @@ class RunRecord:
                 self._ended(entry)
             case Counted():
                 self._change(entry.node_id, counts=tuple(entry.counts))
+                if entry.waited:
+                    self._change(entry.node_id, waited=entry.waited)
             case LogWritten():
                 for item, attempt, line in zip(entry.items, entry.attempts, entry.lines, strict=True):
                     self.log(entry.node_id, item, attempt, line)

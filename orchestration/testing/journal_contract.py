@@ -54,6 +54,15 @@ class JournalContract:
         store.append(run_id, 1, [ended(0, [1, 2], started=NOW + 4), ended(0, [3], started=0.0)])
         assert (store.nodes(run_id)[0].started, store.nodes(run_id)[0].ended) == (NOW + 4, NOW + 1)
 
+    def test_a_node_knows_how_long_its_items_waited(self, store: Store) -> None:
+        """The last that was told counts; a count without it leaves it as it was."""
+        run_id = new_run(store)
+        assert store.nodes(run_id)[0].waited == (0.0, 0.0, 0.0)
+        store.append(run_id, 1, [Counted(0, counts(ready=10), (1.5, 0.0, 0.25))])
+        store.append(run_id, 1, [Counted(0, counts(ready=9, completed=1), (12.1, 0.0, 0.25))])
+        store.append(run_id, 1, [Counted(0, counts(completed=10))])
+        assert store.nodes(run_id)[0].waited == (12.1, 0.0, 0.25)
+
     def test_task_runs_of_a_live_node(self, store: Store) -> None:
         """Each item shows the last that the journal says of it."""
         run_id = new_run(store)

@@ -318,6 +318,33 @@ def test_an_older_schema_is_migrated(path: Path, tmp_path: Path, monkeypatch: py
     old.close()
 
 
+def test_runs_of_the_first_schema_can_be_read_and_continued(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first version recorded has no waits and no times of submission; the rest is as it was."""
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    shutil.copy(schema.FOLDER / "0001_init.sql", folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "FOLDER", folder)
+        SqliteStore(path).close()
+    current = SqliteStore(tmp_path / "current.db")
+    run_id = new_run(current)
+    current.append(run_id, 1, [ended(0, [3, 4])])
+    current.close()
+    with sqlite3.connect(path) as old:
+        old.execute("ATTACH ? AS current", (str(tmp_path / "current.db"),))
+        for table in ("run", "run_history", "node", "journal"):
+            columns = ", ".join(row[1] for row in old.execute(f"PRAGMA main.table_info({table})"))
+            old.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM current.{table}")
+    old.close()
+    store = SqliteStore(path)
+    assert store.nodes(run_id)[0].waited == (0.0, 0.0, 0.0)
+    store.append(run_id, 1, [ended(0, [5])])
+    assert [item.index for item in store.task_runs(run_id, states=frozenset({State.COMPLETED}))] == [3, 4, 5]
+    store.close()
+
+
 def test_a_failing_migration_leaves_the_old_schema(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

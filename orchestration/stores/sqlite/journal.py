@@ -31,9 +31,17 @@ MOVED, ENDED, REPEATED = 0, 1, 2
 FLOW = -1  # in place of a node_id
 _TERMINAL_BYTES = frozenset(int(state) for state in TERMINAL)
 
-_JOURNAL = f"INSERT INTO journal VALUES ({','.join('?' * 24)})"
+# Columns by name: a later version's migration may add some while this one has the file open.
+_JOURNAL = f"""
+    INSERT INTO journal (run_no, node_id, seq, kind, first_index, last_index, at, state, indices, states, outcomes,
+                         attempts, positions, started, seconds, details, names, batch_id, execution_id, worker,
+                         stored_url, stored_digest, reason, name, submitted_at, cpu_seconds)
+    VALUES ({",".join("?" * 26)})"""
 _LOG = "INSERT INTO log VALUES (?,?,?,?,?,?,?,?,?)"
-_NODE = f"INSERT INTO node VALUES ({','.join('?' * 17)})"
+_NODE = f"""
+    INSERT INTO node (run_no, node_id, path, task_name, kind, width, created, tags, upstream, fingerprint, policy,
+                      parent_node, parent_index, counts)
+    VALUES ({",".join("?" * 14)})"""
 _ERROR = """
     INSERT INTO error (run_no, node_id, digest, ended, type_name, message, traceback, exception,
                        after_seconds, retriable, abandoned)
@@ -77,6 +85,7 @@ class _Turn:
         self.journal: list[tuple[Any, ...]] = []
         self.logs: list[tuple[Any, ...]] = []
         self.node_counts: dict[int, tuple[int, ...]] = {}
+        self.waits: dict[int, tuple[float, ...]] = {}
         self.spans: dict[int, tuple[float | None, float | None]] = {}
 
     def next_seq(self) -> int:
@@ -99,6 +108,7 @@ class _Turn:
                 *(None,) * 13,
                 clean(entry.reason) or None,
                 clean(entry.name) or None,
+                *(None,) * 2,
             )
         )
 
@@ -132,6 +142,8 @@ class _Turn:
                 stored.digest if stored else None,
                 clean(entry.reason) or None,
                 None,
+                entry.submitted_at or None,
+                entry.cpu_seconds or None,
             )
         )
 
@@ -148,7 +160,7 @@ class _Turn:
                 entry.batch_id,
                 entry.execution_id,
                 clean(entry.worker),
-                *(None,) * 4,
+                *(None,) * 6,
             )
         )
 
@@ -200,9 +212,6 @@ class _Turn:
                 parent_node,
                 parent_index,
                 counts_to_json([0] * len(State)),
-                None,
-                None,
-                None,
             ),
         )
 
@@ -229,6 +238,8 @@ class _Turn:
 
     def counted(self, entry: Counted) -> None:
         self.node_counts[entry.node_id] = entry.counts
+        if entry.waited:
+            self.waits[entry.node_id] = entry.waited
 
     # --- all else -------------------------------------------------------------------------------
 
@@ -307,11 +318,13 @@ class _Turn:
             if found[1] is None:
                 before = json.loads(found[0])
                 self.counts = [a - b + c for a, b, c in zip(self.counts, before, counts, strict=True)]
+            waited = self.waits.get(node_id)
             self.connection.execute(
-                "UPDATE node SET counts = ? WHERE run_no = ? AND node_id = ?",
-                (counts_to_json(counts), self.run_no, node_id),
+                "UPDATE node SET counts = ?, waited = coalesce(?, waited) WHERE run_no = ? AND node_id = ?",
+                (counts_to_json(counts), to_json(waited) if waited else None, self.run_no, node_id),
             )
         self.node_counts.clear()
+        self.waits.clear()
 
 
 _WRITERS: dict[type, Any] = {

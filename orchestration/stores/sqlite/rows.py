@@ -26,7 +26,8 @@ RUN_COLUMNS = f"{', '.join(f'run.{field}' for field in _RUN_FIELDS)}, {_DETAIL}"
 RUN_TABLES = "run LEFT JOIN error ON error.error_no = run.error_no"
 _ENTRY_COLUMNS = """
     seq, kind, at, state, indices, states, outcomes, attempts, positions, started, seconds, details, names,
-    batch_id, execution_id, worker, stored_url, stored_digest, reason, name"""
+    batch_id, execution_id, worker, stored_url, stored_digest, reason, name,
+    submitted_at, cpu_seconds"""
 LOG_COLUMNS = "seq, log.node_id, item_index, attempt, task_name, at, level, logger, message"
 
 
@@ -57,6 +58,7 @@ def _to_node(row: tuple[Any, ...]) -> NodeRow:
     values["upstream"] = tuple(json.loads(values["upstream"]))
     values["policy"] = json.loads(values["policy"])
     values["counts"] = tuple(json.loads(values["counts"]))
+    values["waited"] = tuple(json.loads(values["waited"]))
     return NodeRow(**values, parent=None if parent_node is None else (parent_node, parent_index))
 
 
@@ -107,7 +109,9 @@ def _to_entry(node_id: int, row: tuple[Any, ...], errors: dict[int, Detail]) -> 
     (_, kind, at, state, packed, states, outcomes, attempts, positions, started, seconds, details, names) = (
         row[:13]
     )
-    (batch_id, execution_id, worker, stored_url, stored_digest, reason, name) = row[13:]
+    (batch_id, execution_id, worker, stored_url, stored_digest, reason, name, submitted_at, cpu_seconds) = (
+        row[13:]
+    )
     indices = unpack_ints(packed)
     if kind == MOVED:
         return Moved(node_id, indices, State(state), at, reason or "", name or "")
@@ -130,4 +134,6 @@ def _to_entry(node_id: int, row: tuple[Any, ...], errors: dict[int, Detail]) -> 
         keyed(names),
         None if stored_url is None else Stored(stored_url, stored_digest),
         reason or "",
+        submitted_at=submitted_at or 0.0,
+        cpu_seconds=cpu_seconds or 0.0,
     )
