@@ -31,6 +31,7 @@ from .rows import (
     seconds_of,
     task_run_json,
 )
+from .timing import print_timing, timing_json
 
 if TYPE_CHECKING:
     from enum import IntEnum
@@ -122,6 +123,7 @@ def task_runs_text(counts: Sequence[int]) -> str:
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many task runs."
 )
 @click.option("--errors", is_flag=True, help="Show the errors with their tracebacks.")
+@click.option("--timing", is_flag=True, help="Show where the time went.")
 @json_option
 @store_option
 def show(
@@ -130,6 +132,7 @@ def show(
     states: tuple[str, ...],
     limit: int,
     errors: bool,
+    timing: bool,
     as_json: bool,
     store: str | None,
 ) -> None:
@@ -137,7 +140,11 @@ def show(
 
     JSON keys: those of `runs ls`, nodes (node, path, task, kind, width, tags, upstream, policy, counts, created,
     started, ended), errors (type, message, traceback, count), and with --task-runs task_runs (node, index, task,
-    name, state, state_name, attempts, started, seconds, worker, reason, error).
+    name, state, state_name, attempts, started, seconds, worker, reason, error). With --timing: timing (slots,
+    wall_seconds, and of the slots' time code_seconds, worker_seconds, engine_seconds, idle_seconds; nodes with node,
+    path, task, attempts, started, ended, code_seconds, cpu_seconds, slot_wait_seconds, limit_wait_seconds,
+    retry_wait_seconds, worker_seconds, delivery_seconds, return_seconds, batches, batch_median, batch_largest,
+    retries, retry_seconds).
     """
     place = open_reaped(store)
     row = find_run(place, run)
@@ -151,6 +158,8 @@ def show(
         shown["errors"] = [{**(detail_json(detail) or {}), "count": count} for detail, count in found]
         if items is not None:
             shown["task_runs"] = [task_run_json(item) for item in items]
+        if timing:
+            shown["timing"] = timing_json(place.timing(row.run_id))
         print_json(shown)
         return
     print_lines(_about(place, row))
@@ -159,6 +168,8 @@ def show(
         _print_errors(_kinds(found), full=errors)
     if items is not None:
         _print_task_runs(items, nodes, limit)
+    if timing:
+        print_timing(place.timing(row.run_id), most=MAX_NODES)
     hint = _next_step(row)
     if hint:
         click.echo(hint)

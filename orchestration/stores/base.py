@@ -19,6 +19,7 @@ from runners.messages import Detail, Stored
 
 from ..core.journal import Entry
 from ..core.states import RunState, State
+from .timing import RunTiming
 
 HEARTBEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 30.0  # without a heartbeat a run's process counts as dead
@@ -338,6 +339,10 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def history(self, run_id: str, node_id: int, index: int) -> list[HistoryRow]:
         """Return the transitions of one item, without those that its attempts tell."""
+
+    @abc.abstractmethod
+    def timing(self, run_id: str) -> RunTiming:
+        """Return where the run's time went, by node and over all."""
 
     @abc.abstractmethod
     def logs(

@@ -49,6 +49,7 @@ from .limits import (
 from .liveness import is_gone, process_mark, this_host
 from .lookup import MIN_PREFIX, alive, ambiguous, fenced, not_found, unknown
 from .memory_record import RunRecord
+from .timing import RunTiming, timing
 
 
 class MemoryStore(Store):
@@ -116,6 +117,10 @@ class MemoryStore(Store):
     def recovered(self, run_id: str) -> dict[str, RecoveredNode]:
         with self._lock:
             return replay.recovered(self._record(run_id))
+
+    def timing(self, run_id: str) -> RunTiming:
+        with self._lock:
+            return timing(self._record(run_id))
 
     def next_ids(self, run_id: str) -> tuple[int, int]:
         with self._lock:

@@ -29,6 +29,21 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def brief(seconds: float) -> str:
+    """Return a duration for narrow columns: `3ms`, `0.34s`, `12.3s`, `2m05s`, `3h20m`, `4d02h`."""
+    seconds = max(0.0, seconds)
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.0f}ms" if seconds else "0s"
+    if seconds < 59.95:
+        return f"{seconds:.2f}s" if seconds < 9.995 else f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
 def ago(at: float | None, now: float) -> str:
     """Return how long ago something was; a date if that is more than 30 days."""
     if at is None:

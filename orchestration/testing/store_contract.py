@@ -15,9 +15,10 @@ from .journal_contract import JournalContract
 from .limit_contract import LimitContract
 from .resume_contract import ResumeContract
 from .run_contract import RunContract
+from .timing_contract import TimingContract
 
 
-class StoreContract(RunContract, JournalContract, ResumeContract, LimitContract):
+class StoreContract(RunContract, JournalContract, ResumeContract, LimitContract, TimingContract):
     """What every store does."""
 
     @pytest.fixture

@@ -77,6 +77,8 @@ def tables(draw: st.DrawFn) -> AttemptsEnded:
         names=draw(st.dictionaries(st.integers(0, n - 1), st.text(max_size=3))),
         stored=draw(st.none() | st.builds(Stored, st.just("file:///r"), st.just("abc"))),
         reason=draw(st.text(max_size=3)),
+        submitted_at=draw(TIMES | st.just(0.0)),
+        cpu_seconds=draw(st.floats(0, 9)),
     )
 
 
@@ -116,6 +118,7 @@ def test_both_stores_tell_the_same(both: tuple[Store, Store], entries: list[Entr
                 store.recovered(run_id),
                 sorted(store.errors(run_id), key=repr),
                 store.nodes(run_id),
+                store.timing(run_id),
                 store.next_ids(run_id),
             )
         )

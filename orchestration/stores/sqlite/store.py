@@ -28,6 +28,7 @@ from ..base import (
     Store,
     TaskRunRow,
 )
+from ..timing import RunTiming, timing
 from . import journal, leases, runs
 from .database import LOCK_TIMEOUT_SECONDS, Database
 from .rows import LOG_COLUMNS, RunView, to_detail, to_log
@@ -87,6 +88,10 @@ class SqliteStore(Store):
     def recovered(self, run_id: str) -> dict[str, RecoveredNode]:
         with self._view(run_id) as view:
             return replay.recovered(view)
+
+    def timing(self, run_id: str) -> RunTiming:
+        with self._view(run_id) as view:
+            return timing(view)
 
     def next_ids(self, run_id: str) -> tuple[int, int]:
         with self._database.read() as connection:
