@@ -108,6 +108,14 @@ class Inputs:
             else:
                 known[index] = value
 
+    def put(self, node_id: int, index: int, value: Any) -> None:
+        """Add one value, made by an earlier stage of the same batch."""
+        self._values.setdefault(node_id, {})[index] = value
+
+    def drop(self, node_id: int, index: int) -> None:
+        """Let go of a value that nothing in the batch needs any more."""
+        self._values[node_id].pop(index, None)
+
     def one(self, node_id: int, index: int) -> Any:
         try:
             return self._values[node_id][index]

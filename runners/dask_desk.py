@@ -374,8 +374,16 @@ def _repeatable(table: Table, stages: int) -> bool:
 
     Not if items were cancelled or given back unstarted: these would run, or hang, behind the flow's back.
     """
-    whole = not {Outcome.CANCELLED, Outcome.REFUSED, Outcome.INPUT_LOST}.intersection(table.outcomes)
-    return whole and Outcome.UNSTARTED not in table.outcomes[::stages]
+    outcomes = table.outcomes
+    whole = not {Outcome.CANCELLED, Outcome.REFUSED, Outcome.INPUT_LOST}.intersection(outcomes)
+    if not whole or Outcome.UNSTARTED in outcomes[::stages]:
+        return False
+    if stages == 1 or Outcome.UNSTARTED not in outcomes:
+        return True
+    return not any(
+        outcome == Outcome.UNSTARTED and entry % stages and outcomes[entry - 1] in HAS_RESULT
+        for entry, outcome in enumerate(outcomes)
+    )
 
 
 def _nothing() -> None:

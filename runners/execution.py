@@ -67,6 +67,7 @@ class Execution:
         self.run = run
         self.bodies: Sequence[TaskBody] = ()  # until they have been loaded
         self.arguments: Sequence[Arguments] = ()
+        self.unloadable: Detail | None = None  # why the stage after the last of these could not be loaded
         self.channel = channel
         self.in_process = in_process
         self.n_stages = len(batch.stages)

@@ -72,6 +72,17 @@ def pack_values(values: Sequence[Any]) -> Frame:
     return data, [buffer.raw() for buffer in buffers]
 
 
+def own_copy(value: Any) -> Any:
+    """Return a value as its consumer gets it, which must not see what others do to it. Raises as `pack_values`."""
+    if type(value) in _IMMUTABLE:
+        return value
+    data, buffers = pack_values([value])
+    return pickle.loads(data, buffers=map(_own, buffers))[0]
+
+
+_IMMUTABLE = frozenset({int, float, str, bytes, bool, complex, type(None)})
+
+
 def _own(buffer: Any) -> Any:
     view = memoryview(buffer)
     return view if view.readonly else bytearray(view)

@@ -22,7 +22,7 @@ from .errors import ResultLostError
 from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt
 from .messages import Batch, Detail, Input, Outcome, Payload, Table
 from .monitor import monitor
-from .results import CheckedResults, Frame, pack_values
+from .results import CheckedResults, Frame, own_copy, pack_values
 from .storage import MISSING, ResultSerializationError, open_storage, read_stored
 
 MAX_LOADED = 256  # unpickled bodies kept per worker process
@@ -97,8 +97,16 @@ def _prepare(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> I
     outcome = Outcome.FAILED
     try:
         execution.run = load(batch.context)
-        execution.bodies = [load(stage.body) for stage in batch.stages]
-        execution.arguments = [load(stage.arguments) for stage in batch.stages]
+        bodies, arguments = [load(batch.stages[0].body)], [load(batch.stages[0].arguments)]
+        for stage in batch.stages[1:]:
+            try:
+                body, own = load(stage.body), load(stage.arguments)
+            except BaseException as error:  # what cannot be loaded fails its own items, not those before
+                execution.unloadable = detail_of(error, in_process=execution.in_process)
+                break
+            bodies.append(body)
+            arguments.append(own)
+        execution.bodies, execution.arguments = bodies, arguments
         outcome = Outcome.INPUT_LOST
         inputs = _collect(batch.inputs, fetched)
         capture.install()
@@ -130,13 +138,25 @@ def _collect(wanted: Sequence[Input], fetched: Sequence[Sequence[Any] | None]) -
 def _run_items(execution: Execution, inputs: Inputs, results: Results) -> None:
     clock, deadline = execution.clock, execution.batch.deadline_seconds
     last = None if deadline is None else execution.zero + deadline
-    stages = [StageRun(execution, stage, inputs, values) for stage, values in enumerate(results)]
+    loaded = len(execution.bodies)
+    first, *later = [
+        StageRun(execution, stage, inputs, values) for stage, values in enumerate(results[:loaded])
+    ]
     for position in range(len(execution.batch.indices)):
         if position and (execution.cancelled or (last is not None and clock() > last)):
             return
-        for stage in stages:
+        if not first.run(position):
+            continue
+        for stage in later:
+            if execution.cancelled or (last is not None and clock() > last):
+                return
             if not stage.run(position):
                 break
+        else:
+            if execution.unloadable is not None:
+                entry = position * execution.n_stages + loaded
+                execution.outcomes[entry] = Outcome.FAILED
+                execution.details[entry] = execution.unloadable
 
 
 class StageRun:
@@ -152,26 +172,41 @@ class StageRun:
         self.permit = spec.permit
         self.prints = capture.task_print if body.log_prints else None
         self.bind = execution.arguments[stage].binder(inputs)
+        self.inputs = inputs
+        self.before = execution.batch.stages[stage - 1].node_id if stage else None
         self.forward: Callable[[int, Any], None] | None = None
-        if stage + 1 < execution.n_stages:
-            indices = execution.batch.indices
-            self.forward = lambda position, value: inputs.add(spec.node_id, (indices[position],), (value,))
+        if stage + 1 < len(execution.bodies):
+            indices, in_process = execution.batch.indices, execution.in_process
+
+            def forward(position: int, value: Any) -> None:
+                own = value if in_process else own_copy(value)
+                inputs.put(spec.node_id, indices[position], own)
+
+            self.forward = forward
 
     def run(self, position: int) -> bool:
         """Run an item and note how it ended. Returns whether it has a result."""
         execution = self.execution
         entry = position * execution.n_stages + self.stage
         outcome, value, detail = self._end_of(entry, position)
+        if self.before is not None:
+            self.inputs.drop(self.before, execution.batch.indices[position])
+        has_result = outcome is Outcome.COMPLETED or outcome is Outcome.CACHED
+        if has_result and self.forward is not None:
+            try:
+                self.forward(position, value)
+            except Exception as error:  # it cannot be pickled: as with results that nothing takes at once
+                found = next(codec.unpicklable([value]), None)
+                outcome, has_result = Outcome.FAILED, False
+                detail = detail_of(found[1] if found else error, in_process=execution.in_process)
         if detail is not None:
             execution.details[entry] = detail
         execution.outcomes[entry] = outcome
-        if outcome is not Outcome.COMPLETED and outcome is not Outcome.CACHED:
+        if not has_result:
             return False
         self.values[position] = value
         if type(value) is list or type(value) is tuple:
             execution.lengths[entry] = len(value)
-        if self.forward is not None:
-            self.forward(position, value)
         return True
 
     def _end_of(self, entry: int, position: int) -> Ended:

@@ -65,7 +65,7 @@ class Fetching:
             if kept is not None:
                 values = [kept[0][p] for p in positions]
             else:
-                values = self._driver.runner.fetch(batch_id, 0, positions)
+                values = self._driver.runner.fetch(batch_id, node.stage_in(batch_id), positions)
         except (ResultLostError, RunnerNotStartedError):
             if indices[ks[0]] in node.stored:
                 self._from_storage(node, indices, ks, outcomes)

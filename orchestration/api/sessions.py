@@ -169,6 +169,8 @@ class LocalSession:
             parent=request.parent,
             runner=INLINE if inline else MAIN,
             recovered=self._recover(path, fingerprint),
+            placement=repr(sorted(options.items())) if options else "",
+            persists=body.persist,
         )
         if inline:
             self.inline.expect(node_id, on_batch)

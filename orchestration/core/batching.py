@@ -7,6 +7,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+FIRST_SIZE = 1  # items in a task's first batch
 TARGET_SECONDS = 0.25  # per batch: 100 times what an engine needs for a submission, and still lively
 DEADLINE_SECONDS = 1.0  # past it a worker gives the unstarted tail back
 MAX_ITEMS = 10_000
@@ -25,10 +26,14 @@ class Sizer:
 
     def __init__(self) -> None:
         self.mean: float | None = None  # seconds per item, overhead included
-        self.size = 1
+        self.size = FIRST_SIZE
 
-    def observe(self, items: int, seconds: float) -> None:
-        """Learn from a batch of which `items` were run within `seconds` on the worker."""
+    def observe(self, items: int, seconds: float, *, grow: bool = True) -> None:
+        """Learn from a batch of which `items` were run within `seconds` on the worker.
+
+        Args:
+            grow: False if the same batch has let the size grow before.
+        """
         if items <= 0:
             return
         each = seconds / items
@@ -36,7 +41,7 @@ class Sizer:
         ideal = max(1, min(MAX_ITEMS, int(TARGET_SECONDS / max(self.mean, 1e-7))))
         if ideal < self.size:
             self.size = ideal
-        elif items >= self.size:
+        elif grow and items >= self.size:
             self.size = min(2 * self.size, ideal)
 
     def choose(self, ready: int, remaining: int, slots: int) -> int:

@@ -80,18 +80,38 @@ def _stop_flights(core: Coordinator, node: Node, reason: str) -> None:
     A flight with other items in it goes on: interrupting it would run their code twice. Its cancelled
     items end as cancelled if they come back unstarted, else as they end.
     """
-    wanted = node.known.cancel_wanted
     stopped: list[Flight] = []
     for flight in node.flights.values():
         if not flight.submitted or flight.cancelling:
             continue
-        left = flight.open_positions()
-        if left and all(flight.indices[p] in wanted for p in left):
+        if _all_wanted(flight):
             flight.cancelling = True
             stopped.append(flight)
     if stopped:
         core.ledger.emit(CancelBatches(tuple(f.batch_id for f in stopped)))
         core.at(core.ledger.now + GRACE_SECONDS, lambda: _abandon(core, stopped, reason))
+
+
+def _all_wanted(flight: Flight) -> bool:
+    """Whether all that a flight has yet to do is to be cancelled, or depends on what is."""
+    parts = flight.parts
+    if len(parts) == 1:
+        wanted = flight.node.known.cancel_wanted
+        left = flight.open_positions()
+        return bool(left) and all(flight.indices[p] in wanted for p in left)
+    open_ = [frozenset(part.open_positions()) for part in parts]
+    any_left = False
+    for position in range(flight.entry // len(parts), len(flight.indices)):
+        index, doomed = flight.indices[position], False
+        for part in parts:
+            ended = position * len(parts) + part.stage < flight.entry
+            if ended or position not in open_[part.stage]:
+                continue
+            doomed = doomed or index in part.node.known.cancel_wanted
+            if not doomed:
+                return False
+            any_left = True
+    return any_left
 
 
 def _abandon(core: Coordinator, flights: list[Flight], reason: str) -> None:
@@ -102,7 +122,7 @@ def _abandon(core: Coordinator, flights: list[Flight], reason: str) -> None:
     message = f"{reason}; its code could not be stopped and may still be running"
     for flight in flights:
         if not flight.over:
-            core.settling.end_without_table(flight, Cause.CANCELLED, message)
+            core.settling.abandon(flight, message)
 
 
 def interrupt(core: Coordinator, reason: str, type_name: str) -> None:

@@ -9,8 +9,16 @@ from .journal import Entry
 
 
 @dataclass(frozen=True, slots=True)
+class Fused:
+    """A further node whose items run in a batch, each after its upstream in the node before."""
+
+    node_id: int
+    attempts: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class SubmitBatch:
-    """Hand these items of a node to a runner, as one batch."""
+    """Hand these items of a node to a runner, as one batch; with those of `fused`, depth first."""
 
     batch_id: int
     node_id: int
@@ -19,6 +27,17 @@ class SubmitBatch:
     runner: str
     deadline_seconds: float | None
     permit: bool
+    fused: tuple[Fused, ...] = ()
+
+    @property
+    def node_ids(self) -> tuple[int, ...]:
+        """The batch's nodes, by stage."""
+        return (self.node_id, *(fused.node_id for fused in self.fused))
+
+    def item(self, entry: int) -> tuple[int, int]:
+        """Return the node and the index of a column entry (see `runners.messages.Table`)."""
+        position, stage = divmod(entry, len(self.fused) + 1)
+        return self.node_ids[stage], self.indices[position]
 
 
 @dataclass(frozen=True, slots=True)

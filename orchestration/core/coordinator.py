@@ -27,6 +27,7 @@ from .dispatching import Dispatcher
 from .events import (
     CancelRequested,
     CoreEvent,
+    FusionRefused,
     LeasesAnswered,
     LimitsKnown,
     NodeSubmitted,
@@ -153,6 +154,10 @@ class Coordinator:
                 self.hearing.started(event)
             case BatchLost(batch_id, reason, suspect):
                 self._end(batch_id, lambda flight: self.settling.lose(flight, reason, suspect=suspect))
+            case FusionRefused(batch_id):
+                flight = self.ledger.live.get(batch_id)
+                if flight is not None:
+                    self.settling.leave_riders(flight)
             case BatchRejected(batch_id):
                 self._end(batch_id, lambda flight: self.settling.reject(flight, event))
             case SlotsChanged(slots):

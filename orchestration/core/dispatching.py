@@ -13,11 +13,12 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 
-from .batching import DEADLINE_SECONDS
-from .commands import AskLeases, SubmitBatch, WithdrawLeases
+from . import fusing
+from .batching import DEADLINE_SECONDS, TARGET_SECONDS
+from .commands import AskLeases, Fused, SubmitBatch, WithdrawLeases
 from .events import LeasesAnswered
 from .ledger import Ledger, compact
-from .records import INLINE, MAIN, Flight, Node
+from .records import INLINE, MAIN, Flight, Node, Rider
 from .states import Cause, State
 from .verdicts import label
 
@@ -123,16 +124,16 @@ class Dispatcher:
         ready = len(node.ready)
         if node.spec.runner == INLINE:
             return ready
-        return node.sizer.choose(ready, ready + node.counts[State.PENDING], self.slots)
+        size = node.sizer.choose(ready, ready + node.counts[State.PENDING], self.slots)
+        if size > 1 and (edges := fusing.chain(node, self._limits_of)):
+            size = max(1, min(size, int(TARGET_SECONDS / max(fusing.seconds(node, edges), 1e-7))))
+        return size
 
     def _submit(self, flight: Flight) -> None:
         node, indices = flight.node, flight.indices
-        if isinstance(indices, range):
-            node.attempts[indices.start : indices.stop] = flight.attempts
-        else:
-            for index, attempt in zip(indices, flight.attempts, strict=True):
-                node.attempts[index] = attempt
+        _set_attempts(node, indices, flight.attempts)
         self.ledger.move(node, indices, Cause.DISPATCHED)
+        self._let_ride(flight)
         flight.submitted = True
         flight.submitted_at = self.ledger.now
         if flight.runner == MAIN:
@@ -144,16 +145,32 @@ class Dispatcher:
                 indices,
                 flight.attempts,
                 flight.runner,
-                DEADLINE_SECONDS if len(indices) > 1 else None,
+                DEADLINE_SECONDS if len(indices) > 1 or flight.riders else None,
                 not node.policy.rerun_on_loss,
+                tuple(Fused(rider.node.node_id, rider.attempts) for rider in flight.riders),
             )
         )
+
+    def _let_ride(self, flight: Flight) -> None:
+        """Fuse nodes with a flight: their items go with it though their upstream has yet to run."""
+        node, indices = flight.node, flight.indices
+        if not node.outs:
+            return
+        riders: list[Rider] = []
+        for follower in fusing.riders(node, indices, fusing.chain(node, self._limits_of)):
+            rider = Rider(flight, len(riders) + 1, follower, _next_attempts(follower, indices))
+            _set_attempts(follower, indices, rider.attempts)
+            self.ledger.move(follower, indices, Cause.RODE_ALONG)
+            follower.flights[flight.batch_id] = flight
+            riders.append(rider)
+        flight.riders = tuple(riders)
 
     def land(self, flight: Flight) -> None:
         """A flight has ended: free its slot."""
         flight.over = True
         del self.ledger.live[flight.batch_id]
-        del flight.node.flights[flight.batch_id]
+        for part in flight.parts:
+            del part.node.flights[flight.batch_id]
         if flight.runner == MAIN and flight.submitted and not flight.lent:
             self.at_engine -= 1
         flight.lent = 0
@@ -270,6 +287,14 @@ def _next_attempts(node: Node, indices: Sequence[int]) -> array[int]:
             return array("I", [spent[0] + 1]) * len(spent)
         return array("I", [n + 1 for n in spent])
     return array("I", [node.attempts[i] + 1 for i in indices])
+
+
+def _set_attempts(node: Node, indices: Sequence[int], attempts: array[int]) -> None:
+    if isinstance(indices, range):
+        node.attempts[indices.start : indices.stop] = attempts
+    else:
+        for index, attempt in zip(indices, attempts, strict=True):
+            node.attempts[index] = attempt
 
 
 def _blocked(name: str, holders: Sequence[str]) -> str:

@@ -45,6 +45,13 @@ class LeasesAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class FusionRefused:
+    """A batch was sent without what was fused with it, which cannot be packed."""
+
+    batch_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class PermitAsked:
     """A worker asks whether it may start an item that must not run twice."""
 
@@ -110,6 +117,7 @@ CoreEvent = (
     NodeSubmitted
     | LimitsKnown
     | LeasesAnswered
+    | FusionRefused
     | PermitAsked
     | SlotLent
     | SlotReclaimed

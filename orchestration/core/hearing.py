@@ -13,7 +13,7 @@ from .commands import AnswerPermit
 from .events import PermitAsked
 from .journal import StartRepeated
 from .ledger import Ledger, compact
-from .records import Flight
+from .records import Flight, Part, Rider
 from .settling import Settling
 from .states import Cause, State
 
@@ -42,15 +42,21 @@ class Hearing:
             return
         if not self._is_first(flight, event.execution_id, event.worker):
             return
-        self._seen(flight, event.entry + 1)
+        parts = flight.parts
+        self._seen(flight, event.entry // len(parts) + 1)
+        for rider in flight.riders:
+            self._seen_riding(rider, event)
+        flight.entry = max(flight.entry, event.entry)
         self.settling.log(flight, event.logs)
-        for position, detail in event.details.items():
-            if not detail.abandoned or position in flight.settled or position >= len(event.outcomes):
+        for entry, detail in event.details.items():
+            position, stage = divmod(entry, len(parts))
+            part = parts[stage]
+            if not detail.abandoned or position in part.settled or entry >= len(event.outcomes):
                 continue
-            outcome = event.outcomes[position]
+            outcome = event.outcomes[entry]
             if outcome in _ENDS:
-                self._run(flight, position, position + 1)
-                self.settling.early(flight, position, outcome, detail, event.since)
+                self._start(part, position, position + 1)
+                self.settling.early(part, position, outcome, detail, event.since)
 
     def finished(self, table: Table) -> None:
         """A table has come: was it the execution that had been heard of?"""
@@ -80,7 +86,7 @@ class Hearing:
         if flight.indices[event.entry] in flight.node.known.cancel_wanted:
             return False
         flight.permitted = event.call_id
-        self._run(flight, event.entry, event.entry + 1)  # what it passed over needed no permit
+        self._start(flight, event.entry, event.entry + 1)  # what it passed over needed no permit
         return True
 
     def _is_first(self, flight: Flight, execution_id: str, worker: str) -> bool:
@@ -102,15 +108,38 @@ class Hearing:
         """Items at positions below `started` are known to have started."""
         if not flight.node.policy.rerun_on_loss:
             return  # they start when they have their permit, not before
-        self._run(flight, flight.seen, started)
+        self._start(flight, flight.seen, started)
 
-    def _run(self, flight: Flight, first: int, last: int) -> None:
-        last = min(last, len(flight.indices))
-        flight.seen = max(flight.seen, last)
-        states, settled = flight.node.states, flight.settled
+    def _seen_riding(self, rider: Rider, event: BatchProgress) -> None:
+        """Items of a later stage have started if they have ended, or run now."""
+        flight, stride = rider.flight, len(rider.flight.riders) + 1
+        first, last = flight.entry // stride, event.entry // stride  # positions
+        ended = event.outcomes[first * stride + rider.stage : last * stride : stride]
+        if Outcome.UNSTARTED not in ended:
+            self._start(rider, first, first + len(ended))
+        else:
+            for place, outcome in enumerate(ended):
+                if outcome != Outcome.UNSTARTED:
+                    self._start(rider, first + place, first + place + 1)
+        if event.entry >= last * stride + rider.stage:
+            entry = last * stride + rider.stage
+            if event.entry == entry or event.outcomes[entry : entry + 1] > b"\0":
+                self._start(rider, last, last + 1)
+
+    def _start(self, part: Part, first: int, last: int) -> None:
+        """Items of a part, from position `first` to before `last`, have started."""
+        last = min(last, len(part.indices))
+        if isinstance(part, Flight):
+            part.seen = max(part.seen, last)
+        states, settled, indices = part.node.states, part.settled, part.indices[first:last]
+        if not settled and isinstance(indices, range):
+            there = states[indices.start : indices.stop]
+            if there.count(State.SUBMITTED) == len(indices):  # almost always
+                self.ledger.move(part.node, indices, Cause.STARTED)
+                return
         fresh = [
-            flight.indices[p]
-            for p in range(first, last)
-            if p not in settled and states[flight.indices[p]] == State.SUBMITTED
+            index
+            for p, index in enumerate(indices, first)
+            if p not in settled and states[index] == State.SUBMITTED
         ]
-        self.ledger.move(flight.node, compact(sorted(fresh)), Cause.STARTED)
+        self.ledger.move(part.node, compact(sorted(fresh)), Cause.STARTED)

@@ -67,8 +67,17 @@ def _check_waits(core: Coordinator, node: Node) -> None:
             _demand(
                 node.states[index] != State.PENDING, _about(core, node, index, "could run but is Pending")
             )
-        elif node.states[index] not in TERMINAL:
+        elif node.states[index] not in TERMINAL and not _rides(node, index):
             _demand(node.states[index] == State.PENDING, _about(core, node, index, "runs too early"))
+
+
+def _rides(node: Node, index: int) -> bool:
+    """Whether an item is in a batch together with what it waits for."""
+    return any(
+        rider.node is node and index in flight.indices
+        for flight in node.flights.values()
+        for rider in flight.riders
+    )
 
 
 def _unfinished(edge: Edge, item: int) -> int:
@@ -100,23 +109,26 @@ def _check_flights(core: Coordinator) -> None:
     live = {batch_id for batch_id, flight in core.flights.items() if not flight.over}
     _demand(live == set(core.ledger.live), "live flights are not those that have not ended")
     for flight in core.ledger.live.values():
-        node = flight.node
-        _demand(flight.batch_id in node.flights, f"{node.spec.path} does not know batch {flight.batch_id}")
         if flight.submitted:
             at_engine += flight.runner == MAIN and not flight.lent
         else:
             asking += not flight.waits_for_limit
         forming = {State.AWAITING_LIMIT} if flight.waits_for_limit else {State.READY}
         expected = AT_ENGINE if flight.submitted else forming
-        for position in flight.open_positions():
-            index = flight.indices[position]
-            owner = owners.setdefault((node.node_id, index), flight.batch_id)
-            _demand(owner == flight.batch_id, _about(core, node, index, "is in two batches"))
-            state = node.state(index)
+        for part in flight.parts:
+            node = part.node
             _demand(
-                state in expected,
-                _about(core, node, index, f"is in batch {flight.batch_id} as {state.title}"),
+                flight.batch_id in node.flights, f"{node.spec.path} does not know batch {flight.batch_id}"
             )
+            for position in part.open_positions():
+                index = flight.indices[position]
+                owner = owners.setdefault((node.node_id, index), flight.batch_id)
+                _demand(owner == flight.batch_id, _about(core, node, index, "is in two batches"))
+                state = node.state(index)
+                _demand(
+                    state in expected,
+                    _about(core, node, index, f"is in batch {flight.batch_id} as {state.title}"),
+                )
     _demand(at_engine == core.at_engine, f"at_engine is {core.at_engine}, should be {at_engine}")
     _demand(asking == core.asking, f"asking is {core.asking}, should be {asking}")
     in_flight = AT_ENGINE | {State.AWAITING_LIMIT}

@@ -23,6 +23,7 @@ _TOLD_BY_ATTEMPTS = frozenset(
         Cause.FAILED,
         Cause.WILL_RETRY,
         Cause.LOST,
+        Cause.LOST_ON_THE_WAY,
     }
 )
 # Derived from what is journalled: written down by what follows.

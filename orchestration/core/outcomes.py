@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from runners.messages import Detail, Outcome
 
-from .records import Flight, Node
+from .records import Node, Part
 from .retry import in_words, jittered
 from .states import Cause
 
@@ -15,14 +15,12 @@ from .states import Cause
 PLAIN = {Outcome.COMPLETED: Cause.COMPLETED, Outcome.CACHED: Cause.COMPLETED, Outcome.SKIPPED: Cause.SKIPPED}
 
 
-def cause_of(
-    flight: Flight, position: int, outcome: Outcome, message: str, retriable: bool
-) -> tuple[Cause, str]:
+def cause_of(part: Part, position: int, outcome: Outcome, message: str, retriable: bool) -> tuple[Cause, str]:
     """Say what an outcome leads to, and why in words. Budgets are charged here, once."""
-    node, index = flight.node, flight.indices[position]
+    node, index = part.node, part.indices[position]
     if outcome in PLAIN:
         return PLAIN[outcome], message
-    unstarted = outcome is Outcome.UNSTARTED or (outcome is Outcome.REFUSED and position >= flight.seen)
+    unstarted = outcome is Outcome.UNSTARTED or (outcome is Outcome.REFUSED and position >= part.seen)
     wanted = node.known.cancel_wanted.get(index)
     if wanted is not None:
         if unstarted or outcome in (Outcome.CANCELLED, Outcome.INPUT_LOST, Outcome.REFUSED):

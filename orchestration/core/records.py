@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import ClassVar
 
 from runners.messages import Detail, Stored
 
@@ -28,9 +29,11 @@ __all__ = [
     "Flight",
     "Node",
     "NodeSpec",
+    "Part",
     "Policy",
     "Reach",
     "Recovered",
+    "Rider",
     "Spent",
     "StoredResults",
 ]
@@ -57,6 +60,7 @@ class Edge:
     Attributes:
         members: SOME, ELEMENTS: the upstream items, and how many `remaining` have not ended.
         reverse: ALIGNED with indices, PICKED: upstream item -> items that wait for it.
+        identity: item i waits for upstream item i, and both nodes are equally wide.
         blocks: it holds back all items of `down`.
         counted: per-item edges: `down.waits` includes it. Ends told before that are found in the states.
         dead: it concerns no item, because `down` is one item that stands for a map which cannot be.
@@ -68,6 +72,7 @@ class Edge:
         "dead",
         "dependency",
         "down",
+        "identity",
         "members",
         "per_item",
         "remaining",
@@ -80,17 +85,15 @@ class Edge:
         self.up = up
         self.down = down
         self.per_item = dependency.reach in (Reach.ALIGNED, Reach.PICKED)
+        self.identity = dependency.reach is Reach.ALIGNED and (
+            dependency.indices is None or _is_all_of(up, dependency.indices, down.spec.width)
+        )
         self.members: range | frozenset[int] = range(0)
         self.remaining = 0
         self.reverse: dict[int, list[int]] | None = None
         self.blocks = False
         self.counted = False
         self.dead = False
-
-    @property
-    def identity(self) -> bool:
-        """Whether item i waits for upstream item i, so that both nodes are equally wide."""
-        return self.dependency.reach is Reach.ALIGNED and self.dependency.indices is None
 
     @property
     def element(self) -> int:
@@ -107,6 +110,13 @@ class Edge:
         return (item,) if dependency.indices is None else (dependency.indices[item],)
 
 
+def _is_all_of(up: Node, indices: Sequence[int], width: int | None) -> bool:
+    """Whether indices are those of all items of a node, in order."""
+    if not isinstance(indices, range) or not up.opened or up.stand_in:
+        return False
+    return indices == range(up.width) and width == up.width
+
+
 class Facts:
     """What only some items of a node have."""
 
@@ -121,6 +131,7 @@ class Facts:
         "roots",
         "run_names",
         "spent",
+        "stages",
     )
 
     def __init__(self) -> None:
@@ -133,6 +144,9 @@ class Facts:
         self.cancel_wanted: dict[int, str] = {}  # at the engine, to be cancelled: why
         self.lengths = Lengths()
         self.files: dict[int, Stored] = {}  # batch -> file with its results
+        self.stages: dict[
+            int, int
+        ] = {}  # fused batch -> which of its stages was this node's, if not the first
         self.recovered: Mapping[int, tuple[Stored, int]] = MappingProxyType({})
 
 
@@ -251,6 +265,10 @@ class Node:
         batch_id = self.batches[index]
         return None if batch_id < 0 else (batch_id, self.positions[index])
 
+    def stage_in(self, batch_id: int) -> int:
+        """Return which stage of a batch was this node's."""
+        return self.known.stages.get(batch_id, 0)
+
     # --- sparse facts ---------------------------------------------------------------------------
 
     @property
@@ -328,8 +346,11 @@ class Flight:
     """A batch, from its forming to its end. Ended ones are kept, shrunk: results are named by batch.
 
     Attributes:
+        riders: the nodes that are fused with this one, in order; position p of each depends on position p of
+            the one before.
         names: limits of which it holds or awaits a lease.
-        seen: items that are known to have started: positions below it.
+        seen: items that are known to have started: positions below it. Of riders, those that are Running.
+        entry: the column entry (see `runners.messages.Table`) that is known to have been reached.
         settled: positions whose end was acted upon before the table came. Their items may be in another
             flight by now.
         repeats: further execution ids that have been recorded as repeated starts.
@@ -346,6 +367,7 @@ class Flight:
     submitted_at: float = 0.0
     over: bool = False
     lent: int = 0
+    riders: tuple[Rider, ...] = ()
     execution_id: str = ""
     worker: str = ""
     seen: int = 0
@@ -355,6 +377,14 @@ class Flight:
     log_seen: int = 0  # log lines below this seq are journalled
     repeats: tuple[str, ...] = ()
     permitted: str = ""
+    entry: int = 0
+
+    stage: ClassVar[int] = 0  # as a part of itself
+
+    @property
+    def parts(self) -> tuple[Flight | Rider, ...]:
+        """The parts of its nodes, by stage."""
+        return (self, *self.riders)
 
     def open_positions(self) -> Sequence[int]:
         """Return the positions whose end is not known yet."""
@@ -370,3 +400,50 @@ class Flight:
         self.settled = _NOTHING
         self.names = ()
         self.permitted = ""
+        self.riders = ()
+
+
+@dataclass(slots=True, eq=False)
+class Rider:
+    """A further node's part in a fused batch: the same items, a stage later. Reads like a flight of its own."""
+
+    flight: Flight
+    stage: int
+    node: Node
+    attempts: array[int]
+    settled: set[int] | frozenset[int] = _NOTHING
+
+    @property
+    def batch_id(self) -> int:
+        return self.flight.batch_id
+
+    @property
+    def indices(self) -> Sequence[int]:
+        return self.flight.indices
+
+    @property
+    def execution_id(self) -> str:
+        return self.flight.execution_id
+
+    @property
+    def worker(self) -> str:
+        return self.flight.worker
+
+    @property
+    def submitted_at(self) -> float:
+        return self.flight.submitted_at
+
+    @property
+    def seen(self) -> int:
+        return 0
+
+    def open_positions(self) -> Sequence[int]:
+        """Return the positions whose end is not known yet."""
+        n = len(self.indices)
+        return [p for p in range(n) if p not in self.settled] if self.settled else range(n)
+
+    def settle(self, positions: Sequence[int]) -> None:
+        self.settled = self.settled.union(positions)
+
+
+Part = Flight | Rider

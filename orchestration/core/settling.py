@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from runners.messages import BatchRejected, Detail, LogLine, Outcome, Stored, Table
 
-from .batching import Sizer
 from .journal import LOST, AttemptsEnded, LogWritten
 from .ledger import Ledger, compact
 from .outcomes import PLAIN, cause_of, retry_delay
-from .records import Flight, Node
+from .records import Flight, Node, Part
 from .retry import charge_loss
 from .states import TABLE, TERMINAL, Cause, State
 
@@ -23,6 +24,7 @@ _DONE, _UNSTARTED = bytes([Outcome.COMPLETED]), bytes([Outcome.UNSTARTED])
 _PLACES = array("i", range(10_000))
 
 Later = Callable[[float, Node, Sequence[int]], None]  # (delay in seconds, node, items)
+T = TypeVar("T")
 Ends = dict[tuple[Cause, str], list[int]]  # cause and reason -> positions
 
 
@@ -39,26 +41,35 @@ class Settling:
 
     def finish(self, flight: Flight, table: Table) -> None:
         """Act on a batch's table."""
-        node = flight.node
         self.log(flight, table.logs)
-        if table.names:
-            node.facts.run_names.update({flight.indices[k]: name for k, name in table.names.items()})
-        if table.lengths:
-            lengths, indices, width = node.facts.lengths, flight.indices, node.width
-            for entry, length in table.lengths.items():
-                lengths.put(indices[entry], length, width)
-        _observe(node.sizer, table)
-        if table.outcomes.count(_DONE) == len(flight.indices) and not flight.settled:
-            self._all_completed(flight, table)
-        else:
-            self._mixed(flight, table)
+        parts = flight.parts
+        observe(parts, table)
+        for part in parts:
+            self._finish(part, of_stage(table, part.stage, len(parts)))
 
-    def early(self, flight: Flight, position: int, outcome: int, detail: Detail, started: float) -> None:
-        """Act on an item's end that is certain before its batch has ended."""
-        cause, reason = cause_of(flight, position, Outcome(outcome), detail.message, detail.retriable)
-        flight.settle((position,))
+    def _finish(self, part: Part, table: Table) -> None:
+        node, indices = part.node, part.indices
+        if table.names:
+            node.facts.run_names.update({indices[p]: name for p, name in table.names.items()})
+        if table.lengths:
+            lengths, width = node.facts.lengths, node.width
+            for position, length in table.lengths.items():
+                lengths.put(indices[position], length, width)
+        if table.outcomes.count(_DONE) == len(indices) and not part.settled:
+            self._all_completed(part, table)
+        else:
+            self._mixed(part, table)
+
+    def early(self, part: Part, position: int, outcome: int, detail: Detail, started: float) -> None:
+        """Act on an item's end that is certain before its batch has ended. What rides behind it gets off."""
+        flight = part if isinstance(part, Flight) else part.flight
+        for rider in flight.riders[part.stage :]:
+            self._return(rider, (position,), "")
+            rider.settle((position,))
+        cause, reason = cause_of(part, position, Outcome(outcome), detail.message, detail.retriable)
+        part.settle((position,))
         self._record(
-            flight,
+            part,
             (position,),
             bytes([outcome]),
             (cause,),
@@ -66,10 +77,18 @@ class Settling:
             started=array("d", [started]),
             durations=array("d", [max(0.0, self.ledger.now - started)]),
         )
-        self._apply(flight, {(cause, reason): [position]}, {position: detail}, {position: outcome})
+        self._apply(part, {(cause, reason): [position]}, {position: detail}, {position: outcome})
+
+    def leave_riders(self, flight: Flight) -> None:
+        """What was to ride in a batch has not been sent along."""
+        for rider in flight.riders:
+            self._return(rider, rider.open_positions(), "")
+            del rider.node.flights[flight.batch_id]
+        flight.riders = ()
 
     def reject(self, flight: Flight, event: BatchRejected) -> None:
         """The engine can never run this batch."""
+        self._get_off(flight, "")
         open_, detail = flight.open_positions(), event.detail
         n = len(open_)
         details = dict.fromkeys(range(n), detail)
@@ -100,21 +119,62 @@ class Settling:
                     continue
                 cause = Cause.LOST if again else Cause.LOST_FOR_GOOD
             ends.setdefault((cause, reason), []).append(position)
+        self._get_off(flight, reason)
         self._return(flight, free, reason)
         self._drop(flight, dropped)
         self._end_as_lost(flight, ends, reason)
+
+    def _get_off(self, flight: Flight, reason: str) -> None:
+        """A batch is lost or was never sent: its riders wait for their upstream again. Those that ran pay for it."""
+        for rider in flight.riders:
+            node = rider.node
+            wanted, states = node.known.cancel_wanted, node.states
+            free: list[int] = []
+            dropped: dict[str, list[int]] = {}
+            ends: Ends = {}
+            for position in rider.open_positions():
+                index = rider.indices[position]
+                ran = states[index] == State.RUNNING
+                if index in wanted:
+                    if ran:
+                        ends.setdefault((Cause.CANCELLED, reason), []).append(position)
+                    else:
+                        dropped.setdefault(wanted[index], []).append(position)
+                elif not ran:
+                    free.append(position)
+                else:
+                    again = charge_loss(node.budget(index), node.policy, started=True, suspect=True)
+                    cause = Cause.LOST_ON_THE_WAY if again else Cause.LOST_FOR_GOOD
+                    ends.setdefault((cause, reason), []).append(position)
+            self._return(rider, free, reason)
+            self._drop(rider, dropped)
+            self._end_as_lost(rider, ends, reason)
 
     def end_without_table(
         self, flight: Flight, cause: Cause, message: str, type_name: str = "runners.errors.TaskCancelledError"
     ) -> None:
         """End the open items of a batch whose table will not be waited for: their code may still run."""
-        open_ = flight.open_positions()
-        n = len(open_)
         detail = Detail(type_name, message, abandoned=True)
-        details = dict.fromkeys(range(n), detail)
-        self._record(flight, open_, bytes([Outcome.CANCELLED]) * n, (cause,) * n, details=details)
-        self._apply(flight, {(cause, message): list(open_)}, dict.fromkeys(open_, detail))
-        flight.settle(open_)
+        for part in flight.parts:
+            open_ = part.open_positions()
+            n = len(open_)
+            details = dict.fromkeys(range(n), detail)
+            self._record(part, open_, bytes([Outcome.CANCELLED]) * n, (cause,) * n, details=details)
+            self._apply(part, {(cause, message): list(open_)}, dict.fromkeys(open_, detail))
+            part.settle(open_)
+
+    def abandon(self, flight: Flight, message: str) -> None:
+        """Give up a batch that does not stop. What was to be cancelled is; what else was fused with it runs again."""
+        if flight.riders:
+            for part in flight.parts:
+                wanted, states = part.node.known.cancel_wanted, part.node.states
+                others = [p for p in part.open_positions() if part.indices[p] not in wanted]
+                ran = [p for p in others if not part.stage or states[part.indices[p]] == State.RUNNING]
+                cause = Cause.LOST_ON_THE_WAY if part.stage else Cause.LOST
+                self._return(part, [p for p in others if p not in ran], message)
+                self._end_as_lost(part, {(cause, message): ran} if ran else {}, message)
+                part.settle(others)
+        self.end_without_table(flight, Cause.CANCELLED, message)
 
     def log(self, flight: Flight, lines: Sequence[LogLine]) -> None:
         """Journal log lines that have not been journalled yet."""
@@ -122,30 +182,33 @@ class Settling:
         if not new:
             return
         flight.log_seen = new[-1].seq + 1
-        self.ledger.emit(
-            LogWritten(
-                flight.node.node_id,
-                [flight.indices[line.position] for line in new],
-                [flight.attempts[line.position] for line in new],
-                new,
-            )
-        )
+        for part in flight.parts:
+            own = new if not flight.riders else [line for line in new if line.stage == part.stage]
+            if own:
+                self.ledger.emit(
+                    LogWritten(
+                        part.node.node_id,
+                        [part.indices[line.position] for line in own],
+                        [part.attempts[line.position] for line in own],
+                        own,
+                    )
+                )
 
     # --- the common case ------------------------------------------------------------------------
 
-    def _all_completed(self, flight: Flight, table: Table) -> None:
-        node, indices, n = flight.node, flight.indices, len(flight.indices)
+    def _all_completed(self, part: Part, table: Table) -> None:
+        node, indices, n = part.node, part.indices, len(part.indices)
         zero, stored = table.started, table.stored[0] if table.stored else None
-        self._locate(flight, range(n), stored)
+        self._locate(part, range(n), stored)
         self.ledger.emit(
             AttemptsEnded(
                 node.node_id,
-                flight.batch_id,
+                part.batch_id,
                 table.execution_id,
                 table.worker,
                 self.ledger.now,
                 indices,
-                flight.attempts,
+                part.attempts,
                 table.outcomes,
                 bytes([State.COMPLETED]) * n,
                 array("d", [zero + offset for offset in table.offsets]),
@@ -154,29 +217,31 @@ class Settling:
                 names=table.names,
                 stored=stored,
                 lengths=table.lengths if stored is not None else {},
-                submitted_at=flight.submitted_at,
+                submitted_at=part.submitted_at,
                 cpu_seconds=table.cpu_seconds,
             )
         )
         self.ledger.move(node, indices, Cause.COMPLETED)
 
-    def _locate(self, flight: Flight, positions: Sequence[int], stored: Stored | None) -> None:
+    def _locate(self, part: Part, positions: Sequence[int], stored: Stored | None) -> None:
         """Note where the results of completed items are."""
-        node, indices, n = flight.node, flight.indices, len(positions)
+        node, indices, n = part.node, part.indices, len(positions)
         if isinstance(indices, range) and n == len(indices):
             places = _PLACES[:n] if n <= len(_PLACES) else array("i", range(n))
-            node.batches[indices.start : indices.stop] = array("i", [flight.batch_id]) * n
+            node.batches[indices.start : indices.stop] = array("i", [part.batch_id]) * n
             node.positions[indices.start : indices.stop] = places
         else:
             for position in positions:
-                node.batches[indices[position]] = flight.batch_id
+                node.batches[indices[position]] = part.batch_id
                 node.positions[indices[position]] = position
         if n and stored is not None:
-            node.facts.files[flight.batch_id] = stored
+            node.facts.files[part.batch_id] = stored
+        if n and part.stage:
+            node.facts.stages[part.batch_id] = part.stage
 
     # --- all other cases ------------------------------------------------------------------------
 
-    def _mixed(self, flight: Flight, table: Table) -> None:
+    def _mixed(self, part: Part, table: Table) -> None:
         """Act on a table in which items ended in different ways, or some had been acted upon before."""
         ended: list[int] = []
         causes: list[Cause] = []
@@ -185,16 +250,18 @@ class Settling:
         dropped: dict[str, list[int]] = {}
         ends: Ends = {}
         outcomes, details = table.outcomes, table.details
-        for position in flight.open_positions():
+        for position in part.open_positions():
             outcome, detail = Outcome(outcomes[position]), details.get(position)
             if detail is None and outcome in PLAIN:
                 cause, reason = PLAIN[outcome], ""
             else:
                 message, retriable = ("", True) if detail is None else (detail.message, detail.retriable)
-                cause, reason = cause_of(flight, position, outcome, message, retriable)
+                cause, reason = cause_of(part, position, outcome, message, retriable)
             if cause is Cause.RETURNED:
                 returned.append(position)
                 continue
+            if cause is Cause.LOST and part.stage:
+                cause = Cause.LOST_ON_THE_WAY
             if cause is Cause.CANCELLED and outcome is not Outcome.CANCELLED:
                 dropped.setdefault(reason, []).append(position)
                 continue
@@ -203,60 +270,60 @@ class Settling:
             ended.append(position)
             causes.append(cause)
             ends.setdefault((cause, reason), []).append(position)
-        self._locate(flight, located, table.stored[0] if table.stored else None)
+        self._locate(part, located, table.stored[0] if table.stored else None)
         self._record(
-            flight,
+            part,
             ended,
             bytes(outcomes[p] for p in ended),
             causes,
             table=table,
             details={k: details[p] for k, p in enumerate(ended) if p in details} if details else None,
         )
-        self._apply(flight, ends, details, outcomes)
-        self._drop(flight, dropped)
-        self._return(flight, returned, "")
+        self._apply(part, ends, details, outcomes)
+        self._drop(part, dropped)
+        self._return(part, returned, "")
 
     def _apply(
         self,
-        flight: Flight,
+        part: Part,
         ends: Ends,
         details: Mapping[int, Detail],
         outcomes: Mapping[int, int] | bytes = b"",
     ) -> None:
         """Move items whose attempt has ended, by cause; the attempts have been recorded."""
-        node = flight.node
+        node = part.node
         by_cause: dict[Cause, list[int]] = {}
         for (cause, _), positions in ends.items():
             by_cause.setdefault(cause, []).extend(positions)
         for cause, positions in by_cause.items():
-            indices = compact(sorted([flight.indices[p] for p in positions]))
+            indices = compact(sorted([part.indices[p] for p in positions]))
             self.ledger.move(node, indices, cause, told=True)
             if details and TABLE[cause][1] in TERMINAL:
-                told = {flight.indices[p]: details[p] for p in positions if p in details}
+                told = {part.indices[p]: details[p] for p in positions if p in details}
                 node.facts.details.update(told)
             if outcomes and cause in _NAMED:
-                self._name(flight, positions, outcomes)
+                self._name(part, positions, outcomes)
             if cause is Cause.WILL_RETRY:
-                self._schedule(flight, positions, details)
+                self._schedule(part, positions, details)
             elif cause is Cause.LOST:
                 self.later(0.0, node, indices)
         for (cause, reason), positions in ends.items():
             if reason and TABLE[cause][1] in TERMINAL:
-                node.facts.reasons.put([flight.indices[p] for p in positions], reason, node.width)
+                node.facts.reasons.put([part.indices[p] for p in positions], reason, node.width)
 
-    def _name(self, flight: Flight, positions: Iterable[int], outcomes: Mapping[int, int] | bytes) -> None:
-        node = flight.node
+    def _name(self, part: Part, positions: Iterable[int], outcomes: Mapping[int, int] | bytes) -> None:
+        node = part.node
         for outcome, name in ((Outcome.CACHED, "Cached"), (Outcome.TIMED_OUT, "TimedOut")):
-            named = [flight.indices[p] for p in positions if outcomes[p] == outcome]
+            named = [part.indices[p] for p in positions if outcomes[p] == outcome]
             if named:
                 node.facts.names.put(named, name, node.width)
 
-    def _schedule(self, flight: Flight, positions: Iterable[int], details: Mapping[int, Detail]) -> None:
+    def _schedule(self, part: Part, positions: Iterable[int], details: Mapping[int, Detail]) -> None:
         """Let items that failed run again, each after its delay."""
-        node = flight.node
+        node = part.node
         due: dict[float, list[int]] = {}
         for position in positions:
-            index = flight.indices[position]
+            index = part.indices[position]
             delay, complaint = retry_delay(node, index, details.get(position), self.uniform)
             due.setdefault(delay, []).append(index)
             if complaint:
@@ -269,32 +336,35 @@ class Settling:
         line = LogLine(0, 0, 0, self.ledger.now, WARNING, "millrace", words)
         self.ledger.emit(LogWritten(node.node_id, [index], [node.attempts[index]], [line]))
 
-    def _return(self, flight: Flight, positions: Sequence[int], reason: str) -> None:
+    def _return(self, part: Part, positions: Sequence[int], reason: str) -> None:
         """Items that have not started go back into the queue; their attempt is not spent."""
         if not len(positions):
             return
-        node = flight.node
-        indices = self._unspend(flight, positions)
-        self.ledger.move(node, indices, Cause.RETURNED, reason)
-        self.ready.append((node, indices))
+        node = part.node
+        indices = self._unspend(part, positions)
+        if part.stage:
+            self.ledger.move(node, indices, Cause.WAITS_AGAIN, reason)
+        else:
+            self.ledger.move(node, indices, Cause.RETURNED, reason)
+            self.ready.append((node, indices))
 
-    def _drop(self, flight: Flight, dropped: Mapping[str, Sequence[int]]) -> None:
+    def _drop(self, part: Part, dropped: Mapping[str, Sequence[int]]) -> None:
         """Items that have not started and never will: cancelled meanwhile, for these reasons."""
         for reason, positions in dropped.items():
-            self.ledger.move(flight.node, self._unspend(flight, positions), Cause.CANCELLED, reason)
+            self.ledger.move(part.node, self._unspend(part, positions), Cause.CANCELLED, reason)
 
-    def _unspend(self, flight: Flight, positions: Sequence[int]) -> Sequence[int]:
-        indices = compact(sorted(flight.indices[p] for p in positions))
-        attempts = flight.node.attempts
+    def _unspend(self, part: Part, positions: Sequence[int]) -> Sequence[int]:
+        indices = compact(sorted(part.indices[p] for p in positions))
+        attempts = part.node.attempts
         for index in indices:
             attempts[index] -= 1
         return indices
 
-    def _end_as_lost(self, flight: Flight, ends: Ends, reason: str) -> None:
+    def _end_as_lost(self, part: Part, ends: Ends, reason: str) -> None:
         positions = sorted(p for members in ends.values() for p in members)
         cause_at = {p: cause for (cause, _), members in ends.items() for p in members}
         self._record(
-            flight,
+            part,
             positions,
             bytes([LOST]) * len(positions),
             [cause_at[p] for p in positions],
@@ -302,11 +372,11 @@ class Settling:
         )
         detail = Detail("orchestration.errors.CrashedRunError", reason)
         gone = ends.get((Cause.LOST_FOR_GOOD, reason), ())
-        self._apply(flight, ends, dict.fromkeys(gone, detail))
+        self._apply(part, ends, dict.fromkeys(gone, detail))
 
     def _record(
         self,
-        flight: Flight,
+        part: Part,
         positions: Sequence[int],
         outcomes: bytes,
         causes: Sequence[Cause],
@@ -333,13 +403,13 @@ class Settling:
                 lengths = {k: table.lengths[p] for k, p in enumerate(positions) if p in table.lengths}
         self.ledger.emit(
             AttemptsEnded(
-                flight.node.node_id,
-                flight.batch_id,
-                flight.execution_id if table is None else table.execution_id,
-                flight.worker if table is None else table.worker,
+                part.node.node_id,
+                part.batch_id,
+                part.execution_id if table is None else table.execution_id,
+                part.worker if table is None else table.worker,
                 self.ledger.now,
-                [flight.indices[p] for p in positions],
-                [flight.attempts[p] for p in positions],
+                [part.indices[p] for p in positions],
+                [part.attempts[p] for p in positions],
                 outcomes,
                 bytes(TABLE[cause][1] for cause in causes),
                 started or array("d", bytes(8 * n)),
@@ -350,7 +420,7 @@ class Settling:
                 stored,
                 reason,
                 lengths,
-                flight.submitted_at,
+                part.submitted_at,
                 0.0 if table is None else table.cpu_seconds,
             )
         )
@@ -359,11 +429,56 @@ class Settling:
 _NAMED = frozenset({Cause.COMPLETED, Cause.FAILED})
 
 
-def _observe(sizer: Sizer, table: Table) -> None:
-    """Let the sizer learn from the items that ran."""
-    ran = len(table.outcomes) - table.outcomes.count(_UNSTARTED)
-    if not ran:
+def observe(parts: Sequence[Part], table: Table) -> None:
+    """Let the sizers learn from the items that ran. Time that no item has is shared out equally."""
+    outcomes = table.outcomes
+    entries = len(outcomes) - outcomes.count(_UNSTARTED)
+    if not entries:
         return
-    seconds = table.offsets[ran - 1] + table.durations[ran - 1]
-    if seconds > 0 or _DONE in table.outcomes:  # else it could not even be loaded
-        sizer.observe(ran, seconds)
+    if len(parts) == 1:
+        seconds = table.offsets[entries - 1] + table.durations[entries - 1]
+        if seconds > 0 or _DONE in outcomes:  # else it could not even be loaded
+            parts[0].node.sizer.observe(entries, seconds)
+        return
+    stages, last = len(parts), len(outcomes.rstrip(_UNSTARTED)) - 1
+    total = table.offsets[last] + table.durations[last]
+    if total <= 0 and _DONE not in outcomes:
+        return
+    overhead = max(0.0, total - sum(table.durations)) / stages
+    observed: set[int] = set()
+    for part in parts:
+        own = outcomes[part.stage :: stages]
+        ran = len(own) - own.count(_UNSTARTED)
+        sizer = part.node.sizer
+        sizer.observe(
+            ran, sum(table.durations[part.stage :: stages]) + overhead, grow=id(sizer) not in observed
+        )
+        observed.add(id(sizer))
+
+
+def of_stage(table: Table, stage: int, stages: int) -> Table:
+    """Return the record of one stage of a fused batch as a table of its own, with an entry per position."""
+    if stages == 1:
+        return table
+
+    def own(column: Mapping[int, T]) -> dict[int, T]:
+        return {entry // stages: value for entry, value in column.items() if entry % stages == stage}
+
+    return replace(
+        table,
+        outcomes=table.outcomes[stage::stages],
+        offsets=table.offsets[stage::stages],
+        durations=table.durations[stage::stages],
+        details=own(table.details) if table.details else {},
+        lengths=own(table.lengths) if table.lengths else {},
+        names=own(table.names) if table.names else {},
+        stored=table.stored[stage : stage + 1],
+        logs=(),
+        cpu_seconds=table.cpu_seconds * _share(table.durations, stage, stages),
+    )
+
+
+def _share(durations: Sequence[float], stage: int, stages: int) -> float:
+    """Return a stage's part of the time that user code took."""
+    total = sum(durations)
+    return sum(durations[stage::stages]) / total if total else 1 / stages

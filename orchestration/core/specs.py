@@ -83,7 +83,12 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """A `.submit()` or `.map()`, as handed to the coordinator. See `journal.NodeAdded` for the fields."""
+    """A `.submit()` or `.map()`, as handed to the coordinator. See `journal.NodeAdded` for the fields.
+
+    Attributes:
+        placement: where its items may run, in words; nodes that share a batch have the same.
+        persists: its results are written to storage, so that what follows builds upon stored results.
+    """
 
     node_id: int
     path: str
@@ -98,3 +103,5 @@ class NodeSpec:
     parent: tuple[int, int] | None = None
     runner: str = MAIN
     recovered: Recovered | None = None
+    placement: str = ""
+    persists: bool = False

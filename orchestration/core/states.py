@@ -60,6 +60,9 @@ class Cause(IntEnum):
     CANCELLED = 18
     RECOVERED = 19  # its result was stored by an earlier process of this run
     INTERRUPTED = 20  # the run ends before it could
+    RODE_ALONG = 21  # fused: it went to the engine in the batch of the items that it waits for
+    WAITS_AGAIN = 22  # fused: it came back unstarted, and waits for its upstream as before
+    LOST_ON_THE_WAY = 23  # fused: lost with its upstream, which will run again before it
 
 
 _P, _R, _L, _S, _X, _W, _H = (
@@ -95,6 +98,9 @@ TABLE: dict[Cause, tuple[frozenset[State], State]] = {
     Cause.CANCELLED: (frozenset({_P, _R, _L, _S, _X, _W, _H}), State.CANCELLED),
     Cause.RECOVERED: (frozenset({_P}), State.COMPLETED),
     Cause.INTERRUPTED: (frozenset({_P, _R, _L, _S, _X, _W, _H}), State.CRASHED),
+    Cause.RODE_ALONG: (frozenset({_P}), State.SUBMITTED),
+    Cause.WAITS_AGAIN: (frozenset({_S, _X}), State.PENDING),
+    Cause.LOST_ON_THE_WAY: (frozenset({_S, _X}), State.PENDING),
 }
 
 

@@ -32,6 +32,9 @@ _WORDS = {
     Cause.CANCELLED: "it was cancelled",
     Cause.RECOVERED: "its result was already stored",
     Cause.INTERRUPTED: "the run ended before it could",
+    Cause.RODE_ALONG: "it went to the engine in one batch with its upstream",
+    Cause.WAITS_AGAIN: "it came back unstarted and waits for its upstream",
+    Cause.LOST_ON_THE_WAY: "it was lost with its worker and will run again after its upstream",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..core.commands import (
     WithdrawLeases,
 )
 from ..core.coordinator import Coordinator
-from ..core.events import RunInterrupted, SlotLent, SlotReclaimed, Tick
+from ..core.events import FusionRefused, RunInterrupted, SlotLent, SlotReclaimed, Tick
 from ..core.journal import AttemptsEnded, Entry, LeasesReturned, Moved
 from ..core.records import INLINE
 from ..errors import BackendError, CrashedRunError, FencedError, InternalError
@@ -224,6 +224,9 @@ class Driver:
         try:
             batch = self.packer.pack(command, live=self.runs_here(command.node_id) if inline else None)
         except Exception as error:
+            if command.fused:  # whose fault it is shows when each goes alone
+                self.post(FusionRefused(command.batch_id))
+                return self._pack(replace(command, fused=()))
             self.post(BatchRejected(command.batch_id, self._unpackable(command, error)))
             return None
         if inline:

@@ -82,26 +82,30 @@ class Packer:
             Exception: whatever pickling the user's values raised.
         """
         live = self._in_process if live is None else live
-        node, payload = self._nodes[command.node_id], self._payloads[command.node_id]
-        stage = Stage(
-            node_id=node.node_id,
-            task_name=node.spec.task_name,
-            body=Payload(value=payload.body) if live else self._body(node.node_id),
-            arguments=_payload(_arguments(payload, command.indices), live),
-            attempts=command.attempts,
-            timeout_seconds=node.policy.timeout_seconds,
-            permit=command.permit,
-        )
+        stages = [self._stage(command, command.node_id, command.attempts, live)]
+        stages += [self._stage(command, fused.node_id, fused.attempts, live) for fused in command.fused]
         return Batch(
             run_id=self._run.run_id,
             batch_id=command.batch_id,
             indices=command.indices,
-            stages=(stage,),
+            stages=tuple(stages),
             context=Payload(value=self._run) if live else self._run_context(),
-            inputs=tuple(self._inputs(payload, command.indices, live)),
+            inputs=tuple(self._inputs(command, live)),
             deadline_seconds=command.deadline_seconds,
-            priority=node.policy.priority,
-            options=payload.options,
+            priority=self._nodes[command.node_id].policy.priority,
+            options=self._payloads[command.node_id].options,
+        )
+
+    def _stage(self, command: SubmitBatch, node_id: int, attempts: Sequence[int], live: bool) -> Stage:
+        node, payload = self._nodes[node_id], self._payloads[node_id]
+        return Stage(
+            node_id=node_id,
+            task_name=node.spec.task_name,
+            body=Payload(value=payload.body) if live else self._body(node_id),
+            arguments=_payload(_arguments(payload, command.indices), live),
+            attempts=attempts,
+            timeout_seconds=node.policy.timeout_seconds,
+            permit=command.permit,
         )
 
     def blame(self, command: SubmitBatch, error: Exception) -> str:
@@ -139,8 +143,12 @@ class Packer:
 
     # --- inputs ---------------------------------------------------------------------------------
 
-    def _inputs(self, payload: NodePayload, indices: Sequence[int], live: bool) -> Iterable[Input]:
-        """Yield where the upstream results are that the items need, each upstream item once."""
+    def _inputs(self, command: SubmitBatch, live: bool) -> Iterable[Input]:
+        """Yield where the upstream results are that the items need, each upstream item once.
+
+        What one stage of a batch makes for the next is not among them: the worker hands it on.
+        """
+        indices, node_ids = command.indices, frozenset(command.node_ids)
         wanted: dict[int, dict[int, None]] = {}
 
         def want(node_id: int, members: Iterable[int]) -> None:
@@ -154,14 +162,17 @@ class Packer:
                     ref.node_id, range(self._nodes[ref.node_id].width) if ref.indices is None else ref.indices
                 )
 
-        for ref in payload.shared:
-            want_ref(ref)
-        for index in indices if payload.picked else ():
-            for ref in payload.picked.get(index, ()):
+        for payload in map(self._payloads.__getitem__, command.node_ids):
+            for ref in payload.shared:
                 want_ref(ref)
-        for source in (*payload.args, *payload.kwargs.values()):
-            if isinstance(source, Aligned):
-                want(source.node_id, _aligned(source, indices))
+            for index in indices if payload.picked else ():
+                for ref in payload.picked.get(index, ()):
+                    want_ref(ref)
+            for source in (*payload.args, *payload.kwargs.values()):
+                if isinstance(source, Aligned) and source.node_id not in node_ids:
+                    want(source.node_id, _aligned(source, indices))
+        for node_id in node_ids:
+            wanted.pop(node_id, None)
         for node_id, members in wanted.items():
             yield from self._locate(self._nodes[node_id], list(members), live)
 
@@ -174,7 +185,8 @@ class Packer:
             if batch_id < 0:
                 elsewhere += run
             else:
-                yield Input(up.node_id, run, [up.positions[i] for i in run], batch_id=batch_id)
+                positions = [up.positions[i] for i in run]
+                yield Input(up.node_id, run, positions, batch_id=batch_id, stage=up.stage_in(batch_id))
         literal: list[int] = []
         for index in elsewhere:
             if up.states[index] == State.COMPLETED and index in up.stored:
@@ -228,6 +240,8 @@ def _aligned(source: Aligned, indices: Sequence[int]) -> Sequence[int]:
     """Return the upstream items of these items; a node-wide `Aligned` without indices is the identity."""
     if source.indices is None:
         return indices
+    if isinstance(source.indices, range) and isinstance(indices, range) and indices.step == 1:
+        return source.indices[indices.start : indices.stop]
     return [source.indices[i] for i in indices]
 
 

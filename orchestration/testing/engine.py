@@ -62,7 +62,7 @@ class Work(Protocol):
     """What the engine needs of the flow that it runs."""
 
     def act(self, node_id: int, index: int) -> Act: ...
-    def value(self, node_id: int, index: int) -> Value: ...
+    def value(self, node_id: int, index: int, given: Value | None) -> Value: ...
     def persist(self, batch_id: int, node_id: int, values: Mapping[int, Value]) -> Stored | None: ...
     def post(self, event: CoreEvent) -> None: ...
 
@@ -97,7 +97,7 @@ class SimulatedEngine:
         self.faults = faults or Faults()
         self.queues: list[deque[Execution]] = [deque() for _ in range(workers)]
         self.alive = [True] * workers
-        self.results: dict[int, dict[int, Value]] = {}  # batch -> position -> value
+        self.results: dict[tuple[int, int], dict[int, Value]] = {}  # batch, stage -> position -> value
         self.lengths: dict[int, dict[int, int]] = {}
         self.starts: Counter[tuple[int, int]] = Counter()  # how often each item's code was started
         self.deaths = 0
@@ -111,7 +111,7 @@ class SimulatedEngine:
 
     def submit(self, command: SubmitBatch) -> None:
         """Queue a batch at the live worker with the least to do."""
-        acts = [self.work.act(command.node_id, index) for index in command.indices]
+        acts = [self.work.act(node_id, index) for index in command.indices for node_id in command.node_ids]
         self._made += 1
         execution = Execution(command, acts, f"x{self._made}")
         candidates = [w for w, alive in enumerate(self.alive) if alive] or [0]
@@ -151,13 +151,18 @@ class SimulatedEngine:
     def _lay_out(self, worker: int, execution: Execution) -> None:
         """Compute a whole execution ahead: nothing but its cancellation or a death will change it."""
         command, elapsed = execution.command, 0.0
-        for position, act in enumerate(execution.acts):
+        stages, broken = len(command.node_ids), False
+        for position, act in enumerate(execution.acts):  # an entry, where nodes are fused
             if position and command.deadline_seconds is not None and elapsed > command.deadline_seconds:
                 break
+            broken = broken and position % stages > 0
+            if broken:
+                continue
             execution.ran = position + 1
             execution.offsets[position] = elapsed
             if self.faults.input_lost and self.rng.random() < self.faults.input_lost:
                 execution.outcomes[position] = Outcome.INPUT_LOST
+                broken = True
                 continue
             if act.kills:
                 self._schedule(worker, execution, elapsed, lambda: self._die(worker))
@@ -166,6 +171,7 @@ class SimulatedEngine:
             execution.outcomes[position] = act.outcome
             execution.durations[position] = act.seconds
             elapsed += act.seconds
+            broken = act.outcome not in HAS_RESULT
         self._hints(worker, execution)
         self._schedule(worker, execution, elapsed, lambda: self._finish(worker, execution))
 
@@ -178,6 +184,7 @@ class SimulatedEngine:
                 f"w{worker}",
                 position,
                 execution.started + execution.offsets[position],
+                bytes(execution.outcomes[:position]),
             )
             self._schedule(worker, execution, execution.offsets[position], partial(self._hint, event))
 
@@ -203,7 +210,7 @@ class SimulatedEngine:
         if not permitted:
             self._ask(worker, execution)
             return
-        self.starts[execution.command.node_id, execution.command.indices[position]] += 1
+        self.starts[execution.command.item(position)] += 1
         if act.kills:
             self._schedule(worker, execution, 0.0, lambda: self._die(worker))
         else:
@@ -240,7 +247,8 @@ class SimulatedEngine:
             self._finish(worker, execution)
             return
         elapsed = self.stage.now - execution.started
-        current = max((p for p in range(execution.ran) if execution.offsets[p] <= elapsed), default=0)
+        begun = (p for p in range(execution.ran) if execution.outcomes[p] and execution.offsets[p] <= elapsed)
+        current = max(begun, default=0)
         execution.ran = min(execution.ran, current + 1)
         execution.outcomes[current + 1 :] = bytes(len(execution.outcomes) - current - 1)
         execution.waiting_call = ""
@@ -280,23 +288,29 @@ class SimulatedEngine:
 
     def _table(self, worker: int, execution: Execution) -> Table:
         command, acts = execution.command, execution.acts
-        values: dict[int, Value] = {}
+        stages = len(command.node_ids)
+        values: list[dict[int, Value]] = [{} for _ in command.node_ids]
         details: dict[int, Detail] = {}
         lengths: dict[int, int] = {}
-        for position in range(execution.ran):
-            outcome, act = execution.outcomes[position], acts[position]
-            if not command.permit and outcome != Outcome.INPUT_LOST:
-                self.starts[command.node_id, command.indices[position]] += 1
+        for entry in range(execution.ran):
+            outcome, act = execution.outcomes[entry], acts[entry]
+            position, stage = divmod(entry, stages)
+            node_id, index = command.item(entry)
+            if not command.permit and outcome not in (Outcome.INPUT_LOST, Outcome.UNSTARTED):
+                self.starts[node_id, index] += 1
             if outcome in HAS_RESULT:
-                values[position] = self.work.value(command.node_id, command.indices[position])
+                given = values[stage - 1].get(position) if stage else None
+                values[stage][position] = self.work.value(node_id, index, given)
                 if act.length is not None:
-                    lengths[position] = act.length
-            elif act.message or not act.retriable or act.after_seconds is not None:
-                details[position] = Detail(
+                    lengths[entry] = act.length
+            elif outcome and (act.message or not act.retriable or act.after_seconds is not None):
+                details[entry] = Detail(
                     "SimulatedError", act.message, retriable=act.retriable, after_seconds=act.after_seconds
                 )
-        self.results.setdefault(command.batch_id, values)
-        stored = self.work.persist(command.batch_id, command.node_id, values)
+        stored = []
+        for stage, node_id in enumerate(command.node_ids):
+            self.results.setdefault((command.batch_id, stage), values[stage])
+            stored.append(self.work.persist(command.batch_id, node_id, values[stage]))
         return Table(
             command.batch_id,
             execution.execution_id if execution.ran else "",
@@ -307,7 +321,7 @@ class SimulatedEngine:
             execution.durations[:],
             details=details,
             lengths=lengths,
-            stored=(stored,) if stored is not None else (),
+            stored=tuple(stored) if any(stored) else (),
         )
 
     def _deliver(self, table: Table, execution: Execution) -> None:

@@ -105,6 +105,53 @@ def random_flow(
     return steps
 
 
+def random_chains(rng: random.Random, *, longest: int = 5, tags: Sequence[str] = ()) -> list[Step]:
+    """Return maps over maps and singles after singles with short items, so that most of them are fused."""
+    steps: list[Step] = []
+    trouble = rng.choice((0.0, 0.05, 0.2))
+    for _ in range(rng.randint(1, 2)):
+        width = rng.choice((1, 5, 16))
+        shared = frozenset(tag for tag in tags if rng.random() < 0.5)
+        for depth in range(rng.randint(2, longest)):
+            up = len(steps) - 1
+            link = Dependency(up, Reach.SOME, (0,)) if width == 1 else Dependency(up, Reach.ALIGNED)
+            spec = NodeSpec(
+                len(steps),
+                f"task{len(steps)}",
+                f"task{rng.randrange(3)}",
+                kind="single" if width == 1 else "map",
+                width=width if width == 1 or not depth or rng.random() < 0.5 else None,
+                policy=Policy(
+                    retries=rng.choice((0, 2)),
+                    retries_on_loss=ENOUGH,
+                    trigger=all_successful if rng.random() < 0.9 else all_finished,
+                    batch=rng.choice((None, None, None, 3)),
+                ),
+                dependencies=(link,) if depth else (),
+                tags=shared if rng.random() < 0.9 else frozenset(),
+            )
+            plan = _short_plan(random.Random(rng.random()), trouble)
+            steps.append(Step(spec, plan, persist=rng.random() < 0.2))
+    return steps
+
+
+def _short_plan(rng: random.Random, trouble: float) -> Plan:
+    salt = rng.random()
+
+    def plan(index: int, failures: int) -> Act:
+        own = random.Random(f"{salt}/{index}")
+        if own.random() >= trouble:
+            return Act(seconds=0.001)
+        kind = own.randrange(3)
+        if kind == 0:
+            return Act(Outcome.SKIPPED, 0.001)
+        if kind == 1:
+            return Act(Outcome.FAILED, 0.001, message="hopeless", retriable=False)
+        return Act(Outcome.FAILED, 0.001, message="flaky") if failures < 1 else Act(seconds=0.001)
+
+    return plan
+
+
 def _dependencies(
     rng: random.Random, widths: Sequence[int | None], widest: int
 ) -> tuple[tuple[Dependency, ...], int | None]:

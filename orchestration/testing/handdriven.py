@@ -12,6 +12,7 @@ from runners.messages import (
     BatchProgress,
     BatchStarted,
     Detail,
+    LogLine,
     Outcome,
     SlotsChanged,
     Stored,
@@ -99,10 +100,18 @@ class HandDriven:
         self.tell(BatchStarted(batch.batch_id, execution or f"x{batch.batch_id}", "w", self.now))
 
     def progress(
-        self, batch_id: int, entry: int, *, outcomes: bytes = b"", details: Mapping[int, Detail] | None = None
+        self,
+        batch_id: int,
+        entry: int,
+        *,
+        outcomes: bytes = b"",
+        details: Mapping[int, Detail] | None = None,
+        logs: Sequence[LogLine] = (),
     ) -> None:
         """A worker tells how far it is."""
-        self.tell(BatchProgress(batch_id, f"x{batch_id}", "w", entry, self.now, outcomes, details or {}))
+        self.tell(
+            BatchProgress(batch_id, f"x{batch_id}", "w", entry, self.now, outcomes, details or {}, logs)
+        )
 
     def end(
         self,
@@ -127,7 +136,7 @@ class HandDriven:
         execution: str = "",
     ) -> Table:
         """Return the table of a batch."""
-        n = len(batch.indices)
+        n = len(batch.indices) * len(batch.node_ids)
         column = bytes([outcomes]) * n if isinstance(outcomes, Outcome) else bytes(outcomes)
         return Table(
             batch.batch_id,

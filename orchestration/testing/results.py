@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..core.coordinator import Coordinator
 from ..core.records import Node
 from ..core.specs import Dependency, Reach
-from ..core.states import State
+from ..core.states import TERMINAL, State
 from .script import End, Step, Value, digest, input_of
 
 
@@ -15,7 +15,7 @@ class Results:
     """Computes and finds values.
 
     Args:
-        held: what the engine holds: batch -> position -> value.
+        held: what the engine holds: batch and stage -> position -> value.
         files: what is in result storage: address -> position -> value.
     """
 
@@ -23,7 +23,7 @@ class Results:
         self,
         core: Coordinator,
         steps: Mapping[int, Step],
-        held: Mapping[int, Mapping[int, Value]],
+        held: Mapping[tuple[int, int], Mapping[int, Value]],
         files: Mapping[str, Mapping[int, Value]],
     ) -> None:
         self.core = core
@@ -31,13 +31,21 @@ class Results:
         self.held = held
         self.files = files
 
-    def value(self, node_id: int, index: int) -> Value:
-        """Compute what an item returns, from what its upstreams returned."""
+    def value(self, node_id: int, index: int, given: Value | None = None) -> Value:
+        """Compute what an item returns, from what its upstreams returned.
+
+        Args:
+            given: where it was fused: the value of its one upstream that has not ended.
+        """
+
+        def find(up: Node, i: int) -> Value | None:
+            return given if given is not None and up.states[i] not in TERMINAL else self.find(up, i)
+
         inputs = [
             input_of(
                 edge.dependency,
                 index,
-                [self.find(edge.up, i) for i in _uppers(edge.dependency, edge.up, index)],
+                [find(edge.up, i) for i in _uppers(edge.dependency, edge.up, index)],
             )
             for edge in self.core.nodes[node_id].ins
         ]
@@ -52,7 +60,7 @@ class Results:
             return self.files[stored[0].url][stored[1]]
         place = node.location(index)
         assert place is not None, f"{node.spec.path}[{index}] is Completed and its result is nowhere"
-        return self.held[place[0]][place[1]]
+        return self.held[place[0], node.stage_in(place[0])][place[1]]
 
     def ends(self) -> dict[int, list[End]]:
         """Return how each item of each node has ended."""

@@ -196,13 +196,13 @@ class Run:
         spent = self.core.nodes[node_id].known.spent.get(index)
         return self.steps[node_id].plan(index, spent.failures if spent else 0)
 
-    def value(self, node_id: int, index: int) -> Value:
-        return self.results.value(node_id, index)
+    def value(self, node_id: int, index: int, given: Value | None) -> Value:
+        return self.results.value(node_id, index, given)
 
     def persist(self, batch_id: int, node_id: int, values: Mapping[int, Value]) -> Stored | None:
         if not self.steps[node_id].persist or not values:
             return None
-        url = f"memory:{batch_id}"
+        url = f"memory:{batch_id}/{node_id}"
         self.files.setdefault(url, dict(values))
         return Stored(url, "")
 

@@ -84,9 +84,9 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.batches: dict[int, SubmitBatch] = {}
         self.asks: dict[int, AskLeases] = {}
         self.held: dict[int, tuple[str, ...]] = {}  # batch -> limits
-        self.results: dict[int, dict[int, int]] = {}
+        self.results: dict[tuple[int, int], dict[int, int]] = {}
         self.past: list[CoreEvent] = []
-        self.told: dict[int, set[int]] = {}  # batch -> positions told to be abandoned
+        self.told: dict[int, set[int]] = {}  # batch -> entries told to be abandoned
         self.begun: dict[int, int] = {}  # batch -> items that its first execution has begun
         self.where = Results(self.core, self.steps, self.results, self.files)
 
@@ -169,10 +169,10 @@ class CoordinatorMachine(RuleBasedStateMachine):
         ids = sorted(self.batches)
         return self.batches[ids[pick % len(ids)]]
 
-    def act(self, command: SubmitBatch, position: int) -> Act:
-        index = command.indices[position]
-        spent = self.core.nodes[command.node_id].known.spent.get(index)
-        return self.steps[command.node_id].plan(index, spent.failures if spent else 0)
+    def act(self, command: SubmitBatch, entry: int) -> Act:
+        node_id, index = command.item(entry)
+        spent = self.core.nodes[node_id].known.spent.get(index)
+        return self.steps[node_id].plan(index, spent.failures if spent else 0)
 
     @precondition(lambda self: self.batches)
     @rule(pick=SEEDS, again=st.booleans())
@@ -187,7 +187,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
     def progress(self, pick: int, entry: int, abandons: bool) -> None:
         """A worker tells how far it is, perhaps that an item could not be stopped."""
         command = self.choose(pick)
-        n = len(command.indices)
+        n = len(command.indices) * len(command.node_ids)
         entry = min(entry, n - 1)
         act = self.act(command, entry)
         details: dict[int, Detail] = {}
@@ -227,49 +227,59 @@ class CoordinatorMachine(RuleBasedStateMachine):
     def finish(self, pick: int, ran: int, cancelled: bool, input_lost: bool) -> None:
         """A batch ends: all of it, or with a tail that has not started."""
         command = self.choose(pick)
-        self.end(command, ran if ran < 5 else len(command.indices), cancelled, input_lost)
+        whole = len(command.indices) * len(command.node_ids)
+        self.end(command, ran if ran < 5 else whole, cancelled, input_lost)
 
     def end(self, command: SubmitBatch, ran: int, cancelled: bool = False, input_lost: bool = False) -> None:
-        n = len(command.indices)
+        stages = len(command.node_ids)
+        n = len(command.indices) * stages
         ran = min(ran, n)
-        node = self.core.nodes[command.node_id]
         outcomes = bytearray(n)
-        values: dict[int, int] = {}
+        values: list[dict[int, int]] = [{} for _ in range(stages)]
         details: dict[int, Detail] = {}
         lengths: dict[int, int] = {}
         flight = self.core.flights[command.batch_id]
-        for position in range(ran):
-            if position in self.told.get(command.batch_id, ()):
-                outcomes[position] = Outcome.TIMED_OUT
+        parts = flight.parts
+        for entry in range(ran):
+            position, stage = divmod(entry, stages)
+            node_id, index = command.item(entry)
+            if stage and position not in values[stage - 1]:
+                continue  # the stage before has no result
+            if entry in self.told.get(command.batch_id, ()):
+                outcomes[entry] = Outcome.TIMED_OUT
                 continue
-            if position in flight.settled:  # given up as abandoned: nobody knows what its code did
-                outcomes[position] = Outcome.CANCELLED
+            if position in parts[stage].settled:  # given up as abandoned: nobody knows what its code did
+                outcomes[entry] = Outcome.CANCELLED
                 continue
-            act = self.act(command, position)
-            outcomes[position] = act.outcome
-            if cancelled and position == ran - 1 and command.indices[position] in node.known.cancel_wanted:
-                outcomes[position] = Outcome.CANCELLED
-            elif input_lost and position == ran - 1:
-                outcomes[position] = Outcome.INPUT_LOST
-            elif command.permit and position >= self.begun.get(command.batch_id, 0):
-                outcomes[position] = Outcome.REFUSED
+            act = self.act(command, entry)
+            outcomes[entry] = act.outcome
+            wanted = self.core.nodes[node_id].known.cancel_wanted
+            if cancelled and entry == ran - 1 and index in wanted:
+                outcomes[entry] = Outcome.CANCELLED
+            elif input_lost and entry == ran - 1:
+                outcomes[entry] = Outcome.INPUT_LOST
+            elif command.permit and entry >= self.begun.get(command.batch_id, 0):
+                outcomes[entry] = Outcome.REFUSED
             elif act.outcome in HAS_RESULT:
-                values[position] = self.where.value(command.node_id, command.indices[position])
+                given = values[stage - 1][position] if stage else None
+                values[stage][position] = self.where.value(node_id, index, given)
                 if act.length is not None:
-                    lengths[position] = act.length
+                    lengths[entry] = act.length
             elif act.message:
-                details[position] = Detail(
+                details[entry] = Detail(
                     message=act.message, retriable=act.retriable, after_seconds=act.after_seconds
                 )
-        self.results[command.batch_id] = values
-        stored: tuple[Stored | None, ...] = ()
-        if self.steps[command.node_id].persist:
-            self.files[f"memory:{command.batch_id}"] = values
-            stored = (Stored(f"memory:{command.batch_id}", ""),)
+        stored: list[Stored | None] = []
+        for stage, node_id in enumerate(command.node_ids):
+            self.results[command.batch_id, stage] = values[stage]
+            url = f"memory:{command.batch_id}/{stage}"
+            if self.steps[node_id].persist:
+                self.files[url] = values[stage]
+            stored.append(Stored(url, "") if self.steps[node_id].persist else None)
         columns = array("d", [0.01]) * n
         table = Table(
             command.batch_id, f"{command.batch_id}", "w", self.now, bytes(outcomes), columns, columns,
-            details=details, lengths=lengths, stored=stored,
+            details=details, lengths=lengths, stored=tuple(stored) if any(stored) else (),
         )  # fmt: skip
         del self.batches[command.batch_id]
         self.handle(BatchFinished(table))
@@ -407,7 +417,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
                         self.ask_permit(sorted(
                             i for i, c in self.batches.items() if c.permit
                         ).index(command.batch_id), False, False)  # fmt: skip
-                self.end(command, len(command.indices), cancelled=True)
+                self.end(command, len(command.indices) * len(command.node_ids), cancelled=True)
             elif not any(self.grant(ask) for ask in list(self.asks.values())):
                 due = self.core.next_timer()
                 if due is None:

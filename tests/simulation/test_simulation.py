@@ -12,7 +12,7 @@ from orchestration.core.journal import AttemptsEnded, Moved, StartRepeated
 from orchestration.core.specs import Dependency, NodeSpec, Policy, Reach
 from orchestration.core.states import State
 from orchestration.testing.engine import Faults
-from orchestration.testing.flows import ENOUGH, random_flow
+from orchestration.testing.flows import ENOUGH, random_chains, random_flow
 from orchestration.testing.leases import LeaseAuthority
 from orchestration.testing.script import Act, End, Step, reference
 from orchestration.testing.simulation import Report, Run, World, drain, simulate
@@ -134,9 +134,46 @@ def test_a_map_of_a_map_of_a_map_on_dying_workers() -> None:
         Step(NodeSpec(1, "b", "b", "map", None, HARDY, up[0]), lambda i, n: Act(seconds=1e-4)),
         Step(NodeSpec(2, "c", "c", "map", None, HARDY, up[1]), lambda i, n: Act(seconds=1e-4)),
     ]
-    report = simulate(steps, workers=8, faults=Faults(death=0.02, delay=0.1))
+    report = simulate(steps, workers=8, faults=Faults(death=0.1, delay=0.1))
     assert width_of(steps, report.ends) == 60_000
     assert report.deaths
+    assert fused(report) > 30_000
+
+
+FUSION_SEEDS = 20_000 if LONG else 150
+
+
+def test_fused_maps_end_as_the_reference_interpreter_says() -> None:
+    """Chains of short maps, with failures, skips, losses and crashes at every stage."""
+    rode = 0
+    for seed in range(FUSION_SEEDS):
+        rng = random.Random(seed)
+        limits = {"db": rng.randint(1, 3)} if rng.random() < 0.3 else None
+        steps = random_chains(rng, tags=tuple(limits or ()))
+        report = simulate(
+            steps,
+            seed=seed,
+            workers=rng.choice((1, 3)),
+            faults=rng.choice((None, LYING, DEADLY)),
+            limits=limits,
+            crashes=[rng.randrange(1, 40) for _ in range(rng.choice((0, 0, 1, 2)))],
+            check=seed % 5 == 0,
+        )
+        assert report.ends == reference(steps), f"seed {seed}"
+        journal_says_each_item_ended_once(report)
+        rode += fused(report)
+    assert rode > 5 * FUSION_SEEDS
+
+
+def fused(report: Report) -> int:
+    """Return how many task runs have ended in a later stage of a batch."""
+    first_nodes: dict[int, int] = {}
+    rode = 0
+    for entry in report.journal:
+        if isinstance(entry, AttemptsEnded) and entry.batch_id >= 0:
+            first = first_nodes.setdefault(entry.batch_id, entry.node_id)
+            rode += len(entry.indices) if entry.node_id != first else 0
+    return rode
 
 
 def test_a_diamond() -> None:

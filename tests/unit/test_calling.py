@@ -7,6 +7,7 @@ import datetime as dt
 import decimal
 import gc
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -209,6 +210,44 @@ def test_what_follows_from_a_void_result_is_void() -> None:
     values, table = run_stages(first, second, in_process=False)
     assert table.outcomes == bytes([Outcome.COMPLETED, Outcome.COMPLETED, Outcome.FAILED, Outcome.UNSTARTED])
     assert values == [int, MISSING]
+    assert "cannot be pickled" in table.details[2].message
+
+
+def test_the_deadline_counts_between_stages() -> None:
+    """A long first stage gives the second back, so that it holds nobody's result."""
+    first = stage_of(time.sleep, Arguments((Column([0.01, 0.0]),)), 2)
+    second = stage_of(type, Arguments((Aligned(0, [0, 1]),)), 2, node_id=1)
+    context = Payload(RunContext("r", "n", "f"))
+    batch = Batch("r", 1, range(2), (first, second), context, deadline_seconds=0.0)
+    results, table = run_batch(batch, [], Nowhere(), in_process=True)
+    assert table.outcomes == bytes([Outcome.COMPLETED, *[Outcome.UNSTARTED] * 3])
+    assert results == [[None, MISSING], [MISSING, MISSING]]
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+def test_a_stage_gets_a_copy_where_it_would_get_one_from_another_worker(in_process: bool) -> None:
+    """In another process, what a stage does to its argument is not seen in the result of the stage before."""
+
+    def add_to(values: list[int]) -> int:
+        values.append(2)
+        return sum(values)
+
+    first = stage_of(list, Arguments((Column([[1]]),)), 1)
+    second = stage_of(add_to, Arguments((Aligned(0, [0]),)), 1, node_id=1)
+    batch = Batch("r", 1, range(1), (first, second), Payload(RunContext("r", "n", "f")))
+    results, _ = run_batch(batch, [], Nowhere(), in_process=in_process)
+    assert list(results) == [[[1, 2] if in_process else [1]], [3]]
+
+
+def test_a_stage_that_cannot_be_loaded_fails_alone() -> None:
+    """The stage before has its result; the items of the broken one say why they failed."""
+    first = stage_of(tasks.same, Arguments((Column([1, 2]),)), 2)
+    broken = Stage(1, "t", Payload(data=b"no pickle"), Payload(Arguments((Aligned(0, [0, 1]),))), [1, 1])
+    batch = Batch("r", 1, range(2), (first, broken), Payload(RunContext("r", "n", "f")))
+    results, table = run_batch(batch, [], Nowhere(), in_process=False)
+    assert table.outcomes == bytes([Outcome.COMPLETED, Outcome.FAILED] * 2)
+    assert "Unpickling" in table.details[1].type_name
+    assert list(results) == [[1, 2], [MISSING, MISSING]]
 
 
 def test_results_that_cannot_be_stored(tmp_path: Any) -> None:

@@ -22,7 +22,7 @@ from runners.messages import BatchFinished, BatchStarted, Outcome, SlotsChanged,
 
 
 def table(command: SubmitBatch, each: float = 1e-4) -> Table:
-    n = len(command.indices)
+    n = len(command.indices) * len(command.node_ids)
     offsets = array("d", [each * k for k in range(n)])
     return Table(
         command.batch_id, "x", "w", 0.0, bytes([Outcome.COMPLETED]) * n, offsets, array("d", [each]) * n

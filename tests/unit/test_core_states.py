@@ -24,6 +24,7 @@ TOLD_ELSEWHERE = {
     Cause.FAILED,
     Cause.WILL_RETRY,
     Cause.LOST,
+    Cause.LOST_ON_THE_WAY,
 }
 
 

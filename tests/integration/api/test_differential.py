@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -328,6 +329,31 @@ def test_process_runners(process_runner: Any, millrace_home: Path, plans: list[P
     check(plans, process_runner)
 
 
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever may share a batch does so from the first one on."""
+    monkeypatch.setattr("orchestration.core.fusing.short", lambda node: True)
+    monkeypatch.setattr("orchestration.core.batching.FIRST_SIZE", 10_000)
+
+
+@QUICK
+@given(plans=flows())
+def test_local_runners_in_crowded_batches(
+    crowded: None, local_runner: Any, millrace_home: Path, plans: list[Plan]
+) -> None:
+    """Fused and large batches change nothing on sequential and threads."""
+    check(plans, local_runner)
+
+
+@SLOW
+@given(plans=flows())
+def test_process_runners_in_crowded_batches(
+    crowded: None, process_runner: Any, millrace_home: Path, plans: list[Plan]
+) -> None:
+    """Fused and large batches change nothing on Dask and Ray."""
+    check(plans, process_runner)
+
+
 def test_known_flows(runner: Any, millrace_home: Path) -> None:
     """A flow with everything in it, the same on every run."""
     plans = [
@@ -341,5 +367,19 @@ def test_known_flows(runner: Any, millrace_home: Path) -> None:
         Plan("single", ups=(0,), trigger="any_failed", spread_skips=False),
         Plan("map", 0, ups=(3,)),
         Plan("join", ups=(8,)),
+    ]
+    check(plans, runner)
+
+
+def test_known_flows_in_crowded_batches(crowded: None, runner: Any, millrace_home: Path) -> None:
+    """Chains of maps and of single tasks that fail, skip and are tried again at every stage."""
+    plans = [
+        Plan("map", 6, ends=((OK,), (ERROR, OK), (SKIP,), (FAIL,), (ERROR,), (OK,)), retries=1),
+        Plan("over", ups=(0,), ends=((OK,), (ERROR, OK)), retries=1),
+        Plan("over", ups=(1,), ends=((OK,), (OK,), (OK,), (OK,), (OK,), (ERROR,))),
+        Plan("over", ups=(2,), trigger="all_finished", spread_skips=False),
+        Plan("join", ups=(2, 3), tolerant=True, spread_skips=False),
+        Plan("single", ups=(4,)),
+        Plan("single", ups=(5,), ends=((ERROR, OK),), retries=1),
     ]
     check(plans, runner)
