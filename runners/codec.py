@@ -29,7 +29,7 @@ from .messages import (
     Table,
 )
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 PROTOCOL = 5
 MAX_EXCEPTION = 1 << 20  # bytes of a pickled exception; some hold a whole response or data frame
 SURROGATES = "surrogatepass"  # user code may print what is no valid text: file names, bad input
@@ -165,6 +165,7 @@ def _table_out(t: Table) -> tuple[Any, ...]:
         dict(t.names),
         t.cpu_seconds,
         t.logs_dropped,
+        t.moved_bytes,
     )
 
 
@@ -189,6 +190,7 @@ def _table_in(body: Sequence[Any]) -> Table:
         names=body[11],
         cpu_seconds=body[12],
         logs_dropped=body[13],
+        moved_bytes=body[14],
     )
 
 

@@ -84,6 +84,7 @@ class Execution:
         self.lengths: dict[int, int] = {}
         self.names: dict[int, str] = {}
         self.stored: list[Stored | None] = [None] * self.n_stages
+        self.moved_bytes = 0
         self.cancelled = False
         # the item that runs now
         self.entry = 0
@@ -303,6 +304,7 @@ class Execution:
             names=self.names,
             cpu_seconds=cpu_seconds,
             logs_dropped=dropped,
+            moved_bytes=self.moved_bytes,
         )
 
 

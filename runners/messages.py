@@ -149,6 +149,7 @@ class Table:
     names: Mapping[int, str] = field(default_factory=dict)  # task run names rendered on the worker
     cpu_seconds: float = 0.0
     logs_dropped: int = 0  # lines that were only sent live, because the batch wrote too many
+    moved_bytes: int = 0  # pickled arguments and results; 0 where they stay in the process
 
 
 # --- events: worker -> runner -> sink ------------------------------------------------------------

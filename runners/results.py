@@ -58,7 +58,7 @@ class PackedResults:
 
     def __sizeof__(self) -> int:
         """The payload's size, by which Dask decides on memory."""
-        return 64 + sum(len(d) + sum(memoryview(b).nbytes for b in bs) for d, bs in self.frames)
+        return 64 + bytes_of(self.frames)
 
 
 def pack_values(values: Sequence[Any]) -> Frame:
@@ -70,6 +70,11 @@ def pack_values(values: Sequence[Any]) -> Frame:
         buffers.clear()
         data = cloudpickle.dumps(values, PROTOCOL, buffer_callback=buffers.append)
     return data, [buffer.raw() for buffer in buffers]
+
+
+def bytes_of(frames: Sequence[Frame]) -> int:
+    """Return how long pickles and their buffers are together."""
+    return sum(len(data) + sum(memoryview(b).nbytes for b in buffers) for data, buffers in frames)
 
 
 def own_copy(value: Any) -> Any:

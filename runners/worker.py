@@ -22,7 +22,7 @@ from .errors import ResultLostError
 from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt
 from .messages import Batch, Detail, Input, Outcome, Payload, Table
 from .monitor import monitor
-from .results import CheckedResults, Frame, own_copy, pack_values
+from .results import CheckedResults, Frame, bytes_of, own_copy, pack_values
 from .storage import MISSING, ResultSerializationError, open_storage, read_stored
 
 MAX_LOADED = 256  # unpickled bodies kept per worker process
@@ -277,7 +277,10 @@ def _keep(execution: Execution, results: Results) -> Results:
             _persist(execution, results, stage)
     if execution.in_process:
         return results
-    return CheckedResults(results, [_pack(execution, results, stage) for stage in range(len(results))])
+    frames = [_pack(execution, results, stage) for stage in range(len(results))]
+    arguments = (len(stage.arguments.data or b"") for stage in execution.batch.stages)
+    execution.moved_bytes = bytes_of(frames) + sum(arguments)
+    return CheckedResults(results, frames)
 
 
 def _pack(execution: Execution, results: Results, stage: int) -> Frame:

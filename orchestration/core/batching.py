@@ -11,6 +11,7 @@ FIRST_SIZE = 1  # items in a task's first batch
 TARGET_SECONDS = 0.25  # per batch: 100 times what an engine needs for a submission, and still lively
 DEADLINE_SECONDS = 1.0  # past it a worker gives the unstarted tail back
 MAX_ITEMS = 10_000
+MAX_BYTES = 32 << 20  # of arguments and results per batch: it moves as a whole, and is held as a whole
 SMOOTHING = 0.3  # weight of the newest batch in the mean
 SHORT_SECONDS = 0.05  # items below this are worth prefetching
 
@@ -18,27 +19,34 @@ SHORT_SECONDS = 0.05  # items below this are worth prefetching
 class Sizer:
     """Chooses batch sizes from the time that items take on workers. Shared by all nodes of a task.
 
-    Starts at one item, at most doubles with each full batch seen, aims at TARGET_SECONDS, and leaves enough
-    batches for all slots at the end (factoring: at most half of an equal share of what remains).
+    Starts at one item, at most doubles with each full batch seen, aims at TARGET_SECONDS, keeps below MAX_BYTES,
+    and leaves enough batches for all slots at the end (factoring: at most half of an equal share of what remains).
     """
 
-    __slots__ = ("mean", "size")
+    __slots__ = ("bytes_each", "mean", "size")
 
     def __init__(self) -> None:
         self.mean: float | None = None  # seconds per item, overhead included
+        self.bytes_each = 0.0  # of an item's arguments and result
         self.size = FIRST_SIZE
 
-    def observe(self, items: int, seconds: float, *, grow: bool = True) -> None:
+    def observe(self, items: int, seconds: float, moved_bytes: int = 0, *, grow: bool = True) -> None:
         """Learn from a batch of which `items` were run within `seconds` on the worker.
 
         Args:
+            moved_bytes: of their arguments and results.
             grow: False if the same batch has let the size grow before.
         """
         if items <= 0:
             return
-        each = seconds / items
-        self.mean = each if self.mean is None else (1 - SMOOTHING) * self.mean + SMOOTHING * each
-        ideal = max(1, min(MAX_ITEMS, int(TARGET_SECONDS / max(self.mean, 1e-7))))
+        each, size = seconds / items, moved_bytes / items
+        if self.mean is None:
+            self.mean, self.bytes_each = each, size
+        else:
+            self.mean += SMOOTHING * (each - self.mean)
+            self.bytes_each += SMOOTHING * (size - self.bytes_each)
+        by_time, by_bytes = TARGET_SECONDS / max(self.mean, 1e-7), MAX_BYTES / max(self.bytes_each, 1.0)
+        ideal = max(1, int(min(MAX_ITEMS, by_time, by_bytes)))
         if ideal < self.size:
             self.size = ideal
         elif grow and items >= self.size:

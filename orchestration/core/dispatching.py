@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from . import fusing
-from .batching import DEADLINE_SECONDS, TARGET_SECONDS
+from .batching import DEADLINE_SECONDS
 from .commands import AskLeases, Fused, SubmitBatch, WithdrawLeases
 from .events import LeasesAnswered
 from .ledger import Ledger, compact
@@ -126,7 +126,7 @@ class Dispatcher:
             return ready
         size = node.sizer.choose(ready, ready + node.counts[State.PENDING], self.slots)
         if size > 1 and (edges := fusing.chain(node, self._limits_of)):
-            size = max(1, min(size, int(TARGET_SECONDS / max(fusing.seconds(node, edges), 1e-7))))
+            size = min(size, fusing.most_items(node, edges))
         return size
 
     def _submit(self, flight: Flight) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from .batching import SHORT_SECONDS
+from .batching import MAX_BYTES, SHORT_SECONDS, TARGET_SECONDS
 from .records import MAIN, Edge, Node, Reach
 from .states import State
 from .triggers import all_successful
@@ -74,9 +74,12 @@ def riders(node: Node, indices: Sequence[int], edges: Sequence[Edge]) -> Iterato
             yield edge.down
 
 
-def seconds(node: Node, edges: Sequence[Edge]) -> float:
-    """Return how long one item takes in a node and those that ride with it."""
-    return sum((edge.down.sizer.mean or 0.0 for edge in edges), node.sizer.mean or 0.0)
+def most_items(node: Node, edges: Sequence[Edge]) -> int:
+    """Return how many items of a node and those that ride with it a batch should have at most."""
+    sizers = [node.sizer, *(edge.down.sizer for edge in edges)]
+    seconds = sum(sizer.mean or 0.0 for sizer in sizers)
+    size = sum(sizer.bytes_each for sizer in sizers)
+    return max(1, int(min(TARGET_SECONDS / max(seconds, 1e-7), MAX_BYTES / max(size, 1.0))))
 
 
 def short(node: Node) -> bool:

@@ -438,21 +438,21 @@ def observe(parts: Sequence[Part], table: Table) -> None:
     if len(parts) == 1:
         seconds = table.offsets[entries - 1] + table.durations[entries - 1]
         if seconds > 0 or _DONE in outcomes:  # else it could not even be loaded
-            parts[0].node.sizer.observe(entries, seconds)
+            parts[0].node.sizer.observe(entries, seconds, table.moved_bytes)
         return
     stages, last = len(parts), len(outcomes.rstrip(_UNSTARTED)) - 1
     total = table.offsets[last] + table.durations[last]
     if total <= 0 and _DONE not in outcomes:
         return
     overhead = max(0.0, total - sum(table.durations)) / stages
+    moved = table.moved_bytes // stages
     observed: set[int] = set()
     for part in parts:
         own = outcomes[part.stage :: stages]
         ran = len(own) - own.count(_UNSTARTED)
         sizer = part.node.sizer
-        sizer.observe(
-            ran, sum(table.durations[part.stage :: stages]) + overhead, grow=id(sizer) not in observed
-        )
+        seconds = sum(table.durations[part.stage :: stages]) + overhead
+        sizer.observe(ran, seconds, moved, grow=id(sizer) not in observed)
         observed.add(id(sizer))
 
 

@@ -74,6 +74,14 @@ class ValueTests:
         assert bench.runner.fetch(batch.batch_id, 0, [3, 1, 1]) == ["d", "b", "b"]
         assert bench.runner.fetch(batch.batch_id, 0, []) == []
 
+    def test_sizes_are_told(self, bench: Bench) -> None:
+        """The table says how many bytes of arguments and results left a process, by which batches are sized."""
+        table = bench.run(bench.map(tasks.same, [b"x" * 100_000, b"y" * 100_000]))
+        if bench.runner.capabilities.in_process:
+            assert table.moved_bytes == 0
+        else:
+            assert 400_000 <= table.moved_bytes < 450_000
+
     def test_lengths_are_told(self, bench: Bench) -> None:
         """The table tells the length of results that a later task may be mapped over."""
         table = bench.run(bench.map(tasks.same, [[1, 2, 3], (), "text", 4]))

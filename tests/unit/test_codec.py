@@ -63,6 +63,7 @@ def tables(draw: st.DrawFn) -> Table:
         names=draw(st.dictionaries(numbers, text, max_size=3)),
         cpu_seconds=draw(times),
         logs_dropped=draw(numbers),
+        moved_bytes=draw(numbers),
     )
 
 

@@ -48,6 +48,14 @@ def test_a_batch_that_was_not_full_teaches_no_growth() -> None:
     assert sizer.size == 2
 
 
+def test_large_items_go_in_small_batches() -> None:
+    """However little time they take: what a batch moves and holds is bounded."""
+    sizer = Sizer()
+    for _ in range(20):
+        sizer.observe(sizer.size, sizer.size * 1e-5, sizer.size * 10_000_000)
+    assert sizer.size == 3
+
+
 @given(st.integers(1, 500), st.integers(0, 500), st.integers(0, 64), st.integers(1, 1000))
 def test_the_tail_stays_balanced(ready: int, more: int, slots: int, size: int) -> None:
     """A batch is at most half of a slot's equal share of what remains, and at least one item."""
