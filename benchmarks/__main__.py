@@ -14,7 +14,9 @@ TOOLS = {"harness", "__main__"}
 
 
 def main() -> None:
-    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in TOOLS)
+    names = sorted(
+        m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in TOOLS and not m.ispkg
+    )
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names)}; default all")
     parser.add_argument("--json", type=Path, help="write the results there; a folder if there are several")

@@ -1,0 +1,1 @@
+"""What the benchmarks of scheduling share: engines that are running, lower bounds, Task Bench's graphs."""
