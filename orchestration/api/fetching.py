@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from runners.errors import ResultLostError, RunnerNotStartedError
@@ -13,12 +14,11 @@ from ..core.records import Node
 from ..core.states import State as TaskState
 from ..driver.outcomes import exception_of
 from ..errors import MillraceError, UserError
+from .outcome_lists import Outcomes
 
 if TYPE_CHECKING:
     from ..stores.base import RecoveredNode
     from .sessions import LocalSession
-
-Outcome = tuple[Any, BaseException | None]
 
 
 class Fetching:
@@ -28,64 +28,76 @@ class Fetching:
         self._session = session
         self._driver = session.driver
 
-    def outcomes(self, node_id: int, indices: Sequence[int], errors_only: bool) -> list[Outcome]:
+    def outcomes(self, node_id: int, indices: Sequence[int], errors_only: bool) -> Outcomes:
         """Return (value, exception) of items that have ended."""
         if not len(indices):
-            return []  # nobody has waited, so the driver may not know the node yet
+            return Outcomes([])  # nobody has waited, so the driver may not know the node yet
         node = self._driver.core.nodes.get(node_id)
         if node is None:
             raise MillraceError(f"node {node_id} of run {self._session.run_id} is not known yet")
-        outcomes: list[Outcome] = [(None, None)] * len(indices)
-        batches: dict[int, list[int]] = {}
+        values: list[Any] = [None] * len(indices)
+        errors: dict[int, BaseException] = {}
+        elsewhere: Iterable[int] = range(len(indices))
+        if not errors_only and _all_completed(node, indices):
+            elsewhere = self._from_batches(node, indices, values)
         files: dict[Any, list[int]] = {}
-        for k, index in enumerate(indices):
+        batches: dict[int, list[int]] = {}
+        for k in elsewhere:
+            index = indices[k]
             state = node.states[index] if index < node.width else TaskState.PENDING
-            if state == TaskState.COMPLETED and not errors_only:
+            if state != TaskState.COMPLETED:
+                error = exception_of(node, index, self._driver.core.nodes)
+                if error is not None:
+                    errors[k] = error
+            elif not errors_only:
                 place = node.location(index)
                 if place is not None:
                     batches.setdefault(place[0], []).append(k)
                 elif index in node.stored:
                     files.setdefault(node.stored[index][0], []).append(k)
                 else:
-                    outcomes[k] = self._session.inline.outcome(node_id, index)
-            elif state != TaskState.COMPLETED:
-                outcomes[k] = None, exception_of(node, index, self._driver.core.nodes)
+                    errors[k] = self._session.inline.problem(node_id, index)
         for batch_id, ks in batches.items():
-            self._from_batch(node, batch_id, indices, ks, outcomes)
+            found = self._from_batch(node, batch_id, [indices[k] for k in ks])
+            for k, value in zip(ks, found, strict=True):
+                values[k] = value
         for ks in files.values():
-            self._from_storage(node, indices, ks, outcomes)
-        return outcomes
+            for k, value in zip(ks, _from_storage(node, [indices[k] for k in ks]), strict=True):
+                values[k] = value
+        return Outcomes(values, dict(sorted(errors.items())))
 
-    def _from_batch(
-        self, node: Node, batch_id: int, indices: Sequence[int], ks: list[int], outcomes: list[Outcome]
-    ) -> None:
-        positions = [node.positions[indices[k]] for k in ks]
+    def _from_batches(self, node: Node, indices: Sequence[int], values: list[Any]) -> list[int]:
+        """Fill in what batches hold of contiguous items that have all completed; return the places of the rest."""
+        elsewhere: list[int] = []
+        k = 0
+        for batch_id, run in groupby(node.batches[indices[0] : indices[-1] + 1]):
+            n = sum(1 for _ in run)
+            if batch_id < 0:
+                elsewhere += range(k, k + n)
+            else:
+                values[k : k + n] = self._from_batch(node, batch_id, indices[k : k + n])
+            k += n
+        return elsewhere
+
+    def _from_batch(self, node: Node, batch_id: int, indices: Sequence[int]) -> Sequence[Any]:
+        if isinstance(indices, range):
+            positions: Sequence[int] = node.positions[indices.start : indices.stop]
+        else:
+            positions = [node.positions[index] for index in indices]
         kept = self._session.inline.kept(batch_id)
         try:
             if kept is not None:
-                values = [kept[0][p] for p in positions]
-            else:
-                values = self._driver.runner.fetch(batch_id, node.stage_in(batch_id), positions)
+                return [kept[0][p] for p in positions]
+            return self._driver.runner.fetch(batch_id, node.stage_in(batch_id), positions)
         except (ResultLostError, RunnerNotStartedError):
-            if indices[ks[0]] in node.stored:
-                self._from_storage(node, indices, ks, outcomes)
-                return
+            if indices[0] in node.stored:
+                return _from_storage(node, indices)
             if self._session.closed:
                 raise UserError(
                     f"the flow run {self._session.run_id} has ended, and with it the results that were not asked "
                     "for. Return the future from the flow, or call result() inside it."
                 ) from None
             raise
-        for k, value in zip(ks, values, strict=True):
-            outcomes[k] = value, None
-
-    def _from_storage(
-        self, node: Node, indices: Sequence[int], ks: list[int], outcomes: list[Outcome]
-    ) -> None:
-        stored = node.stored[indices[ks[0]]][0]
-        values = read_stored(stored, [node.stored[indices[k]][1] for k in ks])
-        for k, value in zip(ks, values, strict=True):
-            outcomes[k] = value, None
 
     def input(self, source: Input) -> Sequence[Any] | None:
         """Return the results that an input of an inline batch names, for positions up to the highest."""
@@ -99,6 +111,19 @@ class Fetching:
         for position, value in zip(source.positions, values, strict=True):
             found[position] = value
         return found
+
+
+def _all_completed(node: Node, indices: Sequence[int]) -> bool:
+    """Whether these are contiguous items that have all completed."""
+    if not isinstance(indices, range) or indices.step != 1 or indices.stop > node.width:
+        return False
+    return node.states.count(TaskState.COMPLETED, indices.start, indices.stop) == len(indices)
+
+
+def _from_storage(node: Node, indices: Sequence[int]) -> Sequence[Any]:
+    """Return results that are all in one file."""
+    stored = node.stored[indices[0]][0]
+    return read_stored(stored, [node.stored[index][1] for index in indices])
 
 
 def lengths_of(found: RecoveredNode) -> dict[int, int]:

@@ -14,7 +14,7 @@ from runners.context import current_item
 from .states import State
 
 if TYPE_CHECKING:
-    from .fetching import Outcome
+    from .outcome_lists import Outcome, Outcomes
     from .sessions import Session
 
 
@@ -161,7 +161,7 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
         session: Session,
         node_id: int,
         indices: Sequence[int] | None = None,
-        outcomes: list[Outcome] | None = None,
+        outcomes: Outcomes | None = None,
     ) -> None:
         self._session = session
         self._outcomes = outcomes  # once fetched, kept: also for after the run
@@ -181,12 +181,7 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
             if not self.wait(timeout):
                 raise TimeoutError(f"not all task runs of {self!r} have ended within {timeout:g} s")
             self._outcomes = self._session.results(self.node_id, self._members())
-        values = []
-        for value, error in self._outcomes:
-            if error is not None and raise_on_failure:
-                raise error.with_traceback(None)  # frames of earlier raises must not pile up
-            values.append(value if error is None else error)
-        return values
+        return self._outcomes.results(raise_on_failure=raise_on_failure)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until all have ended; False after `timeout` seconds."""

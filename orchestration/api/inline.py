@@ -20,7 +20,6 @@ from ..driver.outcomes import exception_of
 from ..errors import InternalError
 
 if TYPE_CHECKING:
-    from .fetching import Outcome
     from .sessions import LocalSession
 
 
@@ -92,12 +91,13 @@ class Inline:
         for batch_id in set(node.batches):
             self._results.pop(batch_id, None)
 
-    def outcome(self, node_id: int, index: int) -> Outcome:
+    def problem(self, node_id: int, index: int) -> BaseException:
+        """Return why a task that was called has no result although it completed."""
         node = self._session.driver.core.nodes[node_id]
         error = exception_of(node, index, self._session.driver.core.nodes)
         if error is None:
             raise InternalError(f"{node.spec.path}[{index}] completed, but its result is nowhere")
-        return None, error
+        return error
 
 
 class InlineChannel:

@@ -15,8 +15,8 @@ from runners.context import ItemContext
 from .states import State
 
 if TYPE_CHECKING:
-    from .fetching import Outcome
     from .futures import TaskRunFuture
+    from .outcome_lists import Outcomes
     from .requests import NodeRequest
 
 log = logging.getLogger("millrace")
@@ -64,8 +64,8 @@ class RemoteSession:
             self._call_back(node_id, indices)
         return done
 
-    def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> list[Outcome]:
-        return list(self.ask("results", node_id, indices, errors_only))
+    def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> Outcomes:
+        return self.ask("results", node_id, indices, errors_only)  # type: ignore[no-any-return]
 
     def state(self, node_id: int, index: int) -> State:
         kind, name, message = self.ask("state", node_id, index)

@@ -20,7 +20,8 @@ from ..core.states import State as TaskState
 from ..driver.outcomes import in_words
 from ..driver.packing import NodePayload
 from ..errors import DependencyError, UserError
-from .fetching import Fetching, Outcome, lengths_of
+from .fetching import Fetching, lengths_of
+from .outcome_lists import Outcomes
 from .slots import lend
 from .states import State
 
@@ -42,7 +43,7 @@ class Session(Protocol):
     def submit(self, request: NodeRequest) -> int: ...
     def call(self, request: NodeRequest) -> State: ...
     def wait(self, node_id: int, indices: Sequence[int] | None, timeout: float | None) -> bool: ...
-    def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> list[Outcome]: ...
+    def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> Outcomes: ...
     def state(self, node_id: int, index: int) -> State: ...
     def width(self, node_id: int, *, wait: bool) -> int | None: ...
     def cancel(self, node_id: int, indices: Sequence[int] | None) -> None: ...
@@ -304,7 +305,7 @@ class LocalSession:
             finally:
                 self.driver.reclaim(batch_id)
 
-    def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> list[Outcome]:
+    def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> Outcomes:
         """Return (value, exception) of items that have ended."""
         return self.fetching.outcomes(node_id, indices, errors_only)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from ..core.states import TERMINAL, State
 Box = list[Callable[[], None]]  # an action, until somebody runs it
 
 _OPEN = bytes(s for s in State if s not in TERMINAL)
+_OPEN_STATE = re.compile(b"[" + re.escape(_OPEN) + b"]")
 
 
 def ended_items(entry: Entry) -> tuple[int, Sequence[int]] | None:
@@ -78,11 +80,11 @@ class Board:
 
         def test() -> bool:
             nonlocal at
-            if at < len(members) and self.done(node_id, None):
-                at = len(members)
-            while at < len(members) and self.done(node_id, members[at]):
-                at += 1
-            return at >= len(members)
+            node = self._nodes.get(node_id)
+            if node is None or not node.opened:
+                return False
+            at = _first_open(node, members, at)
+            return at >= len(members) and (not self._turning or self._settled())
 
         return test
 
@@ -205,6 +207,17 @@ class Board:
         self.poke()
         for box in waiting:
             _empty(box)
+
+
+def _first_open(node: Node, members: Sequence[int], at: int) -> int:
+    """Return the first place from `at` on of an item that has not ended; len(members) if there is none."""
+    if isinstance(members, range) and members.step == 1:
+        found = _OPEN_STATE.search(node.states, members.start + at, members.stop)
+        return len(members) if found is None else found.start() - members.start
+    states, width = node.states, node.width
+    while at < len(members) and (members[at] >= width or states[members[at]] in TERMINAL):
+        at += 1
+    return at
 
 
 def _empty(box: Box) -> None:
