@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import click
 
@@ -18,9 +19,26 @@ def limit() -> None:
     """Set and look at concurrency and rate limits."""
 
 
-@limit.command("set")
+class _Slots(click.IntRange):
+    """A number of slots."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            limit_name = ctx.params.get("name", "NAME") if ctx else "NAME"
+            self.fail(
+                f"'{value}' is no whole number of at least 1. To let any number run at once, remove the limit: "
+                f"millrace limit rm {limit_name}",
+                param,
+                ctx,
+            )
+
+
+# Unknown options are left to SLOTS, which says more about -1 than that there is no such option.
+@limit.command("set", context_settings={"ignore_unknown_options": True})
 @click.argument("name")
-@click.argument("slots", type=click.IntRange(min=1))
+@click.argument("slots", type=_Slots(min=1))
 @click.option(
     "--per-second", type=click.FloatRange(min=0, min_open=True), help="Make it a rate limit: N per second."
 )

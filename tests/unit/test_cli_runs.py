@@ -257,7 +257,11 @@ def test_limits(call: Call) -> None:
     code, _, err = call("limit", "rm", "db")
     assert code == 2
     assert "There are: api." in err
-    assert call("limit", "set", "db", "0")[0] == 2
+    for wrong in ("0", "-1", "1.5", "many"):
+        code, _, err = call("limit", "set", "db", wrong)
+        assert code == 2
+        assert f"'{wrong}' is no whole number of at least 1" in err
+        assert "millrace limit rm db" in err
 
 
 def test_doctor_of_a_sound_installation(call: Call, millrace_home: Path) -> None:

@@ -188,6 +188,36 @@ def test_a_read_only_disk(mounted: Callable[..., Path]) -> None:
     store.close()
 
 
+def test_records_on_a_read_only_disk(mounted: Callable[..., Path]) -> None:
+    """A store that was closed can be read where nothing can be written, and written again where that has changed."""
+    folder = mounted("size=5m,mode=700")
+    store = SqliteStore(folder / "millrace.db")
+    run_id = new_run(store)
+    store.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    store = SqliteStore(folder / "millrace.db")
+    assert store.runs()[0].run_id == run_id
+    with pytest.raises(StoreReadOnlyError, match="writable"):
+        store.append(run_id, 1, [ended(0, [0])])
+    subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+    store.append(run_id, 1, [ended(0, [0])])
+    assert store.task_runs(run_id, limit=1)[0].state is State.COMPLETED
+    store.close()
+
+
+def test_records_that_cannot_be_read_without_writing(mounted: Callable[..., Path], path: Path) -> None:
+    """A copy of a live store has its newest records in a second file: they are not left out without a word."""
+    folder = mounted("size=5m,mode=700")
+    live = SqliteStore(path)
+    new_run(live)
+    for name in (path.name, f"{path.name}-wal"):
+        shutil.copy(path.with_name(name), folder)
+    live.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    with pytest.raises(StoreReadOnlyError, match="Copy both files"):
+        SqliteStore(folder / path.name)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     """A folder without permission is named with the cure."""

@@ -16,12 +16,12 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from ...errors import StoreError
 from . import schema
-from .faults import explain, locked
+from .faults import explain, is_frozen, locked
 from .gate import Gate
 
 LOCK_TIMEOUT_SECONDS = 30.0
@@ -66,6 +66,9 @@ class Database:
         self._readers: list[sqlite3.Connection] = []
         self._inode = 0
         self._checked = False
+        self._frozen = (
+            False  # nobody can write it: read it without the files that SQLite would make beside it
+        )
         self._checkpoint_at = CHECKPOINT_BYTES
 
     def after_fork(self) -> None:
@@ -80,17 +83,23 @@ class Database:
         """Make the file, or see that it is a store, and bring it to this version's schema."""
         try:
             self._create_file()
-            reader = self._connect()
-            try:
-                current = schema.is_current(reader, self.path)
-            finally:
-                reader.close()
-            if not current:
+            if not self._is_current():
                 with self._lock, self._turn() as connection:
                     schema.migrate(connection, self.path)
         except (sqlite3.Error, OSError) as error:
             self._raise(error)
         self._checked = True
+
+    def _is_current(self) -> bool:
+        try:
+            with closing(self._connect()) as reader:
+                return schema.is_current(reader, self.path)
+        except sqlite3.OperationalError as error:
+            if not is_frozen(error, self.path):
+                raise
+        self._frozen = True
+        with closing(self._connect()) as reader:
+            return schema.is_current(reader, self.path)
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work` in a transaction, perhaps with other threads' work; it may be called more than once."""
@@ -258,7 +267,8 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
         connection = sqlite3.connect(
-            f"file:{quoted}?mode=rw",  # never create: a store that was deleted must not come back empty
+            # Never create: a store that was deleted must not come back empty.
+            f"file:{quoted}?{'immutable=1' if self._frozen else 'mode=rw'}",
             uri=True,
             timeout=self._timeout,
             isolation_level=None,
@@ -270,6 +280,11 @@ class Database:
 
     def _connect_writer(self) -> sqlite3.Connection:
         self._inode = os.stat(self.path).st_ino
+        if self._frozen:  # no longer: the gate is open
+            self._frozen = False
+            readers, self._readers = self._readers, []
+            for reader in readers:
+                reader.close()
         connection = self._connect()
         for pragma in (
             "query_only = OFF",

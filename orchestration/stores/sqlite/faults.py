@@ -65,6 +65,27 @@ def read_only(path: str, cause: str) -> StoreReadOnlyError:
     )
 
 
+def is_frozen(error: sqlite3.Error, path: str) -> bool:
+    """Tell whether a store could not be opened only because its folder cannot be written.
+
+    Such a file can be read as it stands, because nobody changes it while no -wal file is there.
+
+    Raises:
+        StoreReadOnlyError: the -wal file has records that cannot be read without writing.
+    """
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or not os.path.isfile(path):
+        return False
+    if os.access(os.path.dirname(path), os.W_OK) or not os.access(path, os.R_OK):
+        return False
+    if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
+        raise StoreReadOnlyError(
+            f"The store {path} lies in a folder that cannot be written, and its newest records are in {path}-wal, "
+            f"which cannot be read there. Copy both files to a folder that can be written, and name the copy."
+        ) from error
+    return True
+
+
 def corrupt(path: str, cause: str) -> StoreCorruptError:
     return StoreCorruptError(
         f"The store {path} is damaged or is no Millrace store ({cause}). Move it away with its -wal and -shm "
