@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,10 @@ def _require(name: str, available: object) -> None:
         pytest.fail(f"{name} is missing, and with CI=true nothing may be skipped", pytrace=False)
     pytest.skip(f"needs {name}")
 
+
+# Who starts a test run in the background may have made Ctrl-C be ignored, which child processes inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Quick and pure tests first; last the tests of the API, which keep a Dask and a Ray alive in this process.
 ORDER = ("unit", "simulation", "meta", "contract", "integration", "integration/api")

@@ -37,7 +37,14 @@ if __name__ == "__main__":
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("runner", ["ThreadPoolTaskRunner", "DaskTaskRunner", "RayTaskRunner"])
+@pytest.mark.parametrize(
+    "runner",
+    [
+        "ThreadPoolTaskRunner",
+        pytest.param("DaskTaskRunner", marks=pytest.mark.dask),
+        pytest.param("RayTaskRunner", marks=pytest.mark.ray),
+    ],
+)
 def test_an_interrupt_of_the_whole_foreground_cancels_and_leaves_quietly(tmp_path: Path, runner: str) -> None:
     """The run is Cancelled, the exit code says so, no worker complains and none stays."""
     script, mark, home = tmp_path / "script.py", tmp_path / "mark", tmp_path / "home"

@@ -243,8 +243,8 @@ def test_cancel_a_batch_that_waits_for_an_answer(port: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_nested_batches(port: Any) -> None:
-    """Fifty batches that each wait for the next one run on two CPUs: who waits lends its CPU."""
-    depth, stack = 50, []
+    """Twelve batches that each wait for the next one run on two CPUs: who waits lends its CPU."""
+    depth, stack = 12, []  # each takes a process, and starting one takes a second
     batch = port.batch(asking, ["0"])
     port.runner.submit([batch])
     for level in range(1, depth):

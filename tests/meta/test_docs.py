@@ -115,8 +115,12 @@ def play(page: Path, steps: list[dict[str, object]], folder: Path) -> subprocess
     return subprocess.CompletedProcess(player.args, player.returncode, output)
 
 
+STARTS_RAY = {ROOT / "docs" / "swap.md"}
+PLAYED = [pytest.param(page, marks=[pytest.mark.ray] if page in STARTS_RAY else []) for page in PAGES]
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PLAYED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_page_runs(page: Path, tmp_path: Path) -> None:
     """All blocks of the page do what the page says they do."""
     steps = steps_of(page.read_text(encoding="utf-8"))

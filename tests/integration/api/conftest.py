@@ -90,17 +90,6 @@ def parallel_runner(request: pytest.FixtureRequest) -> TaskRunner:
     return make_runner(request.param, request)
 
 
-@pytest.fixture
-def every_runner(request: pytest.FixtureRequest) -> Callable[[], Iterator[tuple[str, TaskRunner]]]:
-    """All four runners, for tests that compare them."""
-
-    def each() -> Iterator[tuple[str, TaskRunner]]:
-        for name in ("sequential", "threads", "dask", "ray"):
-            yield name, make_runner(name, request)
-
-    return each
-
-
 @dataclass
 class Record:
     """What the store says of the runs of one test."""

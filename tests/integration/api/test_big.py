@@ -120,8 +120,8 @@ def test_as_completed_over_many(local_runner: TaskRunner) -> None:
 
 @pytest.mark.slow
 def test_long_chain(local_runner: TaskRunner, record: Any) -> None:
-    """A chain of 10,000 tasks does not deepen the stack."""
-    n = 10_000
+    """A chain of tasks does not deepen the stack, which has room for 1,000 calls; the simulation has one of 10,000."""
+    n = 3_000
 
     @flow(task_runner=local_runner)
     def main() -> Any:
@@ -135,8 +135,8 @@ def test_long_chain(local_runner: TaskRunner, record: Any) -> None:
 
 
 def test_many_single_task_runs(runner: TaskRunner, record: Any) -> None:
-    """Two thousand separate submits."""
-    n = 2_000
+    """A thousand separate submits."""
+    n = 1_000
 
     @flow(task_runner=runner)
     def main() -> Any:
