@@ -106,7 +106,8 @@ class RunningFlow:
     ) -> None:
         """Record a state of the flow run, and wait until it is safe."""
         self.row = replace(self.row, state=state, state_name=name, message=message)
-        self.driver.write(RunMoved(state, self.clock.now(), name, message, detail))
+        used = self.driver.cpu_seconds
+        self.driver.write(RunMoved(state, self.clock.now(), name, message, detail, used))
 
     def log(self, line: LogWritten) -> None:
         """Record log lines of the flow function, with the driver's next turn."""

@@ -141,7 +141,8 @@ def show(
     JSON keys: those of `runs ls`, nodes (node, path, task, kind, width, tags, upstream, policy, counts, created,
     started, ended), errors (type, message, traceback, count), and with --task-runs task_runs (node, index, task,
     name, state, state_name, attempts, started, seconds, worker, reason, error). With --timing: timing (slots,
-    wall_seconds, and of the slots' time code_seconds, worker_seconds, engine_seconds, idle_seconds; nodes with node,
+    wall_seconds, coordinator_seconds, and of the slots' time code_seconds, worker_seconds, engine_seconds,
+    idle_seconds; nodes with node,
     path, task, attempts, started, ended, code_seconds, cpu_seconds, slot_wait_seconds, limit_wait_seconds,
     retry_wait_seconds, worker_seconds, delivery_seconds, return_seconds, batches, batch_median, batch_largest,
     retries, retry_seconds).
@@ -159,7 +160,7 @@ def show(
         if items is not None:
             shown["task_runs"] = [task_run_json(item) for item in items]
         if timing:
-            shown["timing"] = timing_json(place.timing(row.run_id))
+            shown["timing"] = timing_json(place.timing(row.run_id), row)
         print_json(shown)
         return
     print_lines(_about(place, row))
@@ -169,7 +170,7 @@ def show(
     if items is not None:
         _print_task_runs(items, nodes, limit)
     if timing:
-        print_timing(place.timing(row.run_id), most=MAX_NODES)
+        print_timing(place.timing(row.run_id), row, most=MAX_NODES)
     hint = _next_step(row)
     if hint:
         click.echo(hint)

@@ -11,6 +11,7 @@ from ..terminal.words import brief, plural
 from .output import print_table
 
 if TYPE_CHECKING:
+    from ..stores.base import RunRow
     from ..stores.timing import NodeTiming, RunTiming
 
 LEGEND = """\
@@ -18,6 +19,7 @@ LEGEND = """\
   QUEUE: a task run's mean wait for a slot. ENGINE: a batch's mean time on its
   way to a worker and back. BATCHES: how many x the median of their task runs."""
 HEAD = ("NODE", "RUNS", "WALL", "CODE", "CPU", "QUEUE", "ENGINE", "BATCHES")
+_BUSY = 0.7  # of the wall time: above it the coordinator may be what others wait for
 _MOSTLY = {
     "user code": "Mostly user code: only faster code or more slots make this run shorter.",
     "workers around it": (
@@ -35,13 +37,14 @@ _MOSTLY = {
 }
 
 
-def timing_json(told: RunTiming) -> dict[str, Any]:
-    """Keys: slots, wall_seconds, code_seconds, worker_seconds, engine_seconds, idle_seconds, nodes (those of
-    `_node_json`).
+def timing_json(told: RunTiming, run: RunRow) -> dict[str, Any]:
+    """Keys: slots, wall_seconds, coordinator_seconds, code_seconds, worker_seconds, engine_seconds, idle_seconds,
+    nodes (those of `_node_json`).
     """
     return {
         "slots": told.slots,
         "wall_seconds": told.wall_seconds,
+        "coordinator_seconds": run.coordinator_seconds,
         "code_seconds": told.code_seconds,
         "worker_seconds": told.worker_seconds,
         "engine_seconds": told.engine_seconds,
@@ -55,7 +58,7 @@ def _node_json(row: NodeTiming) -> dict[str, Any]:
     return {"node": row.node.node_id, "path": row.node.path, "task": row.node.task_name, **fields}
 
 
-def print_timing(told: RunTiming, *, most: int) -> None:
+def print_timing(told: RunTiming, run: RunRow, *, most: int) -> None:
     """Print a table of nodes, what went wrong with their time, and what took most of it."""
     ran = [row for row in told.nodes if row.attempts]
     if not ran:
@@ -72,6 +75,8 @@ def print_timing(told: RunTiming, *, most: int) -> None:
             _say(sentence)
     if told.slots:
         _say(_shares(told))
+        if run.coordinator_seconds:
+            _say(_coordinator(run.coordinator_seconds, told.wall_seconds))
         _say(_MOSTLY[max(parts := _parts(told), key=parts.__getitem__)])
     else:
         _say("This run was recorded by an earlier version: its batches have no times.")
@@ -109,6 +114,13 @@ def _remarks(row: NodeTiming) -> list[str]:
             f"{name}: its task runs waited {brief(row.limit_wait_seconds)} for limits, all together."
         )
     return found
+
+
+def _coordinator(used: float, wall: float) -> str:
+    busy = f"The coordinator was busy for {brief(used)} of CPU time."
+    if used < _BUSY * wall:
+        return busy
+    return f"{busy} It could hardly keep up: fewer, larger task runs help, and nothing else in the flow's process."
 
 
 def _parts(told: RunTiming) -> dict[str, float]:

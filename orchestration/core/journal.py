@@ -151,13 +151,18 @@ class LeasesReturned:
 
 @dataclass(frozen=True, slots=True)
 class RunMoved:
-    """The flow run has changed state."""
+    """The flow run has changed state.
+
+    Attributes:
+        coordinator_seconds: CPU time that this process's coordinator has used for the run so far.
+    """
 
     state: RunState
     at: float
     name: str = ""
     message: str = ""
     detail: Detail | None = None
+    coordinator_seconds: float = 0.0
 
 
 Entry = (

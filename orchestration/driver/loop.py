@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -66,6 +67,7 @@ class Driver:
         inline: takes batches of directly called tasks; `runs_here` says whether in this process.
         answer: takes permits.
         broken: what has stopped the runner or the driver, if something has.
+        cpu_seconds: that the driver's thread has used: for deciding, packing, journalling, telling.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Driver:
         self.runs_here: Callable[[int], bool] = lambda node_id: True
         self.answer: Callable[[str, bytes], None] = runner.answer
         self.broken: BaseException | None = None
+        self.cpu_seconds = 0.0
         self.journaling = Journaling(store, run_id, epoch)
         self.leasing = Leasing(store, run_id, self)
         self._thread = threading.Thread(target=self._run, name=f"millrace-driver-{run_id[:8]}", daemon=True)
@@ -139,6 +142,7 @@ class Driver:
         try:
             while not (self._closing and self.inbox.empty):
                 self._turn(self.inbox.take(self._patience()))
+                self.cpu_seconds = time.thread_time()
         except BaseException as error:  # whoever waits must hear of it, whatever it is
             self._break(error)
 

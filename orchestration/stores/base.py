@@ -37,6 +37,7 @@ class RunRow:
         epoch: counts the processes that have owned the run; only the newest may append.
         counts: task runs by State value, over all nodes.
         detail: the exception that ended the run.
+        coordinator_seconds: CPU time of the newest process's coordinator, as of the last change of state.
     """
 
     run_id: str
@@ -61,6 +62,7 @@ class RunRow:
     pid: int = 0
     epoch: int = 1
     counts: tuple[int, ...] = (0,) * len(State)
+    coordinator_seconds: float = 0.0
     detail: Detail | None = None
 
 

@@ -172,4 +172,5 @@ class RunRecord:
             started=started,
             ended=entry.at if over else None,
             heartbeat=None if over else run.heartbeat,
+            coordinator_seconds=entry.coordinator_seconds or run.coordinator_seconds,
         )

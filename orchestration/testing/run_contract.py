@@ -58,11 +58,15 @@ class RunContract:
         detail = Detail("ValueError", "boom", live=ValueError("boom"))
         store.append(run_id, 1, [RunMoved(RunState.FAILED, NOW + 9, "Failed", "ValueError: boom", detail)])
         row = store.run(run_id)
+        assert row.coordinator_seconds == 0.0
         assert (row.state, row.ended, row.message) == (RunState.FAILED, NOW + 9, "ValueError: boom")
         assert row.detail == Detail("ValueError", "boom")
         assert row.heartbeat is None
-        store.append(run_id, 1, [RunMoved(RunState.RUNNING, NOW + 20)])
+        store.append(run_id, 1, [RunMoved(RunState.RUNNING, NOW + 20, coordinator_seconds=1.5)])
+        assert store.run(run_id).coordinator_seconds == 1.5
+        store.append(run_id, 1, [RunMoved(RunState.RUNNING, NOW + 21)])
         row = store.run(run_id)
+        assert row.coordinator_seconds == 1.5
         assert (row.started, row.ended, row.detail) == (NOW, None, None)
 
     def test_finding_a_run(self, store: Store) -> None:

@@ -240,26 +240,6 @@ def test_cancel_a_batch_that_waits_for_an_answer(port: Any) -> None:
     assert list(port.table(batch).outcomes) == [Outcome.CANCELLED]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_nested_batches(port: Any) -> None:
-    """Twelve batches that each wait for the next one run on two CPUs: who waits lends its CPU."""
-    depth, stack = 12, []  # each takes a process, and starting one takes a second
-    batch = port.batch(asking, ["0"])
-    port.runner.submit([batch])
-    for level in range(1, depth):
-        stack.append((batch, port.of(Call, batch, 60)))
-        batch = port.batch(asking, [str(level)])
-        port.runner.submit([batch])
-    port.runner.answer(port.of(Call, batch, 60).call_id, b"bottom")
-    for outer, call in reversed(stack):
-        port.table(batch, 60)
-        port.runner.answer(call.call_id, port.runner.fetch(batch.batch_id, 0, [0])[0].encode())
-        batch = outer
-    port.table(batch, 60)
-    assert port.runner.fetch(batch.batch_id, 0, [0]) == ["bottom"]
-
-
 def test_without_its_mailbox(port: Any) -> None:
     """When the actor for live events dies, batches run on, and calls work again once Ray has restarted it."""
     waiting = port.batch(asking, ["?"])

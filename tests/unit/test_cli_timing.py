@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestration.core.journal import Counted
-from orchestration.core.states import State
+from orchestration.core.journal import Counted, RunMoved
+from orchestration.core.states import RunState, State
 from orchestration.stores import open_store
 from orchestration.terminal.words import brief
 from orchestration.testing.store_entries import NOW, counts, ended, new_run
@@ -19,7 +19,7 @@ from runners.messages import Outcome
 Call = Callable[..., tuple[int, str, str]]
 
 
-def recorded(*, submitted_at: float = NOW - 0.5) -> None:
+def recorded(*, submitted_at: float = NOW - 0.5, coordinator: float = 0.25) -> None:
     """One map of ten: a batch of eight, two that failed first and then ran alone."""
     store = open_store(None)
     run_id = new_run(store, name="slow-otter")
@@ -29,7 +29,8 @@ def recorded(*, submitted_at: float = NOW - 0.5) -> None:
     failed = replace(failed, started=array("d", [NOW, NOW + 0.25]))
     again = [ended(0, [k], batch_id=k, attempt=2) for k in (8, 9)]
     entries = [replace(entry, submitted_at=submitted_at, cpu_seconds=0.1) for entry in (most, failed, *again)]
-    store.append(run_id, 1, [*entries, Counted(0, counts(completed=10), (12.0, 65.0, 2.5))])
+    over = RunMoved(RunState.COMPLETED, NOW + 4, coordinator_seconds=coordinator)
+    store.append(run_id, 1, [*entries, over, Counted(0, counts(completed=10), (12.0, 65.0, 2.5))])
     store.close()
 
 
@@ -46,6 +47,13 @@ def test_a_table_and_what_it_means(call: Call) -> None:
     assert "task#0: its task runs waited 1m05s for limits, all together." in said
     assert "4 slots in 3.50s: 21% user code" in said
     assert "Slots mostly" in said
+    assert "The coordinator was busy for 0.25s of CPU time." in said
+
+
+def test_a_coordinator_that_could_not_keep_up(call: Call) -> None:
+    """It is named where it had hardly a pause."""
+    recorded(coordinator=3.0)
+    assert "hardly keep up" in call("runs", "show", "slow-otter", "--timing")[1]
 
 
 def test_json(call: Call) -> None:
@@ -53,6 +61,7 @@ def test_json(call: Call) -> None:
     recorded()
     told = json.loads(call("runs", "show", "slow-otter", "--timing", "--json")[1])["timing"]
     assert (told["slots"], told["wall_seconds"], told["code_seconds"]) == (4, 3.5, 3.0)
+    assert told["coordinator_seconds"] == 0.25
     (node,) = told["nodes"]
     assert (node["task"], node["attempts"], node["retries"], node["retry_seconds"]) == ("task", 12, 2, 0.5)
     assert (node["batch_median"], node["batch_largest"]) == (1, 8)

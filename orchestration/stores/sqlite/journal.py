@@ -269,6 +269,7 @@ class _Turn:
         over = entry.state in RUN_TERMINAL
         self.connection.execute(
             """UPDATE run SET state = ?, state_name = ?, message = ?, error_no = ?, ended = ?,
+                              coordinator_seconds = coalesce(?, coordinator_seconds),
                               started = CASE WHEN ? THEN coalesce(started, ?) ELSE started END,
                               heartbeat = CASE WHEN ? THEN NULL ELSE heartbeat END
                WHERE run_no = ?""",
@@ -278,6 +279,7 @@ class _Turn:
                 message,
                 error_no,
                 entry.at if over else None,
+                entry.coordinator_seconds or None,
                 entry.state is RunState.RUNNING,
                 entry.at,
                 over,
