@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 Require = Callable[[str, object], None]
 
@@ -23,6 +24,12 @@ def _require(name: str, available: object) -> None:
 # Who starts a test run in the background may have made Ctrl-C be ignored, which child processes inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says more about what else the machine does. CI's own profile stays: it picks no new ones.
+settings.register_profile(
+    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 # Quick and pure tests first; last the tests of the API, which keep a Dask and a Ray alive in this process.
 ORDER = ("unit", "simulation", "meta", "contract", "integration", "integration/api")
