@@ -50,7 +50,14 @@ class SlotPool:
         with self._change:
             self._jobs.update((batch.batch_id, batch) for batch in batches)
             self._staff()
+            self._wake(len(batches))
+
+    def _wake(self, n: int) -> None:
+        """Wake so many idle threads; all, if some of those that wait are about to come back from waiting."""
+        if self._returning:
             self._change.notify_all()
+        else:
+            self._change.notify(n)
 
     def take_back(self, batch_ids: Sequence[int]) -> tuple[list[Batch], list[Batch]]:
         """Remove jobs that have not started. Returns them, and those of `batch_ids` that have."""
@@ -128,7 +135,8 @@ class SlotPool:
                 del job  # an idle thread must not keep arguments alive
                 self._free += 1
                 self._idle += 1
-                self._change.notify_all()
+                if self._returning or self._closed:  # else this thread takes the next job itself
+                    self._change.notify_all()
 
 
 class _Loan:

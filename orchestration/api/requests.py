@@ -7,8 +7,9 @@ template and a dependency of the node.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from runners.arguments import ATOMS, Aligned, Column, Element, Ref, Source, Static, rebuild
@@ -168,7 +169,7 @@ def mapped(
     check_call(task, args, kwargs)
     found = Dependencies(run_id)
     widths: dict[str, int | None] = {}
-    names = list(inspect.signature(task.fn).parameters)
+    names = list(_signature(task.fn).parameters)
 
     def source(label: str, value: Any) -> Source:
         made, width = _map_source(found, value)
@@ -256,10 +257,21 @@ def _request(
     )
 
 
+def _signature(fn: Callable[..., Any]) -> inspect.Signature:
+    """Return a function's signature; looking it up takes longer than all else that a submission does."""
+    try:
+        return _cached_signature(fn)
+    except TypeError:  # an object that cannot be hashed, or no signature: that is raised again
+        return inspect.signature(fn)
+
+
+_cached_signature = lru_cache(maxsize=1024)(inspect.signature)
+
+
 def check_call(task: Task[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Raise ParameterError if a call does not fit the task's signature."""
     try:
-        signature = inspect.signature(task.fn)
+        signature = _signature(task.fn)
         signature.bind(*args, **kwargs)
     except TypeError as error:
         problem = unknown_keyword(signature, kwargs) or error

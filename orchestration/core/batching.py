@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 
 FIRST_SIZE = 1  # items in a task's first batch
 TARGET_SECONDS = 0.25  # per batch: 100 times what an engine needs for a submission, and still lively
+GRAIN_SECONDS = (
+    0.005  # less work than this is not worth a batch of its own, an engine's submission costs as much
+)
 DEADLINE_SECONDS = 1.0  # past it a worker gives the unstarted tail back
 MAX_ITEMS = 10_000
 MAX_BYTES = 32 << 20  # of arguments and results per batch: it moves as a whole, and is held as a whole
@@ -20,7 +23,8 @@ class Sizer:
     """Chooses batch sizes from the time that items take on workers. Shared by all nodes of a task.
 
     Starts at one item, at most doubles with each full batch seen, aims at TARGET_SECONDS, keeps below MAX_BYTES,
-    and leaves enough batches for all slots at the end (factoring: at most half of an equal share of what remains).
+    and leaves enough batches for all slots at the end (factoring: at most half of an equal share of what remains,
+    but no crumbs: GRAIN_SECONDS of work).
     """
 
     __slots__ = ("bytes_each", "mean", "size")
@@ -52,15 +56,23 @@ class Sizer:
         elif grow and items >= self.size:
             self.size = min(2 * self.size, ideal)
 
-    def choose(self, ready: int, remaining: int, slots: int) -> int:
+    def choose(self, ready: int, remaining: int, slots: int, each: float | None = None) -> int:
         """Return the next batch's size.
 
         Args:
             ready: items that could go now.
             remaining: items of the node that are not at the engine and have not ended.
+            each: seconds per item, if it takes others with it; else the mean counts.
         """
+        each = self.mean if each is None else each
         fair = math.ceil(remaining / (2 * max(1, slots)))
+        if each is not None:
+            fair = max(fair, int(GRAIN_SECONDS / max(each, 1e-7)))
         return max(1, min(self.size, ready, fair))
+
+    def is_crumb(self, ready: int) -> bool:
+        """Whether so many items are too little work to go while all slots are busy: more may come meanwhile."""
+        return self.mean is not None and ready * self.mean < GRAIN_SECONDS
 
     @property
     def short(self) -> bool:

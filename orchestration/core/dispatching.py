@@ -94,7 +94,8 @@ class Dispatcher:
                 self._wake(names)
 
     def _room_for(self, node: Node) -> bool:
-        window = self.slots * (self.prefetch if node.sizer.short else 1)
+        ahead = node.sizer.short and not node.sizer.is_crumb(len(node.ready))
+        window = self.slots * (self.prefetch if ahead else 1)
         return self.at_engine + self.asking < window
 
     # --- batches --------------------------------------------------------------------------------
@@ -124,10 +125,12 @@ class Dispatcher:
         ready = len(node.ready)
         if node.spec.runner == INLINE:
             return ready
-        size = node.sizer.choose(ready, ready + node.counts[State.PENDING], self.slots)
-        if size > 1 and (edges := fusing.chain(node, self._limits_of)):
-            size = min(size, fusing.most_items(node, edges))
-        return size
+        remaining = ready + node.counts[State.PENDING]
+        edges = fusing.chain(node, self._limits_of) if ready > 1 else ()
+        if not edges:
+            return node.sizer.choose(ready, remaining, self.slots)
+        size = node.sizer.choose(ready, remaining, self.slots, fusing.seconds(node, edges))
+        return min(size, fusing.most_items(node, edges))
 
     def _submit(self, flight: Flight) -> None:
         node, indices = flight.node, flight.indices

@@ -74,12 +74,16 @@ def riders(node: Node, indices: Sequence[int], edges: Sequence[Edge]) -> Iterato
             yield edge.down
 
 
+def seconds(node: Node, edges: Sequence[Edge]) -> float:
+    """Return how long one item takes in a node and those that ride with it."""
+    return sum((edge.down.sizer.mean or 0.0 for edge in edges), node.sizer.mean or 0.0)
+
+
 def most_items(node: Node, edges: Sequence[Edge]) -> int:
     """Return how many items of a node and those that ride with it a batch should have at most."""
-    sizers = [node.sizer, *(edge.down.sizer for edge in edges)]
-    seconds = sum(sizer.mean or 0.0 for sizer in sizers)
-    size = sum(sizer.bytes_each for sizer in sizers)
-    return max(1, int(min(TARGET_SECONDS / max(seconds, 1e-7), MAX_BYTES / max(size, 1.0))))
+    size = sum((edge.down.sizer.bytes_each for edge in edges), node.sizer.bytes_each)
+    by_time = TARGET_SECONDS / max(seconds(node, edges), 1e-7)
+    return max(1, int(min(by_time, MAX_BYTES / max(size, 1.0))))
 
 
 def short(node: Node) -> bool:

@@ -56,6 +56,19 @@ def test_large_items_go_in_small_batches() -> None:
     assert sizer.size == 3
 
 
+def test_the_tail_has_no_crumbs() -> None:
+    """Items of a microsecond do not go one by one at the end: each batch costs the engine milliseconds."""
+    sizer = Sizer()
+    for _ in range(20):
+        sizer.observe(sizer.size, sizer.size * 1e-6)
+    assert sizer.choose(40, 40, 8) == 40
+    assert sizer.is_crumb(40)
+    for _ in range(20):
+        sizer.observe(1, 0.1)
+    assert sizer.choose(40, 40, 8) <= 3
+    assert not sizer.is_crumb(1)
+
+
 @given(st.integers(1, 500), st.integers(0, 500), st.integers(0, 64), st.integers(1, 1000))
 def test_the_tail_stays_balanced(ready: int, more: int, slots: int, size: int) -> None:
     """A batch is at most half of a slot's equal share of what remains, and at least one item."""
