@@ -18,6 +18,24 @@ if TYPE_CHECKING:
     from .sessions import Session
 
 
+class Hold:
+    """Lives as long as user code may ask for results of a node; all futures of the node share it."""
+
+    __slots__ = ("_drop", "_node_id")
+
+    def __init__(self, node_id: int, drop: Callable[[int], object]) -> None:
+        self._node_id = node_id
+        self._drop: Callable[[int], object] | None = drop
+
+    def keep(self) -> None:
+        """The futures have left this process: who knows when they come back."""
+        self._drop = None
+
+    def __del__(self) -> None:
+        if self._drop is not None:
+            self._drop(self._node_id)
+
+
 class TaskRunFuture:
     """The result of a task run, now or later.
 
@@ -25,10 +43,18 @@ class TaskRunFuture:
     dataclasses), where it arrives as its value.
     """
 
-    __slots__ = ("_outcome", "_session", "index", "node_id", "run_id")
+    __slots__ = ("_hold", "_outcome", "_session", "index", "node_id", "run_id")
 
-    def __init__(self, session: Session, node_id: int, index: int, outcome: Outcome | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        node_id: int,
+        index: int,
+        outcome: Outcome | None = None,
+        hold: Hold | None = None,
+    ) -> None:
         self._session = session
+        self._hold = hold
         self._outcome = outcome  # once fetched, kept: also for after the run
         self.run_id = session.run_id
         self.node_id = node_id
@@ -74,7 +100,7 @@ class TaskRunFuture:
 
     @property
     def state(self) -> State:
-        return self._session.state(self.node_id, self.index)
+        return self._session.state(self.node_id, self.index).held_by(self._hold)
 
     def done(self) -> bool:
         return self._session.wait(self.node_id, (self.index,), 0)
@@ -118,6 +144,8 @@ class TaskRunFuture:
         return f"TaskRunFuture({self.task_run_id}, {self.state.name})"
 
     def __reduce__(self) -> Any:
+        if self._hold is not None:
+            self._hold.keep()
         return _restore, (self.run_id, self.node_id, self.index)
 
 
@@ -154,7 +182,7 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
     Its length may not be known before an upstream result has arrived: `len`, indexing and iterating wait for it.
     """
 
-    __slots__ = ("_outcomes", "_session", "indices", "node_id", "run_id")
+    __slots__ = ("_hold", "_outcomes", "_session", "indices", "node_id", "run_id")
 
     def __init__(
         self,
@@ -162,8 +190,10 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
         node_id: int,
         indices: Sequence[int] | None = None,
         outcomes: Outcomes | None = None,
+        hold: Hold | None = None,
     ) -> None:
         self._session = session
+        self._hold = hold
         self._outcomes = outcomes  # once fetched, kept: also for after the run
         self.run_id = session.run_id
         self.node_id = node_id
@@ -219,14 +249,16 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
         known = self._outcomes
         if isinstance(at, slice):
             cut = None if known is None else known[at]
-            return TaskRunFutureList(self._session, self.node_id, self._members()[at], cut)
-        index = self._members()[at]
-        return TaskRunFuture(self._session, self.node_id, index, None if known is None else known[at])
+            return TaskRunFutureList(self._session, self.node_id, self._members()[at], cut, self._hold)
+        return self._at(self._members()[at], None if known is None else known[at])
 
     def __iter__(self) -> Iterator[TaskRunFuture]:
         for at, index in enumerate(self._members()):
             known = self._outcomes
-            yield TaskRunFuture(self._session, self.node_id, index, None if known is None else known[at])
+            yield self._at(index, None if known is None else known[at])
+
+    def _at(self, index: int, outcome: Outcome | None) -> TaskRunFuture:
+        return TaskRunFuture(self._session, self.node_id, index, outcome, self._hold)
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
         from .awaiting import in_thread
@@ -247,6 +279,8 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
         return f"TaskRunFutureList({self.run_id}/{self.node_id}, {'?' if width is None else width} task runs)"
 
     def __reduce__(self) -> Any:
+        if self._hold is not None:
+            self._hold.keep()
         return _restore_list, (self.run_id, self.node_id, self.indices)
 
 

@@ -15,7 +15,7 @@ from runners.context import ItemContext
 from .states import State
 
 if TYPE_CHECKING:
-    from .futures import TaskRunFuture
+    from .futures import Hold, TaskRunFuture
     from .outcome_lists import Outcomes
     from .requests import NodeRequest
 
@@ -48,6 +48,10 @@ class RemoteSession:
         if request.parent is None:
             request.parent = (self._item.node_id, self._item.index)
         return int(self.ask("submit", request))
+
+    def hold(self, node_id: int) -> Hold | None:
+        """Nothing: what is submitted by a task run keeps its results until the flow run ends."""
+        return None
 
     def call(self, request: NodeRequest) -> State:
         """Run a task in this worker, recorded as a task run of its own.

@@ -14,13 +14,14 @@ from runners.body import TaskBody
 from runners.context import current_item
 from runners.messages import Batch, Call
 
-from ..core.events import CancelRequested, NodeSubmitted, PermitAsked
+from ..core.events import CancelRequested, FuturesDropped, NodeSubmitted, PermitAsked
 from ..core.records import INLINE, MAIN, Node, NodeSpec, Recovered
 from ..core.states import State as TaskState
 from ..driver.outcomes import in_words
 from ..driver.packing import NodePayload
 from ..errors import DependencyError, UserError
 from .fetching import Fetching, lengths_of
+from .futures import Hold
 from .outcome_lists import Outcomes
 from .slots import lend
 from .states import State
@@ -41,6 +42,7 @@ class Session(Protocol):
     run_id: str
 
     def submit(self, request: NodeRequest) -> int: ...
+    def hold(self, node_id: int) -> Hold | None: ...
     def call(self, request: NodeRequest) -> State: ...
     def wait(self, node_id: int, indices: Sequence[int] | None, timeout: float | None) -> bool: ...
     def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> Outcomes: ...
@@ -180,6 +182,13 @@ class LocalSession:
             node_id
         )  # after it: nobody may wait for what an interrupt kept from being posted
         return node_id
+
+    def hold(self, node_id: int) -> Hold | None:
+        """Return what the futures of a node share, so that its results are released with the last of them."""
+        if self.tasks[node_id].has_hooks():  # which may ask for results at any time
+            return None
+        inbox = self.driver.inbox
+        return Hold(node_id, lambda dropped: inbox.leave(FuturesDropped(dropped)))
 
     def call(self, request: NodeRequest) -> State:
         """Run a task here and now; return its final state."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from ..core.states import RunState
 from ..core.states import State as TaskState
@@ -22,7 +22,7 @@ class State:
         timestamp: seconds since the epoch, where known.
     """
 
-    __slots__ = ("_data", "message", "name", "timestamp", "type")
+    __slots__ = ("_data", "_hold", "message", "name", "timestamp", "type")
 
     def __init__(
         self,
@@ -37,6 +37,12 @@ class State:
         self.message = message
         self.timestamp = timestamp
         self._data = data
+        self._hold: object = None
+
+    def held_by(self, hold: object) -> Self:
+        """Keep alive what keeps the result from being released."""
+        self._hold = hold
+        return self
 
     def result(self, raise_on_failure: bool = True) -> Any:
         """Return the result. A failed one raises its exception, or with `raise_on_failure=False` returns it."""

@@ -100,7 +100,8 @@ class Task(Generic[P, R]):
 
         session = self._session("submit")
         request = single(self, "single", self.bound + args, kwargs, wait_for, session.run_id)
-        future = TaskRunFuture(session, session.submit(request), 0)
+        node_id = session.submit(request)
+        future = TaskRunFuture(session, node_id, 0, hold=session.hold(node_id))
         if not return_state:
             return future
         future.wait()
@@ -128,11 +129,9 @@ class Task(Generic[P, R]):
         session = self._session("map")
         bound = tuple(unmapped(value) for value in self.bound)
         request = mapped(self, bound + args, kwargs, wait_for, session.run_id)
-        futures = TaskRunFutureList(
-            session,
-            session.submit(request),
-            None if request.width is None else range(request.width),
-        )
+        node_id = session.submit(request)
+        indices = None if request.width is None else range(request.width)
+        futures = TaskRunFutureList(session, node_id, indices, hold=session.hold(node_id))
         if not return_state:
             return futures
         futures.wait()

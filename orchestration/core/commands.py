@@ -49,6 +49,13 @@ class CancelBatches:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseBatches:
+    """Let the engine forget the results of ended batches: nobody will ask for them."""
+
+    batch_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AskLeases:
     """Ask the store for one slot of each of these limits; answer with `LeasesAnswered`."""
 
@@ -72,5 +79,5 @@ class AnswerPermit:
     permitted: bool
 
 
-Action = SubmitBatch | CancelBatches | AskLeases | WithdrawLeases | AnswerPermit
+Action = SubmitBatch | CancelBatches | ReleaseBatches | AskLeases | WithdrawLeases | AnswerPermit
 Command = Entry | Action

@@ -28,6 +28,7 @@ from .events import (
     CancelRequested,
     CoreEvent,
     FusionRefused,
+    FuturesDropped,
     LeasesAnswered,
     LimitsKnown,
     NodeSubmitted,
@@ -44,6 +45,7 @@ from .journal import Counted, LeasesReturned, NodeAdded
 from .ledger import Ledger, compact, positions_in
 from .readiness import Readiness
 from .records import Flight, Node
+from .releasing import Releasing
 from .settling import Settling
 from .states import Cause, State
 
@@ -74,7 +76,8 @@ class Coordinator:
         self.cancelled = ""  # the reason, once the whole run is to be cancelled
         self.over = False
         self.ledger = Ledger()
-        self.readiness = Readiness(self.ledger)
+        self.releasing = Releasing(self.ledger)
+        self.readiness = Readiness(self.ledger, self.releasing)
         self.settling = Settling(self.ledger, self._later, uniform)
         self.hearing = Hearing(self.ledger, self.settling)
         self.dispatcher = Dispatcher(self.ledger, prefetch, first_batch_id)
@@ -154,6 +157,9 @@ class Coordinator:
                 self.hearing.started(event)
             case BatchLost(batch_id, reason, suspect):
                 self._end(batch_id, lambda flight: self.settling.lose(flight, reason, suspect=suspect))
+            case FuturesDropped(node_id):
+                if node_id in self.nodes:
+                    self.releasing.dropped(self.nodes[node_id])
             case FusionRefused(batch_id):
                 flight = self.ledger.live.get(batch_id)
                 if flight is not None:

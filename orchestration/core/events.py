@@ -45,6 +45,13 @@ class LeasesAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class FuturesDropped:
+    """User code can no longer ask for results of a node: it has let go of all its futures."""
+
+    node_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class FusionRefused:
     """A batch was sent without what was fused with it, which cannot be packed."""
 
@@ -117,6 +124,7 @@ CoreEvent = (
     NodeSubmitted
     | LimitsKnown
     | LeasesAnswered
+    | FuturesDropped
     | FusionRefused
     | PermitAsked
     | SlotLent

@@ -15,6 +15,7 @@ from operator import add
 from .journal import WidthLearned
 from .ledger import Ledger, compact, positions_in
 from .records import Edge, Node, Reach
+from .releasing import Releasing
 from .states import TERMINAL, Cause, State
 from .verdicts import Verdicts, label
 
@@ -30,8 +31,9 @@ _NOT_COMPLETED = TERMINAL - {State.COMPLETED}
 class Readiness:
     """Connects nodes and finds out which items may run."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, releasing: Releasing) -> None:
         self.ledger = ledger
+        self.releasing = releasing
         self.verdicts = Verdicts(ledger)
         self._opened: deque[Edge] = deque()  # edges by which their nodes may now be opened or counted
 
@@ -44,6 +46,7 @@ class Readiness:
             edge = Edge(dependency, up, node)
             node.ins.append(edge)
             up.outs.append(edge)
+            self.releasing.connected(edge)
             node.depth = max(node.depth, up.depth + 1)
             if edge.per_item:
                 edge.blocks = not up.opened
@@ -63,6 +66,7 @@ class Readiness:
                 up, indices = ended.popleft()
                 for edge in up.outs:
                     self._tell(edge, indices)
+                self.releasing.told(up)
             else:
                 self._upstream_opened(opened.popleft())
 

@@ -167,6 +167,7 @@ class Node:
         unusable: why what the node maps over cannot be mapped over.
         stand_in: its one item stands for a map whose width will never be known.
         flights: live batches by id.
+        takers: edges to nodes that have not ended. See `releasing` for `dropped`, `closed`, `released`.
         waited: seconds spent in the states WAITS so far, summed over items, up to `since`; empty if none.
     """
 
@@ -176,8 +177,10 @@ class Node:
         "base",
         "batches",
         "blockers",
+        "closed",
         "counts",
         "depth",
+        "dropped",
         "flights",
         "ins",
         "node_id",
@@ -188,6 +191,7 @@ class Node:
         "positions",
         "queued",
         "ready",
+        "released",
         "since",
         "sizer",
         "spec",
@@ -195,6 +199,7 @@ class Node:
         "states",
         "tainted",
         "tainted_all",
+        "takers",
         "unusable",
         "waited",
         "waits",
@@ -227,6 +232,8 @@ class Node:
         self.queued = False  # in the dispatcher's heap
         self.parked = False  # waits until fewer batches ask for its limits
         self.flights: dict[int, Flight] = {}
+        self.takers = 0
+        self.dropped = self.closed = self.released = False
         self.waited: tuple[float, ...] = ()
         self.since = 0.0
         self._facts: Facts | None = None
@@ -355,6 +362,7 @@ class Flight:
             flight by now.
         repeats: further execution ids that have been recorded as repeated starts.
         permitted: id of the last call that was given a permit.
+        keepers: nodes that have results in it, which may be needed.
     """
 
     batch_id: int
@@ -378,6 +386,7 @@ class Flight:
     repeats: tuple[str, ...] = ()
     permitted: str = ""
     entry: int = 0
+    keepers: int = 0
 
     stage: ClassVar[int] = 0  # as a part of itself
 

@@ -236,6 +236,9 @@ class Settling:
                 node.positions[indices[position]] = position
         if n and stored is not None:
             node.facts.files[part.batch_id] = stored
+        if n:
+            flight = part if isinstance(part, Flight) else part.flight
+            flight.keepers += 1
         if n and part.stage:
             node.facts.stages[part.batch_id] = part.stage
 

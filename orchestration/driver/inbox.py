@@ -18,6 +18,10 @@ class Inbox:
         self._events.append(event)
         self._some.set()
 
+    def leave(self, event: Any) -> None:
+        """Put an event for whenever the next turn is. Takes no lock: for finalizers, which may run anywhere."""
+        self._events.append(event)
+
     @property
     def empty(self) -> bool:
         return not self._events

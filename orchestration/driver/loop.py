@@ -20,6 +20,7 @@ from ..core.commands import (
     AskLeases,
     CancelBatches,
     Command,
+    ReleaseBatches,
     SubmitBatch,
     WithdrawLeases,
 )
@@ -213,6 +214,8 @@ class Driver:
                         self.runner.submit(batches)
                         batches = []
                     self.runner.cancel(batch_ids, force=force)
+                case ReleaseBatches(batch_ids):
+                    self.runner.release(batch_ids)
                 case AskLeases():
                     self.leasing.ask(action)
                 case WithdrawLeases(batch_ids):
@@ -293,4 +296,4 @@ def _sort(commands: Sequence[Command], entries: list[Entry], actions: list[Any])
             entries.append(command)  # type: ignore[arg-type]
 
 
-_ACTIONS = frozenset({SubmitBatch, CancelBatches, AskLeases, WithdrawLeases, AnswerPermit})
+_ACTIONS = frozenset({SubmitBatch, CancelBatches, ReleaseBatches, AskLeases, WithdrawLeases, AnswerPermit})

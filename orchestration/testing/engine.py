@@ -98,7 +98,7 @@ class SimulatedEngine:
         self.queues: list[deque[Execution]] = [deque() for _ in range(workers)]
         self.alive = [True] * workers
         self.results: dict[tuple[int, int], dict[int, Value]] = {}  # batch, stage -> position -> value
-        self.lengths: dict[int, dict[int, int]] = {}
+        self.released: dict[tuple[int, int], dict[int, Value]] = {}
         self.starts: Counter[tuple[int, int]] = Counter()  # how often each item's code was started
         self.deaths = 0
         self.gone = False  # the flow's process has died: nobody hears anything any more
@@ -125,6 +125,12 @@ class SimulatedEngine:
             for execution in list(queue):
                 if execution.command.batch_id in batch_ids:
                     self._cancel(worker, execution)
+
+    def release(self, batch_ids: Sequence[int]) -> None:
+        """Forget results: who asks for them now gets a KeyError."""
+        for batch_id, stage in list(self.results):
+            if batch_id in batch_ids:
+                self.released[batch_id, stage] = self.results.pop((batch_id, stage))
 
     def answer(self, call_id: str, permitted: bool) -> None:
         """A permit has been given or refused. Repeated answers are ignored."""
@@ -309,7 +315,8 @@ class SimulatedEngine:
                 )
         stored = []
         for stage, node_id in enumerate(command.node_ids):
-            self.results.setdefault((command.batch_id, stage), values[stage])
+            if (command.batch_id, stage) not in self.released:
+                self.results.setdefault((command.batch_id, stage), values[stage])
             stored.append(self.work.persist(command.batch_id, node_id, values[stage]))
         return Table(
             command.batch_id,

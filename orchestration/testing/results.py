@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from ..core.coordinator import Coordinator
 from ..core.records import Node
@@ -17,6 +18,7 @@ class Results:
     Args:
         held: what the engine holds: batch and stage -> position -> value.
         files: what is in result storage: address -> position -> value.
+        released: what the engine has been told to forget.
     """
 
     def __init__(
@@ -25,11 +27,13 @@ class Results:
         steps: Mapping[int, Step],
         held: Mapping[tuple[int, int], Mapping[int, Value]],
         files: Mapping[str, Mapping[int, Value]],
+        released: Mapping[tuple[int, int], Mapping[int, Value]] = MappingProxyType({}),
     ) -> None:
         self.core = core
         self.steps = steps
         self.held = held
         self.files = files
+        self.released = released
 
     def value(self, node_id: int, index: int, given: Value | None = None) -> Value:
         """Compute what an item returns, from what its upstreams returned.
@@ -64,6 +68,7 @@ class Results:
 
     def ends(self) -> dict[int, list[End]]:
         """Return how each item of each node has ended."""
+        self.held = {**self.held, **self.released}
         return {
             node_id: [End(node.state(i), self.find(node, i)) for i in range(node.width)]
             for node_id, node in self.core.nodes.items()

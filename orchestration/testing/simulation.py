@@ -24,11 +24,12 @@ from ..core.commands import (
     AskLeases,
     CancelBatches,
     Command,
+    ReleaseBatches,
     SubmitBatch,
     WithdrawLeases,
 )
 from ..core.coordinator import Coordinator
-from ..core.events import CoreEvent, LeasesAnswered, LimitsKnown, NodeSubmitted, Tick
+from ..core.events import CoreEvent, FuturesDropped, LeasesAnswered, LimitsKnown, NodeSubmitted, Tick
 from ..core.journal import Entry, LeasesReturned
 from ..core.states import State
 from .clock import ManualClock
@@ -105,7 +106,8 @@ class Run:
         self.engine = SimulatedEngine(world, self, rng, workers, faults)
         self.leases = leases
         self.files = {} if files is None else files  # result storage: it outlives the process
-        self.results = Results(self.core, self.steps, self.engine.results, self.files)
+        engine = self.engine
+        self.results = Results(self.core, self.steps, engine.results, self.files, engine.released)
         self.journal: list[Entry] = []
         self.turns = 0
         self.crash_after = crash_after
@@ -116,6 +118,11 @@ class Run:
         world.later(0.0, self._start)
         for step in steps:
             world.later(step.at, partial(self.post, NodeSubmitted(step.spec)))
+        last, moods = max((step.at for step in steps), default=0.0), random.Random(seed + 1)
+        for step in steps:
+            if moods.random() < 0.5:  # the flow lets go of its futures
+                dropped = FuturesDropped(step.spec.node_id)
+                world.later(last + moods.uniform(0.0, 2.0), partial(self.post, dropped))
 
     def _start(self) -> None:
         if self.leases is not None:
@@ -156,6 +163,8 @@ class Run:
                 self.engine.submit(command)
             case CancelBatches(batch_ids):
                 self.engine.cancel(batch_ids)
+            case ReleaseBatches(batch_ids):
+                self.engine.release(batch_ids)
             case AnswerPermit(call_id, permitted):
                 self.world.later(0.0, lambda: self.engine.answer(call_id, permitted))
             case AskLeases(batch_id, names, label):

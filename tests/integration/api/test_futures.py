@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -343,3 +344,51 @@ def test_flows_run_side_by_side(local_runner: TaskRunner) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(sums, range(8))) == [n * (n - 1) for n in range(8)]
+
+
+class Big:
+    """A value whose end can be seen."""
+
+
+@task
+def make_big(x: int) -> Big:
+    return Big()
+
+
+@task
+def look_at(big: Big) -> int:
+    return 1
+
+
+def test_results_that_nobody_needs_are_let_go(local_runner: TaskRunner, until: Any) -> None:
+    """With the last future of a map, and all that takes its results, the results go: before the run ends."""
+    seen: list[weakref.ref[Big]] = []
+
+    @flow(task_runner=local_runner)
+    def lets_go() -> None:
+        bigs = make_big.map(range(3))
+        seen.extend(weakref.ref(big) for big in bigs.result())
+        looked = look_at.map(bigs)
+        kept = bigs[0].state
+        del bigs
+        assert looked.result() == [1, 1, 1]
+        double.submit(1).result()
+        assert isinstance(kept.result(), Big)  # whoever has a state may ask for the result, too
+        del kept
+        until(lambda: double.submit(1).result() == 2 and not any(ref() for ref in seen))
+
+    lets_go()
+
+
+def test_results_of_released_maps_do_not_harm_what_follows(runner: TaskRunner) -> None:
+    """Chains whose futures are dropped on the way end as ever, on every engine."""
+
+    @flow(task_runner=runner)
+    def chain() -> int:
+        found = double.map(range(50))
+        for _ in range(5):
+            found = double.map(found)
+            double.submit(1).result()
+        return sum(found.result())
+
+    assert chain() == sum(64 * x for x in range(50))
