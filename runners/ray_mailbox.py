@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, TaskCancelledError
 
 from . import codec
 from .channel import new_call_id
@@ -27,6 +27,7 @@ LINGER_SECONDS = 0.02  # hints wait for company; calls do not
 REPEAT_SECONDS = 30.0  # the answer to a `take` may get lost with its connection: open calls are told again
 FLUSH_SECONDS = 0.03  # between two pushes of a worker
 REACH_SECONDS = 60.0  # for the actor to come up (a node may have to start first)
+INTERRUPT_SECONDS = 30.0  # within which the interrupt of a cancelled task must arrive
 MAX_ATTEMPTS = 5
 MAX_HANDLES = 16
 
@@ -109,13 +110,21 @@ class MailboxChannel:
 
 
 def _ask(mailbox: Any, call_id: str, packed: bytes) -> bytes:
+    interrupted = threading.Event()
+
     def wake() -> None:
+        interrupted.set()
         with contextlib.suppress(Exception):
             mailbox.answer.remote(call_id, b"")  # nobody reads it: leaving the block raises the interrupt
 
     with listening(wake):
         # Waiting in ray.get, in the task's own thread, is what lends this task's CPU to other tasks.
-        return bytes(ray.get(mailbox.ask.remote(call_id, packed)))
+        try:
+            return bytes(ray.get(mailbox.ask.remote(call_id, packed)))
+        except TaskCancelledError:
+            # Ray cancels what a task has submitted along with it, and that may overtake the task's interrupt.
+            interrupted.wait(INTERRUPT_SECONDS)
+            raise
 
 
 class _Handles:

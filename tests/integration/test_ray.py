@@ -232,12 +232,13 @@ def test_call_and_answer(port: Any) -> None:
 
 
 def test_cancel_a_batch_that_waits_for_an_answer(port: Any) -> None:
-    """Waiting for an answer ends at once when the batch is cancelled."""
-    batch = port.batch(asking, ["?"])
-    port.runner.submit([batch])
-    port.of(Call, batch)
-    port.runner.cancel([batch.batch_id])
-    assert list(port.table(batch).outcomes) == [Outcome.CANCELLED]
+    """Waiting for an answer ends at once when the batch is cancelled; also where Ray first cancels the question."""
+    for _ in range(10):  # one in six went wrong while that was taken for a failure
+        batch = port.batch(asking, ["?"])
+        port.runner.submit([batch])
+        port.of(Call, batch)
+        port.runner.cancel([batch.batch_id])
+        assert list(port.table(batch).outcomes) == [Outcome.CANCELLED]
 
 
 def test_without_its_mailbox(port: Any) -> None:
