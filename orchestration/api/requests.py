@@ -199,7 +199,10 @@ def _map_source(found: Dependencies, value: Any) -> tuple[Source, Any]:
         if inner.run_id != found.run_id:
             inner = inner.result()
         else:
-            return found.aligned(inner, tolerant=tolerant), inner.known_width()
+            # a width learned at run time is for the coordinator to say: one item may stand for a map that cannot be
+            return found.aligned(inner, tolerant=tolerant), None if inner.indices is None else len(
+                inner.indices
+            )
     if isinstance(inner, TaskRunFuture):
         if inner.run_id != found.run_id:
             inner = inner.result()

@@ -9,9 +9,10 @@ import inspect
 import sys
 import sysconfig
 import threading
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +23,7 @@ from runners.arguments import Aligned, Arguments, Column, Element, Ref, Source, 
 from runners.body import TaskBody
 from runners.codec import dump_payload
 from runners.context import RunContext
-from runners.messages import Batch, Input, Payload, Stage
+from runners.messages import Batch, Input, Payload, Stage, Stored
 
 from ..core.commands import SubmitBatch
 from ..core.records import Node
@@ -149,10 +150,14 @@ class Packer:
         What one stage of a batch makes for the next is not among them: the worker hands it on.
         """
         indices, node_ids = command.indices, frozenset(command.node_ids)
-        wanted: dict[int, dict[int, None]] = {}
+        wanted: dict[int, range | dict[int, None]] = {}
 
         def want(node_id: int, members: Iterable[int]) -> None:
-            wanted.setdefault(node_id, {}).update(dict.fromkeys(members))
+            known = wanted.get(node_id)
+            if known is None and isinstance(members, range) and members.step == 1:
+                wanted[node_id] = members
+            elif known != members:
+                wanted[node_id] = dict.fromkeys(chain(known or (), members))
 
         def want_ref(ref: Ref) -> None:
             if ref.index is not None:
@@ -174,26 +179,37 @@ class Packer:
         for node_id in node_ids:
             wanted.pop(node_id, None)
         for node_id, members in wanted.items():
-            yield from self._locate(self._nodes[node_id], list(members), live)
+            yield from self._locate(self._nodes[node_id], members, live)
 
-    def _locate(self, up: Node, members: list[int], live: bool) -> Iterable[Input]:
+    def _locate(self, up: Node, members: range | dict[int, None], live: bool) -> Iterable[Input]:
         """Group upstream items by where their results are: batches, files, or here."""
-        batches = up.batches
-        elsewhere: list[int] = []
-        for batch_id, group in groupby(members, key=batches.__getitem__):
-            run = list(group)
-            if batch_id < 0:
-                elsewhere += run
-            else:
-                positions = [up.positions[i] for i in run]
-                yield Input(up.node_id, run, positions, batch_id=batch_id, stage=up.stage_in(batch_id))
+        by_batch: dict[int, Sequence[int]] = {}
+        if isinstance(members, range):
+            index = members.start
+            for batch_id, group in groupby(up.batches[members.start : members.stop]):
+                n = sum(1 for _ in group)
+                run = range(index, index + n)
+                by_batch[batch_id] = [*by_batch[batch_id], *run] if batch_id in by_batch else run
+                index += n
+        else:
+            for index in members:
+                by_batch.setdefault(up.batches[index], []).append(index)  # type: ignore[attr-defined]
+        elsewhere = by_batch.pop(-1, ())
+        for batch_id, indices in by_batch.items():
+            positions = _positions(up, indices)
+            yield Input(up.node_id, indices, positions, batch_id=batch_id, stage=up.stage_in(batch_id))
+        by_file: dict[Stored, tuple[list[int], list[int]]] = {}
         literal: list[int] = []
         for index in elsewhere:
             if up.states[index] == State.COMPLETED and index in up.stored:
                 stored, position = up.stored[index]
-                yield Input(up.node_id, (index,), (position,), stored=stored)
+                found = by_file.setdefault(stored, ([], []))
+                found[0].append(index)
+                found[1].append(position)
             else:
                 literal.append(index)
+        for stored, (indices, positions) in by_file.items():
+            yield Input(up.node_id, indices, positions, stored=stored)
         if literal:
             values = [self._absent(up, i) for i in literal]
             yield Input(up.node_id, literal, range(len(literal)), literal=_payload(values, live))
@@ -208,6 +224,15 @@ class Packer:
                 f"{up.spec.path}[{index}] is {up.state(index).title} but its result is nowhere"
             )
         return error
+
+
+def _positions(up: Node, indices: Sequence[int]) -> Sequence[int]:
+    """Return where in their batch the results of these items are."""
+    if not isinstance(indices, range):
+        return [up.positions[index] for index in indices]
+    positions = up.positions[indices.start : indices.stop]
+    straight = range(positions[0], positions[0] + len(positions))
+    return straight if positions == array("i", straight) else positions
 
 
 def _payload(value: Any, live: bool) -> Payload:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestration import TaskRunFutureList, flow, task, unmapped
+from orchestration import TaskRunFutureList, allow_failure, flow, task, unmapped
 from orchestration.errors import MappingError
 from runners.base import TaskRunner
 
@@ -269,3 +269,24 @@ def test_batch_sizes(runner: TaskRunner, batch: Any) -> None:
         return add.with_options(batch=batch).map(range(50), 1)
 
     assert maps() == list(range(1, 51))
+
+
+def test_a_map_over_a_map_that_cannot_be_known_to_be_so(runner: TaskRunner) -> None:
+    """It ends the same whether its upstream has turned out to have nothing to map over before it is submitted or after."""
+
+    @task
+    def fails() -> list[int]:
+        raise ValueError("no list")
+
+    @flow(task_runner=runner)
+    def maps() -> list[str]:
+        ended = []
+        for waits in (False, True):
+            first = add.map(fails.submit())
+            if waits:
+                first.wait()
+            second = add.map(allow_failure(first), return_state=True)
+            ended += [state.type for state in second]
+        return ended
+
+    assert maps() == ["Failed", "Failed"]
