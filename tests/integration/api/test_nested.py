@@ -51,6 +51,8 @@ def test_submit_and_map_inside_a_task(runner: TaskRunner, record: Any) -> None:
     assert parents == {(outer_id, 0), (outer_id, 1)}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # on Ray each level takes a process, and starting one takes a second or two
 def test_fifty_deep(runner: TaskRunner) -> None:
     """Tasks that wait for tasks, 50 deep, need no more slots than there are."""
 
