@@ -272,7 +272,7 @@ def test_batch_sizes(runner: TaskRunner, batch: Any) -> None:
 
 
 def test_a_map_over_a_map_that_cannot_be_known_to_be_so(runner: TaskRunner) -> None:
-    """It ends the same whether its upstream has turned out to have nothing to map over before it is submitted or after."""
+    """It ends the same whether that was known when it was submitted or not."""
 
     @task
     def fails() -> list[int]:
