@@ -20,11 +20,12 @@ from . import codec
 from .channel import new_call_id
 from .context import listening
 from .errors import BackendError
-from .messages import BatchProgress, BatchStarted, Call
+from .messages import BatchProgress, BatchStarted, Call, Table
 
 MAX_HINTS = 10_000  # kept for a flow process that does not come for them
 LINGER_SECONDS = 0.02  # hints wait for company; calls do not
 REPEAT_SECONDS = 30.0  # the answer to a `take` may get lost with its connection: open calls are told again
+SETTLE_SECONDS = 0.02  # before hints are pushed
 FLUSH_SECONDS = 0.03  # between two pushes of a worker
 REACH_SECONDS = 60.0  # for the actor to come up (a node may have to start first)
 INTERRUPT_SECONDS = 30.0  # within which the interrupt of a cancelled task must arrive
@@ -92,6 +93,11 @@ class MailboxChannel:
 
     def emit(self, event: BatchStarted | BatchProgress) -> None:
         _courier.post(self._name, event)
+
+    def ended(self, table: Table) -> None:
+        """The batch has ended: its table says what hints that have not been sent yet would say."""
+        if not table.logs_dropped:
+            _courier.drop(self._name)
 
     def call(self, batch_id: int, execution_id: str, entry: int, kind: str, payload: bytes) -> bytes:
         call = Call(new_call_id(), batch_id, execution_id, entry, kind, payload)
@@ -169,7 +175,10 @@ class _Handles:
 
 
 class _Courier:
-    """Pushes hints from a thread of its own, at most one push in flight, so that items never wait for it."""
+    """Pushes hints from a thread of its own, at most one push in flight, so that items never wait for it.
+
+    It lets a moment pass first: most batches have ended by then, and a push costs as much as a short batch.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[str, BatchStarted | BatchProgress]] = deque(maxlen=MAX_HINTS)
@@ -183,10 +192,17 @@ class _Courier:
             self._thread = threading.Thread(target=self._serve, name="millrace-courier", daemon=True)
             self._thread.start()
 
+    def drop(self, name: str) -> None:
+        """Forget what waits for a mailbox. A worker runs one batch at a time, so all of it is of that batch."""
+        with contextlib.suppress(IndexError):  # the other thread is taking it
+            while self._waiting and self._waiting[0][0] == name:
+                self._waiting.popleft()
+
     def _serve(self) -> None:
         pause = threading.Event()
         while True:
             self._posted.wait()
+            pause.wait(SETTLE_SECONDS)
             self._posted.clear()
             by_name: dict[str, list[bytes]] = {}
             while self._waiting:

@@ -93,7 +93,9 @@ def run(their_version: str, message: bytes, *held: Any) -> tuple[PackedResults, 
         for source, wanted in zip(order.sources, batch.inputs, strict=True)
     ]
     _guard.watch(batch)
-    results, table = run_batch(batch, fetched, MailboxChannel(order.mailbox), in_process=False)
+    channel = MailboxChannel(order.mailbox)
+    results, table = run_batch(batch, fetched, channel, in_process=False)
+    channel.ended(table)
     return PackedResults.pack(results), codec.pack(table)
 
 
