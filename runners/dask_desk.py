@@ -37,6 +37,7 @@ from .messages import (
 )
 from .tables import uniform_table, unstarted_table
 
+SEND_SECONDS = 0.002  # between two messages to the scheduler
 TICK_SECONDS = 1.0  # between looks at the connection, when nothing else happens
 MAX_CALLS = 10_000  # calls whose worker is remembered
 
@@ -154,6 +155,8 @@ class Desk:
 
     def _subscribe(self) -> None:
         self._comm = self.client.scheduler_comm
+        if hasattr(self._comm, "interval"):  # Dask's is 10 ms, in which a message waits that follows another one
+            self._comm.interval = SEND_SECONDS
         self.client.subscribe_topic(self.topic, lambda event: self.tell(partial(self._on_message, *event[1])))
         self.client.subscribe_topic("all", self._hear_cluster)
 

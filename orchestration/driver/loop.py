@@ -203,6 +203,7 @@ class Driver:
 
     def _perform(self, actions: Sequence[Any]) -> None:
         batches: list[Batch] = []
+        released: list[int] = []
         for action in actions:
             match action:
                 case SubmitBatch():
@@ -215,7 +216,7 @@ class Driver:
                         batches = []
                     self.runner.cancel(batch_ids, force=force)
                 case ReleaseBatches(batch_ids):
-                    self.runner.release(batch_ids)
+                    released += batch_ids
                 case AskLeases():
                     self.leasing.ask(action)
                 case WithdrawLeases(batch_ids):
@@ -224,6 +225,8 @@ class Driver:
                     self.answer(call_id, b"yes" if permitted else b"no")
         if batches:
             self.runner.submit(batches)
+        if released:  # last: work must not wait behind it on its way to the engine
+            self.runner.release(released)
 
     def _pack(self, command: SubmitBatch) -> Batch | None:
         """Return the batch; one that cannot be packed is rejected, inline ones go to their threads."""
