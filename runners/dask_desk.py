@@ -155,7 +155,9 @@ class Desk:
 
     def _subscribe(self) -> None:
         self._comm = self.client.scheduler_comm
-        if hasattr(self._comm, "interval"):  # Dask's is 10 ms, in which a message waits that follows another one
+        if hasattr(
+            self._comm, "interval"
+        ):  # Dask's is 10 ms, in which a message waits that follows another one
             self._comm.interval = SEND_SECONDS
         self.client.subscribe_topic(self.topic, lambda event: self.tell(partial(self._on_message, *event[1])))
         self.client.subscribe_topic("all", self._hear_cluster)

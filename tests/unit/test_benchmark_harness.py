@@ -129,3 +129,41 @@ def test_every_benchmark_has_a_run(name: str) -> None:
     parameters = inspect.signature(import_module(f"benchmarks.{name}").run).parameters
     assert "repeats" in parameters
     assert {p.kind for p in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_the_readme_has_the_results_between_its_marks(tmp_path: Path) -> None:
+    """Tables and verdicts are written where the marks are; what stands around them stays."""
+    from benchmarks import report as pages
+
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
+    found = Report("How fast?", [Result("ours", 10, [1.0, 2.0, 3.0], "theirs"), Result("theirs", 10, [8.0])])
+    found.stamp = {
+        "date": "2026-01-01",
+        "python": "3",
+        "cores": 2,
+        "processor": "p",
+        "load": 0.5,
+        "versions": {},
+    }
+    found.want_speed("ours", "theirs", 5)
+    found.write(tmp_path / "fast.json")
+    pages.write(pages.read(tmp_path), readme)
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| ours | 2 s |" in text
+    assert "0 of 1 targets met" in text
+    assert "MISSED" in text
+
+
+def test_every_question_can_be_asked() -> None:
+    """All benchmarks can be imported and have a question in their first line."""
+    from benchmarks.__main__ import names
+
+    assert {"overhead", "latency", "memory", "store", "startup"} <= set(names())
+    for name in names():
+        module = import_module(f"benchmarks.{name}")
+        assert callable(module.run)
+        assert (module.__doc__ or "").strip().split("\n")[0].endswith((".", "?"))
