@@ -1,15 +1,21 @@
-"""The pure parts of the benchmarks of scheduling: Task Bench's patterns, lower bounds."""
+"""The pure parts of the benchmarks of scheduling: Task Bench's patterns, METG, lower bounds."""
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 
 from benchmarks import skew
 from benchmarks.harness import Report
+from benchmarks.metg import WrongInputError, graph, work, work_after
 from benchmarks.scheduling.bounds import Bounded, critical_path, lower_bound
+from benchmarks.scheduling.granularity import LEAST_SECONDS, crossing, metg
 from benchmarks.scheduling.patterns import PATTERNS, dependencies, grid, width_at
+from benchmarks.workflows import load
+from runners import SequentialTaskRunner
 
 
 @pytest.mark.parametrize(
@@ -98,3 +104,66 @@ def test_mixtures_have_the_same_work_each_time(name: str) -> None:
     assert sum(seconds) == pytest.approx(skew.ITEMS * skew.MEAN_SECONDS)
     assert seconds == skew.MIXTURES[name](random.Random(7))
     assert max(seconds) > 2 * min(seconds)
+
+
+@pytest.mark.parametrize("guess", [1e-5, 1e-3, 1e-2, 0.5])
+def test_metg_is_found_from_any_guess(guess: float) -> None:
+    """With an overhead of 2 ms per task, half of the time is work where a task takes 2 ms."""
+    asked: list[float] = []
+
+    def efficiency(seconds: float) -> tuple[float, float]:
+        asked.append(seconds)
+        return seconds, seconds / (seconds + 0.002)
+
+    assert metg(efficiency, guess) == pytest.approx(0.002, rel=0.05)
+    assert len(asked) <= 12
+
+
+def test_metg_ends_where_there_is_none() -> None:
+    """Efficient however small tasks are: the least size that means anything. Never efficient: an error."""
+    assert metg(lambda seconds: (seconds, 0.9), 1e-4) <= LEAST_SECONDS
+    with pytest.raises(ValueError, match="no METG"):
+        metg(lambda seconds: (seconds, 0.3), 1e-4)
+
+
+def test_the_crossing_lies_between_on_a_logarithmic_scale() -> None:
+    """One half is in the middle of 0.25 and 0.75, and 2 ms in the middle of 1 and 4 ms."""
+    assert crossing((0.001, 0.25), (0.004, 0.75)) == pytest.approx(0.002)
+
+
+def test_a_task_that_got_something_else_fails() -> None:
+    """Too few, too many, in another order, of another timestep."""
+    assert work(2, [(0, 1), (0, 2), (0, 3)], 1, "stencil_1d", 8, 1) == (1, 2)
+    assert work_after(2, (0, 2), 1, "no_comm", 8, 1) == (1, 2)
+    wrong: list[list[tuple[int, int]]] = [
+        [(0, 1), (0, 2)],
+        [(0, 1), (0, 3), (0, 2)],
+        [(0, 1), (0, 2), (1, 3)],
+        [(0, 1), (0, 2), (0, 3), (0, 4)],
+    ]
+    for inputs in wrong:
+        with pytest.raises(WrongInputError, match="point 2 of timestep 1"):
+            work(2, inputs, 1, "stencil_1d", 8, 1)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_flow_follows_its_pattern(pattern: str, millrace_home: Path) -> None:
+    """Each task of the grid runs and returns its own name."""
+    rows = graph.with_options(task_runner=SequentialTaskRunner())(pattern, 6, 5, 1)
+    assert rows == [[(step, p) for p in range(width_at(pattern, 6, step))] for step in range(5)]
+
+
+def test_a_recorded_workflow_is_scaled_and_sorted(tmp_path: Path) -> None:
+    """Parents first; runtimes sum up to the work that is wanted; the bound knows both kinds of limit."""
+    tasks = [{"id": "b", "parents": ["a"]}, {"id": "c", "parents": ["a"]}, {"id": "a", "parents": []}]
+    ran = [{"id": name, "runtimeInSeconds": seconds} for name, seconds in (("a", 10), ("b", 10), ("c", 20))]
+    file = tmp_path / "toy-run-001.json"
+    file.write_text(
+        json.dumps({"workflow": {"specification": {"tasks": tasks}, "execution": {"tasks": ran}}})
+    )
+    workflow = load(file)
+    assert workflow.name == "toy"
+    assert next(iter(workflow.parents)) == "a"
+    assert workflow.seconds == {"a": 1.0, "b": 1.0, "c": 2.0}
+    assert workflow.bound(1) == 4.0
+    assert workflow.bound(2) == 3.0
