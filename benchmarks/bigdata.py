@@ -32,8 +32,8 @@ use, made, taken = task(length, name="use"), task(make, name="make"), task(measu
 
 
 @flow(validate_parameters=False)
-def one_argument(array: Any) -> int:
-    return sum(use.map(range(ITEMS), unmapped(array)).result())
+def one_argument(array: Any, items: int) -> int:
+    return sum(use.map(range(items), unmapped(array)).result())
 
 
 @flow
@@ -50,25 +50,29 @@ def run(*, repeats: int = 3, runner: str | None = None) -> Report:
             items = 4 if size > 10_000_000 else ITEMS
             for engine in engines:
                 cases += [
-                    Case(f"argument {label}, {engine.name}", _argument(engine, size), ITEMS),
+                    Case(f"argument {label}, {engine.name}", _argument(engine, size, items), items),
                     Case(f"results {label}, {engine.name}", _results(engine, size, items), items),
                 ]
                 if engine.bare is not None:
                     cases += [
-                        Case(f"argument {label}, bare {engine.name}", _bare_argument(engine, size), ITEMS),
+                        Case(
+                            f"argument {label}, bare {engine.name}",
+                            _bare_argument(engine, size, items),
+                            items,
+                        ),
                         Case(
                             f"results {label}, bare {engine.name}", _bare_results(engine, size, items), items
                         ),
                     ]
-        question = f"One array for {ITEMS} items; arrays made by a map and taken by the next"
-        return measure(question, cases, repeats=repeats)
+        question = "One array for all items (20, 4 of 100 MB); arrays made by a map and taken by the next"
+        return measure(question, cases, repeats=repeats, warmup=0)
 
 
-def _argument(engine: Engine, size: int) -> Callable[[], None]:
+def _argument(engine: Engine, size: int, items: int) -> Callable[[], None]:
     shaped, array = one_argument.with_options(task_runner=engine.runner), make(size)
 
     def ours() -> None:
-        assert shaped(array) == ITEMS * size + sum(range(ITEMS))
+        assert shaped(array, items) == items * size + sum(range(items))
 
     return ours
 
@@ -82,18 +86,18 @@ def _results(engine: Engine, size: int, items: int) -> Callable[[], None]:
     return ours
 
 
-def _bare_argument(engine: Engine, size: int) -> Callable[[], None]:
+def _bare_argument(engine: Engine, size: int, items: int) -> Callable[[], None]:
     array, library = make(size), engine.bare
 
     def dask() -> None:
         there = library.scatter(array, hash=False)
-        futures = library.map(length, range(ITEMS), [there] * ITEMS, pure=False)
-        assert sum(library.gather(futures)) == ITEMS * size + sum(range(ITEMS))
+        futures = library.map(length, range(items), [there] * items, pure=False)
+        assert sum(library.gather(futures)) == items * size + sum(range(items))
 
     def ray() -> None:
         there, remote = library.put(array), library.remote(length)
-        found = library.get([remote.remote(x, there) for x in range(ITEMS)])
-        assert sum(found) == ITEMS * size + sum(range(ITEMS))
+        found = library.get([remote.remote(x, there) for x in range(items)])
+        assert sum(found) == items * size + sum(range(items))
 
     return dask if engine.name == "dask" else ray
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestration import flow, task
 
-from .harness import Report, measure
+from .harness import Report, measure, stamp
 from .scheduling.bounds import Bounded, critical_path, lower_bound, sleep
 from .scheduling.engines import Engine, chosen, running
 
@@ -59,7 +59,7 @@ def run(*, repeats: int = 3, runner: str | None = None) -> Report:
     question = f"Recorded workflows, {WORK_SECONDS:.0f} s of work each"
     if not files:
         note = f"there are no workflows in {folder}: set MILLRACE_SHARED to the folder of shared data"
-        return Report(question, [], notes=[note])
+        return Report(question, [], stamp(), [note])
     bounded = Bounded()
     with running(chosen(runner)) as engines:
         for workflow in map(load, files):

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ..harness import Case, Report
+from ..harness import Case, Report, Target
 
 
 def lower_bound(seconds: Iterable[float], slots: int) -> float:
@@ -77,10 +77,10 @@ class Bounded:
         """Add to the report how far each case is from its bound, and whether that is within its target."""
         for name, runs in self._runs.items():
             ratio = statistics.median(took / bound for took, bound in runs)
-            words = f"{name}: {ratio:.3f} x lower bound ({statistics.median(b for _, b in runs):.2f} s)"
+            bound = statistics.median(b for _, b in runs)
+            report.notes.append(f"{name}: {ratio:.3f} x lower bound ({bound:.2f} s)")
             if name in self._limits:
                 factor, more = self._limits[name]
                 allowed = statistics.median((factor * bound + more) / bound for _, bound in runs)
-                words += f", target {allowed:.3f}{'' if ratio <= allowed else ': MISSED'}"
-            report.notes.append(words)
+                report.targets.append(Target(f"the lower bound: {name}", ratio, allowed, at_most=True))
         return report
