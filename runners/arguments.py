@@ -63,7 +63,14 @@ class Element:
     indices: Sequence[int]  # of the batch's items
 
 
-Source = Static | Column | Aligned | Element
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Source number `number` of those that all batches of the node share (see `Stage.shared`)."""
+
+    number: int
+
+
+Source = Static | Column | Aligned | Element | Shared
 Lookup = Callable[[int, int], Any]  # (node_id, index) -> value
 
 
@@ -73,6 +80,14 @@ class Arguments:
 
     args: tuple[Source, ...] = ()
     kwargs: Mapping[str, Source] = field(default_factory=dict)
+
+    def with_shared(self, shared: Sequence[Source]) -> Arguments:
+        """Return these arguments with the shared sources in their places."""
+
+        def found(source: Source) -> Source:
+            return shared[source.number] if type(source) is Shared else source
+
+        return Arguments(tuple(map(found, self.args)), {name: found(s) for name, s in self.kwargs.items()})
 
     def bind(self, position: int, inputs: Inputs) -> tuple[list[Any], dict[str, Any]]:
         """Return (args, kwargs) of the item at `position`.
@@ -151,6 +166,8 @@ def getter(source: Source, inputs: Inputs) -> Callable[[int], Any]:
             return lambda position: inputs.one(node_id, upstream[position])
         case Element(ref, indices):
             return lambda position: inputs.of(ref)[indices[position]]
+        case Shared(number):
+            raise InternalError(f"shared argument {number} has been left where it was")
 
 
 def resolve(source: Source, position: int, inputs: Inputs) -> Any:

@@ -29,16 +29,17 @@ from .messages import (
     Table,
 )
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 PROTOCOL = 5
+SMALL_BUFFER = 16 << 10  # bytes of an array from which on it is not copied into the pickle
 MAX_EXCEPTION = 1 << 20  # bytes of a pickled exception; some hold a whole response or data frame
 SURROGATES = "surrogatepass"  # user code may print what is no valid text: file names, bad input
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
     """Pickle by value what cannot be imported elsewhere, by reference what can."""
     with io.BytesIO() as file:
-        _Pickler(file, protocol=PROTOCOL).dump(value)
+        _Pickler(file, protocol=PROTOCOL, buffer_callback=buffer_callback).dump(value)
         return file.getvalue()
 
 
@@ -60,10 +61,38 @@ def loads(data: bytes) -> Any:
 
 
 def dump_payload(value: Any, *, cached: bool = False) -> Payload:
-    """Return a pickled payload; with `cached` it has a digest, by which workers load it once."""
-    data = dumps(value)
-    digest = hashlib.blake2b(data, digest_size=16).hexdigest() if cached else ""
-    return Payload(data=data, digest=digest)
+    """Return a pickled payload. Large buffers are not copied: it has to be sent before they change.
+
+    Args:
+        cached: give it a digest, by which workers keep it, and copy its buffers, so that all get the same.
+    """
+    buffers: list[memoryview] = []
+
+    def leave_out(buffer: pickle.PickleBuffer) -> bool:
+        view = buffer.raw()
+        if view.nbytes < SMALL_BUFFER:
+            return True  # pickle takes it in
+        buffers.append(view.toreadonly())
+        return False
+
+    data = dumps(value, leave_out)
+    if not cached:
+        return Payload(data=data, buffers=buffers)
+    copies = [bytes(view) for view in buffers]
+    hasher = hashlib.blake2b(data, digest_size=16)
+    for copy in copies:
+        hasher.update(copy)
+    return Payload(data=data, digest=hasher.hexdigest(), buffers=copies)
+
+
+def load_payload(payload: Payload) -> Any:
+    """Return an object of one's own: what can be written to is shared with nobody."""
+    assert payload.data is not None
+    return pickle.loads(payload.data, buffers=map(_own, payload.buffers))
+
+
+def _own(buffer: Any) -> Any:
+    return bytearray(buffer) if memoryview(buffer).readonly else buffer
 
 
 def dump_exception(error: BaseException) -> bytes | None:

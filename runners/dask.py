@@ -28,6 +28,7 @@ from .errors import (
     UserError,
 )
 from .messages import Batch, BatchLost, BatchRejected
+from .shipping import slim
 from .storage import MISSING
 
 STOP_SECONDS = 5.0  # for workers to say which of the batches to cancel have begun
@@ -160,8 +161,10 @@ class DaskTaskRunner(TaskRunner):
     def _submit(self, desk: Desk, batch: Batch) -> None:
         from .dask_worker import pack_batch, upstream_ids
 
+        light, shared = slim(batch)
+        blob = pack_batch(light, desk.topic)
         with desk.lock:  # the news of a batch must not come before it is known
-            flight = desk.flights[batch.batch_id] = Flight(batch)
+            flight = desk.flights[batch.batch_id] = Flight(light, desk.keep_shared(shared))
             upstream = []
             for batch_id in upstream_ids(batch):
                 kept = desk.kept.get(batch_id)
@@ -169,7 +172,6 @@ class DaskTaskRunner(TaskRunner):
                     desk.lose_input(batch.batch_id, f"the results of batch {batch_id} are no longer there")
                     return
                 upstream.append(kept.future)
-            blob = pack_batch(batch, desk.topic)
             flight.future = submit_batch(desk.client, batch, blob, upstream, self._token)
         desk.watch(batch.batch_id, flight.future)
 

@@ -11,10 +11,11 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 from . import codec
 from .base import Sink
@@ -31,10 +32,12 @@ from .messages import (
     Call,
     Detail,
     Outcome,
+    Payload,
     RunnerFailed,
     SlotsChanged,
     Table,
 )
+from .shipping import PAYLOAD_CALL
 from .tables import uniform_table, unstarted_table
 
 SEND_SECONDS = 0.002  # between two messages to the scheduler
@@ -49,6 +52,7 @@ class Flight:
     """A batch that Dask has and that has not been reported yet."""
 
     batch: Batch
+    shared: Sequence[Payload] = ()  # what its workers may ask for
     future: Any = None
     worker: str = ""  # address of where it was seen to start
     process: str = ""  # the same as host:pid
@@ -66,7 +70,8 @@ class Kept:
     size: int
     entries: int
     run_id: str
-    repeatable: bool  # Dask may compute it again
+    repeatable: bool  # Dask may compute it again ...
+    shared: Sequence[Payload] = ()  # ... and then a worker may ask for these
 
 
 class Desk:
@@ -81,6 +86,9 @@ class Desk:
         self.callers: dict[str, str] = {}  # call_id -> address of the worker that asked
         self.workers: dict[str, Mapping[str, Any]] = {}
         self.lock = threading.RLock()
+        # large payloads by digest, for as long as a flight or a result needs them
+        self._shared: WeakValueDictionary[str, Payload] = WeakValueDictionary()
+        self._shipping: set[tuple[str, str]] = set()  # payloads on their way: digest, address of the worker
         self._sink = sink
         self._slots = slots
         self._told_slots = 0
@@ -177,6 +185,9 @@ class Desk:
             logger.exception("an event of worker %s cannot be read", address)
             return
         if isinstance(message, Call):
+            if message.kind == PAYLOAD_CALL:
+                self._ship(message.payload.decode(), address)
+                return
             if message.batch_id in self.kept:  # a second execution, of which the flow knows nothing
                 self._forsake([message.batch_id])
                 return
@@ -193,6 +204,36 @@ class Desk:
                 flight.worker, flight.process = address, message.worker
         if isinstance(message, BatchStarted) or (flight is not None and isinstance(message, BatchProgress)):
             self._emit(message)
+
+    def keep_shared(self, shared: Mapping[str, Payload]) -> Sequence[Payload]:
+        """Have payloads ready for workers for as long as the caller keeps what is returned."""
+        return [self._shared.setdefault(digest, payload) for digest, payload in shared.items()]
+
+    def _ship(self, digest: str, address: str) -> None:
+        """Send a worker the payload that it has asked for, once even if it asks again meanwhile."""
+        from .dask_worker import take_payload
+
+        payload, parcel = self._shared.get(digest), (digest, address)
+        if parcel in self._shipping:
+            return
+        self._shipping.add(parcel)
+        data, buffers = (payload.data, payload.buffers) if payload is not None else (None, ())
+
+        async def ship() -> None:
+            try:
+                await self.client.run(
+                    take_payload,
+                    digest,
+                    data,
+                    buffers,
+                    workers=[address],
+                    on_error="ignore",
+                    asynchronous=True,
+                )
+            finally:
+                self._shipping.discard(parcel)
+
+        self.spawn(ship)
 
     # --- ends of batches ------------------------------------------------------------------------
 
@@ -242,6 +283,7 @@ class Desk:
                     len(table.outcomes),
                     flight.batch.run_id,
                     _repeatable(table, len(flight.batch.stages)),
+                    flight.shared,
                 )
         self._emit(BatchFinished(table))
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import pickle
 import platform
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from time import time
 from typing import Any
@@ -28,16 +27,18 @@ from distributed.worker_state_machine import SecedeEvent
 from . import codec
 from .channel import CallBook, new_call_id
 from .context import current_item, listening
-from .errors import VersionMismatchError
-from .messages import Batch, BatchProgress, BatchStarted, Call, Table
+from .errors import ResultLostError, VersionMismatchError
+from .messages import Batch, BatchProgress, BatchStarted, Call, Detail, Outcome, Payload, Table
 from .results import PackedResults
-from .tables import unstarted_table
+from .shipping import PAYLOAD_CALL, PayloadStore, complete, read_label, seal, unseal
+from .tables import uniform_table, unstarted_table
 from .worker import cancel_batches, run_batch
 
 MAX_EVENT = 256 << 10  # bytes; larger tables are fetched, since the scheduler keeps 1,000 events of a topic
 MAX_REMEMBERED = 10_000  # batches whose start or cancellation a worker remembers
 
 _calls = CallBook()
+_store = PayloadStore()
 _lock = threading.Lock()
 _started: OrderedDict[tuple[str, int], None] = OrderedDict()
 _banned: OrderedDict[tuple[str, int], None] = OrderedDict()
@@ -66,7 +67,7 @@ class BatchResult:
 
 def pack_batch(batch: Batch, topic: str) -> bytes:
     """Return a batch as the blob that `run_packed` takes."""
-    return pickle.dumps((versions()["millrace"], topic, pickle.dumps(batch, codec.PROTOCOL)), codec.PROTOCOL)
+    return seal((versions()["millrace"], topic), batch)
 
 
 def upstream_ids(batch: Batch) -> list[int]:
@@ -76,15 +77,21 @@ def upstream_ids(batch: Batch) -> list[int]:
 
 def run_packed(blob: bytes, *upstream: BatchResult) -> BatchResult:
     """Run a batch as a Dask task."""
-    version, topic, data = pickle.loads(blob)
+    (version, topic), sealed = read_label(blob)
     if version != versions()["millrace"]:
         raise VersionMismatchError(mismatch(get_worker().address, versions()["millrace"], version))
-    batch: Batch = pickle.loads(data)
+    batch: Batch = unseal(sealed)
     worker, key = get_worker(), str(thread_state.key)
     if not _admit(topic, batch, key):
         return BatchResult(PackedResults([]), codec.pack(unstarted_table(batch)))
     _watch_cancellation(worker)
     channel = DaskChannel(worker, topic, key)
+    try:
+        batch = complete(batch, partial(channel.payload, batch.batch_id))
+    except ResultLostError as error:
+        _running.pop(key, None)
+        table = uniform_table(batch, Outcome.INPUT_LOST, Detail("ResultLostError", str(error)))
+        return BatchResult(PackedResults([]), channel.send_table(table, PackedResults([])))
     by_id = dict(zip(upstream_ids(batch), upstream, strict=True))
     held: dict[tuple[int, int], Held] = {}
     fetched: list[Held | None] = []
@@ -139,6 +146,15 @@ class DaskChannel:
         lent = contextlib.nullcontext() if kind == "permit" else slot_lent()
         with lent:
             return _calls.ask(call, lambda c: self._send(codec.pack(c)), alive=self.alive)
+
+    def payload(self, batch_id: int, digest: str) -> Payload:
+        """Return a payload that parcels do not carry, from this process or else the flow's.
+
+        Raises:
+            ResultLostError: the flow's process does not have it any more.
+        """
+        call = codec.pack(Call("", batch_id, "", 0, PAYLOAD_CALL, digest.encode()))
+        return _store.get(digest) or _store.await_payload(digest, lambda: self._send(call), self.alive)
 
     def alive(self) -> bool:
         """Whether the flow still wants this batch: the scheduler takes it back when the client goes."""
@@ -218,6 +234,14 @@ def _nothing() -> None:
 def answer(call_id: str, reply: bytes) -> bool:
     """Hand the answer of a call to whoever waits for it in this process."""
     return _calls.answer(call_id, reply)
+
+
+def take_payload(digest: str, data: bytes | None, buffers: Sequence[Any]) -> None:
+    """Keep a payload that a batch of this process has asked for; without data, it is not to be had."""
+    if data is None:
+        _store.refuse(digest)
+    else:
+        _store.put(digest, data, buffers)
 
 
 def stop_batches(topic: str, run_id: str, batch_ids: Sequence[int]) -> list[int]:

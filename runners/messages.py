@@ -11,6 +11,7 @@ Everything here is immutable and survives a round trip through `runners.codec`.
 
 from __future__ import annotations
 
+import pickle
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,17 +37,35 @@ class Outcome(IntEnum):
 HAS_RESULT = frozenset({Outcome.COMPLETED, Outcome.CACHED})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Payload:
     """A Python object on its way to a worker.
 
-    Runners in the flow's process get `value`, all others `data` (a pickle) and its `digest`, by
-    which a worker recognises what it has already loaded.
+    Runners in the flow's process get `value`, all others a pickle: `data` and the `buffers` (of NumPy
+    arrays, data frames) that it leaves out of band. What many batches need has a `digest`, by which a
+    worker recognises what it has; without `data` it stands for what the worker knows by that digest.
+    Buffers that can be written to belong to whoever loads the payload; others are copied by then.
     """
 
     value: Any = None
-    data: bytes | None = None
+    data: bytes | memoryview | None = None
     digest: str = ""
+    buffers: Sequence[Any] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data or b"") + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Leave the bytes out of band, so that packing a batch does not copy them."""
+        if self.data is None:
+            return Payload, (self.value, None, self.digest)
+        return Payload, (
+            self.value,
+            pickle.PickleBuffer(self.data),
+            self.digest,
+            [pickle.PickleBuffer(buffer) for buffer in self.buffers],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +103,7 @@ class Stage:
     attempts: Sequence[int]  # number of the attempt of each item, from 1
     timeout_seconds: float | None = None
     permit: bool = False  # ask the coordinator before each item starts (`rerun_on_loss=False`)
+    shared: Payload | None = None  # -> what `Shared` arguments stand for; the same for all batches
 
 
 @dataclass(frozen=True, slots=True)

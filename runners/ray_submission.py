@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import functools
-import pickle
-from collections import OrderedDict
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import ray
 
-from . import codec
 from .messages import Batch, Payload
-from .ray_worker import Order, SharedData, map_payloads, own_version, run
+from .ray_worker import Order, SharedData, own_version, run
+from .shipping import seal, slim
 
-SHARED_BYTES = 100_000  # a payload this large is put into the object store once, not into every message
-MAX_SHARED = 256
 MAX_GENERATIONS = 64
 
 
@@ -25,7 +21,7 @@ class Submission:
 
     def __init__(self, mailbox_name: str) -> None:
         self._mailbox_name = mailbox_name
-        self.shared: OrderedDict[str, Any] = OrderedDict()  # object refs of large payloads, by digest
+        self.shared: dict[str, Any] = {}  # object refs of large payloads, by digest
 
     def submit(self, batch: Batch, results: Mapping[int, Any], generation: int) -> tuple[Any, Any]:
         """Return the refs of the batch's results and of its table.
@@ -40,31 +36,24 @@ class Submission:
         held: list[Any] = []
         refs = [None if i.batch_id is None else results[i.batch_id] for i in batch.inputs]
         sources = _places(refs, held)
+        light, shared = slim(batch)
         places: dict[str, int] = {}
-
-        def slim(payload: Payload) -> Payload:
-            if not payload.digest or payload.data is None or len(payload.data) < SHARED_BYTES:
-                return payload
-            if payload.digest not in places:
-                places[payload.digest] = len(held)
-                held.append(self._share(payload))
-            return replace(payload, data=None)
-
-        order = Order(map_payloads(batch, slim), self._mailbox_name, sources, places)
-        message = pickle.dumps(order, codec.PROTOCOL)
+        for digest, payload in shared.items():
+            places[digest] = len(held)
+            held.append(self._share(payload))
+        message = seal((), Order(light, self._mailbox_name, sources, places))
         name = "+".join(stage.task_name for stage in batch.stages)
         function = remote_function(generation % MAX_GENERATIONS).options(name=name, **batch.options)
         result_ref, table_ref = function.remote(own_version(), message, *held)
         return result_ref, table_ref
 
     def _share(self, payload: Payload) -> Any:
-        ref = self.shared.get(payload.digest)
-        if ref is None:
-            ref = self.shared[payload.digest] = ray.put(SharedData(payload.data))
-            while len(self.shared) > MAX_SHARED:
-                self.shared.popitem(last=False)
-        self.shared.move_to_end(payload.digest)
-        return ref
+        """Return the ref of a payload; Ray keeps the object for as long as something needs the payload."""
+        digest, shared = payload.digest, self.shared
+        if digest not in shared:
+            shared[digest] = ray.put(SharedData(payload.data, payload.buffers))
+            weakref.finalize(payload, shared.pop, digest, None).atexit = False
+        return shared[digest]
 
 
 @functools.cache

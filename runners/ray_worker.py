@@ -15,8 +15,8 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
@@ -28,6 +28,7 @@ from .errors import VersionMismatchError
 from .messages import Batch, Payload
 from .ray_mailbox import MailboxChannel
 from .results import PackedResults
+from .shipping import PayloadStore, complete, read_label, unseal
 from .worker import cancel_batches, run_batch
 
 OWN_FUNCTION = "ray_worker.run"
@@ -51,16 +52,17 @@ class Order:
 
 
 class SharedData:
-    """Bytes of a payload that many batches need: one object in Ray's store, read there without a copy."""
+    """A payload that many batches need: one object in Ray's store, read there without a copy."""
 
-    __slots__ = ("data",)
+    __slots__ = ("buffers", "data")
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: Any, buffers: Sequence[Any]) -> None:
         self.data = data
+        self.buffers = buffers
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        data = pickle.PickleBuffer(self.data) if protocol >= codec.PROTOCOL else bytes(self.data)
-        return SharedData, (data,)
+        wrap = pickle.PickleBuffer if protocol >= codec.PROTOCOL else bytes
+        return SharedData, (wrap(self.data), [wrap(buffer) for buffer in self.buffers])
 
 
 @functools.cache  # looking it up takes 0.5 ms, and both sides of every batch ask
@@ -86,8 +88,8 @@ def check_version(theirs: str) -> None:
 def run(their_version: str, message: bytes, *held: Any) -> tuple[PackedResults, bytes]:
     """Run a batch. The body of the one remote function."""
     check_version(their_version)
-    order: Order = codec.loads(message)
-    batch = _with_shared(order, held) if order.shared else order.batch
+    order: Order = unseal(read_label(message)[1])
+    batch = complete(order.batch, lambda digest: _payload(digest, held[order.shared[digest]]))
     fetched = [
         None if source is None else held[source].load(wanted.stage)
         for source, wanted in zip(order.sources, batch.inputs, strict=True)
@@ -99,21 +101,8 @@ def run(their_version: str, message: bytes, *held: Any) -> tuple[PackedResults, 
     return PackedResults.pack(results), codec.pack(table)
 
 
-def _with_shared(order: Order, held: tuple[Any, ...]) -> Batch:
-    """Put large payloads back in their places."""
-
-    def whole(payload: Payload) -> Payload:
-        where = order.shared.get(payload.digest) if payload.data is None else None
-        return payload if where is None else replace(payload, data=held[where].data)
-
-    return map_payloads(order.batch, whole)
-
-
-def map_payloads(batch: Batch, change: Callable[[Payload], Payload]) -> Batch:
-    """Return `batch` with every payload changed."""
-    stages = tuple(replace(s, body=change(s.body), arguments=change(s.arguments)) for s in batch.stages)
-    inputs = tuple(i if i.literal is None else replace(i, literal=change(i.literal)) for i in batch.inputs)
-    return replace(batch, stages=stages, inputs=inputs, context=change(batch.context))
+def _payload(digest: str, shared: SharedData) -> Payload:
+    return _store.get(digest) or _store.put(digest, shared.data, shared.buffers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,5 +229,6 @@ def _do_nothing(number: int, frame: FrameType | None) -> None:
     pass
 
 
+_store = PayloadStore()
 _alarm = _Alarm()
 _guard = _Guard()

@@ -14,13 +14,13 @@ from contextvars import copy_context
 from typing import Any
 
 from . import capture, codec
-from .arguments import Inputs
+from .arguments import Arguments, Inputs
 from .calling import Ended, call, detail_of, is_async, traceback_of
 from .channel import Channel
 from .context import ItemContext, RunContext, current_item
 from .errors import ResultLostError
 from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt
-from .messages import Batch, Detail, Input, Outcome, Payload, Table
+from .messages import Batch, Detail, Input, Outcome, Payload, Stage, Table
 from .monitor import monitor
 from .results import CheckedResults, Frame, bytes_of, own_copy, pack_values
 from .storage import MISSING, ResultSerializationError, open_storage, read_stored
@@ -75,13 +75,22 @@ def load(payload: Payload) -> Any:
     if payload.data is None:
         return payload.value
     if not payload.digest:
-        return codec.loads(payload.data)
+        return codec.load_payload(payload)
     value = _loaded.get(payload.digest, MISSING)  # other threads load and evict meanwhile
     if value is MISSING:
-        value = _loaded[payload.digest] = codec.loads(payload.data)
+        value = _loaded[payload.digest] = codec.load_payload(payload)
         while len(_loaded) > MAX_LOADED:
             _evict()
     return value
+
+
+def _load_arguments(stage: Stage) -> Arguments:
+    """Return a stage's arguments. Shared ones are unpickled anew: no batch sees what others did to theirs."""
+    arguments: Arguments = load(stage.arguments)
+    if stage.shared is None:
+        return arguments
+    live = stage.shared.data is None
+    return arguments.with_shared(stage.shared.value if live else codec.load_payload(stage.shared))
 
 
 def _evict() -> None:
@@ -97,10 +106,10 @@ def _prepare(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> I
     outcome = Outcome.FAILED
     try:
         execution.run = load(batch.context)
-        bodies, arguments = [load(batch.stages[0].body)], [load(batch.stages[0].arguments)]
+        bodies, arguments = [load(batch.stages[0].body)], [_load_arguments(batch.stages[0])]
         for stage in batch.stages[1:]:
             try:
-                body, own = load(stage.body), load(stage.arguments)
+                body, own = load(stage.body), _load_arguments(stage)
             except BaseException as error:  # what cannot be loaded fails its own items, not those before
                 execution.unloadable = detail_of(error, in_process=execution.in_process)
                 break
@@ -278,7 +287,7 @@ def _keep(execution: Execution, results: Results) -> Results:
     if execution.in_process:
         return results
     frames = [_pack(execution, results, stage) for stage in range(len(results))]
-    arguments = (len(stage.arguments.data or b"") for stage in execution.batch.stages)
+    arguments = (stage.arguments.nbytes for stage in execution.batch.stages)
     execution.moved_bytes = bytes_of(frames) + sum(arguments)
     return CheckedResults(results, frames)
 

@@ -12,14 +12,14 @@ import threading
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import chain, count, groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import cloudpickle
 
-from runners.arguments import Aligned, Arguments, Column, Element, Ref, Source, Static
+from runners.arguments import Aligned, Arguments, Column, Element, Ref, Shared, Source, Static
 from runners.body import TaskBody
 from runners.codec import dump_payload
 from runners.context import RunContext
@@ -49,6 +49,10 @@ class NodePayload:
     picked: Mapping[int, Sequence[Ref]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (*self.args, *self.kwargs.values())
+
     def parameter_names(self) -> list[str]:
         return list(inspect.signature(self.body.fn).parameters)
 
@@ -64,6 +68,7 @@ class Packer:
         self._bodies: dict[
             int, tuple[TaskBody, Payload]
         ] = {}  # by id; the body is kept so that it stays its own
+        self._shared: dict[int, Payload] = {}  # by node
         self._context: Payload | None = None
 
     def add(self, node_id: int, payload: NodePayload) -> None:
@@ -72,6 +77,7 @@ class Packer:
     def forget(self, node_id: int) -> None:
         """The node's items have all ended: let go of what they were called with."""
         self._payloads.pop(node_id, None)
+        self._shared.pop(node_id, None)
 
     def pack(self, command: SubmitBatch, *, live: bool | None = None) -> Batch:
         """Return the batch that a command asks for.
@@ -99,15 +105,25 @@ class Packer:
 
     def _stage(self, command: SubmitBatch, node_id: int, attempts: Sequence[int], live: bool) -> Stage:
         node, payload = self._nodes[node_id], self._payloads[node_id]
+        split = not live and node.width > 1 and any(type(source) is Static for source in payload.sources)
         return Stage(
             node_id=node_id,
             task_name=node.spec.task_name,
             body=Payload(value=payload.body) if live else self._body(node_id),
-            arguments=_payload(_arguments(payload, command.indices), live),
+            arguments=_payload(_arguments(payload, command.indices, split), live),
             attempts=attempts,
             timeout_seconds=node.policy.timeout_seconds,
             permit=command.permit,
+            shared=self._static(node_id) if split else None,
         )
+
+    def _static(self, node_id: int) -> Payload:
+        """Return the arguments that are the same for all items of a map, pickled once for all its batches."""
+        known = self._shared.get(node_id)
+        if known is None:
+            static = [source for source in self._payloads[node_id].sources if type(source) is Static]
+            known = self._shared[node_id] = dump_payload(static, cached=True)
+        return known
 
     def blame(self, command: SubmitBatch, error: Exception) -> str:
         """Say which argument, or the function, cannot be pickled."""
@@ -239,17 +255,19 @@ def _payload(value: Any, live: bool) -> Payload:
     return Payload(value=value) if live else dump_payload(value)
 
 
-def _arguments(payload: NodePayload, indices: Sequence[int]) -> Arguments:
-    """Cut the arguments of some items out of those of the node."""
-    return Arguments(
-        tuple(_cut(source, indices) for source in payload.args),
-        {name: _cut(source, indices) for name, source in payload.kwargs.items()},
-    )
+def _arguments(payload: NodePayload, indices: Sequence[int], split: bool) -> Arguments:
+    """Cut the arguments of some items out of those of the node; with `split`, without static ones."""
+    numbers = count()
+
+    def cut(source: Source) -> Source:
+        return Shared(next(numbers)) if split and type(source) is Static else _cut(source, indices)
+
+    return Arguments(tuple(map(cut, payload.args)), {name: cut(s) for name, s in payload.kwargs.items()})
 
 
 def _cut(source: Source, indices: Sequence[int]) -> Source:
     match source:
-        case Static():
+        case Static() | Shared():
             return source
         case Column(values, template):
             if isinstance(indices, range) and indices.step == 1:

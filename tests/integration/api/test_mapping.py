@@ -290,3 +290,23 @@ def test_a_map_over_a_map_that_cannot_be_known_to_be_so(runner: TaskRunner) -> N
         return ended
 
     assert maps() == ["Failed", "Failed"]
+
+
+@task(batch=2)
+def spoil(x: int, values: Any) -> int:
+    seen = int(values.sum())
+    values += 1
+    return seen + x
+
+
+def test_a_large_static_argument(process_runner: TaskRunner) -> None:
+    """It travels once to each worker, and yet no batch sees what another one has done to it."""
+    numpy = pytest.importorskip("numpy")
+
+    @flow(task_runner=process_runner)
+    def maps() -> list[int]:
+        zeros = numpy.zeros(200_000)
+        return spoil.map(range(0, 40, 2), unmapped(zeros)).result()
+
+    found = maps()
+    assert found[::2] == list(range(0, 40, 4))
