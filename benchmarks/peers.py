@@ -72,7 +72,12 @@ class _Peer:
 
     def __init__(self, python: Path, kind: str, engine: str, items: int) -> None:
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        env = {**os.environ, "PREFECT_HOME": self._folder.name, "PYTHONPATH": ""}
+        env = {
+            **os.environ,
+            "PREFECT_HOME": self._folder.name,
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(int(START_SECONDS)),
+            "PYTHONPATH": "",
+        }
         command = [str(python), str(HERE / "peer_process.py"), kind, engine, str(items)]
         self._process = subprocess.Popen(
             command,
