@@ -11,7 +11,6 @@ Everything here is immutable and survives a round trip through `runners.codec`.
 
 from __future__ import annotations
 
-import pickle
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,16 +55,10 @@ class Payload:
     def nbytes(self) -> int:
         return len(self.data or b"") + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Leave the bytes out of band, so that packing a batch does not copy them."""
-        if self.data is None:
-            return Payload, (self.value, None, self.digest)
-        return Payload, (
-            self.value,
-            pickle.PickleBuffer(self.data),
-            self.digest,
-            [pickle.PickleBuffer(buffer) for buffer in self.buffers],
-        )
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel with any pickle protocol. See `shipping.seal` for the way that copies nothing."""
+        data = None if self.data is None else bytes(self.data)
+        return Payload, (self.value, data, self.digest, [bytes(buffer) for buffer in self.buffers])
 
 
 @dataclass(frozen=True, slots=True)
