@@ -39,9 +39,9 @@ test: $(STAMP) ## Run every test; ARGS="-k name" narrows it
 
 bench: $(STAMP) ## Run every benchmark and write down what they say; ARGS="overhead --runner dask" narrows it
 	$(UV) sync --frozen --all-extras --group bench
-	$(BIN)/python -m benchmarks $(ARGS) --json .cache/bench
-	$(BIN)/python -m benchmarks report .cache/bench
-	$(BIN)/python -m benchmarks plot .cache/bench -o .cache/bench
+	code=0; $(BIN)/python -m benchmarks $(ARGS) --json .cache/bench || code=$$?; \
+	  $(BIN)/python -m benchmarks report .cache/bench; \
+	  $(BIN)/python -m benchmarks plot .cache/bench -o .cache/bench; exit $$code
 
 lint: $(STAMP) ## Check style and formatting
 	$(BIN)/ruff check .

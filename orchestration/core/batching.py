@@ -16,7 +16,8 @@ DEADLINE_SECONDS = 1.0  # past it a worker gives the unstarted tail back
 MAX_ITEMS = 10_000
 MAX_BYTES = 32 << 20  # of arguments and results per batch: it moves as a whole, and is held as a whole
 SMOOTHING = 0.3  # weight of the newest batch in the mean
-SHORT_SECONDS = 0.05  # items below this are worth prefetching
+SHORT_SECONDS = 0.05  # items below this are worth fusing
+PREFETCH_SECONDS = 0.3  # and below this worth prefetching: a round trip would be a few percent of them
 
 
 class Sizer:
@@ -80,7 +81,7 @@ class Sizer:
         return (
             self.mean is not None
             and self.mean * self.size < 2 * TARGET_SECONDS
-            and (self.mean < SHORT_SECONDS)
+            and self.mean < PREFETCH_SECONDS
         )
 
 
