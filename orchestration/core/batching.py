@@ -9,15 +9,22 @@ from collections.abc import Iterator, Sequence
 
 FIRST_SIZE = 1  # items in a task's first batch
 TARGET_SECONDS = 0.25  # per batch: 100 times what an engine needs for a submission, and still lively
-GRAIN_SECONDS = (
-    0.005  # less work than this is not worth a batch of its own, an engine's submission costs as much
-)
+GRAIN_SECONDS = 0.005  # less work is not worth a batch of its own: an engine's submission costs as much
 DEADLINE_SECONDS = 1.0  # past it a worker gives the unstarted tail back
 MAX_ITEMS = 10_000
 MAX_BYTES = 32 << 20  # of arguments and results per batch: it moves as a whole, and is held as a whole
 SMOOTHING = 0.3  # weight of the newest batch in the mean
 SHORT_SECONDS = 0.05  # items below this are worth fusing
 PREFETCH_SECONDS = 0.3  # and below this worth prefetching: a round trip would be a few percent of them
+
+
+_LEAST_SECONDS = 1e-7  # of an item: nothing is quicker
+
+
+def most_items(seconds_each: float, bytes_each: float) -> int:
+    """Return how many items a batch has at most, by time, bytes and number."""
+    by_time, by_bytes = TARGET_SECONDS / max(seconds_each, _LEAST_SECONDS), MAX_BYTES / max(bytes_each, 1.0)
+    return max(1, int(min(MAX_ITEMS, by_time, by_bytes)))
 
 
 class Sizer:
@@ -50,8 +57,7 @@ class Sizer:
         else:
             self.mean += SMOOTHING * (each - self.mean)
             self.bytes_each += SMOOTHING * (size - self.bytes_each)
-        by_time, by_bytes = TARGET_SECONDS / max(self.mean, 1e-7), MAX_BYTES / max(self.bytes_each, 1.0)
-        ideal = max(1, int(min(MAX_ITEMS, by_time, by_bytes)))
+        ideal = most_items(self.mean, self.bytes_each)
         if ideal < self.size:
             self.size = ideal
         elif grow and items >= self.size:
@@ -68,7 +74,7 @@ class Sizer:
         each = self.mean if each is None else each
         fair = math.ceil(remaining / (2 * max(1, slots)))
         if each is not None:
-            fair = max(fair, int(GRAIN_SECONDS / max(each, 1e-7)))
+            fair = max(fair, int(GRAIN_SECONDS / max(each, _LEAST_SECONDS)))
         return max(1, min(self.size, ready, fair))
 
     def is_crumb(self, ready: int) -> bool:

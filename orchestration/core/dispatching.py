@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from . import fusing
-from .batching import DEADLINE_SECONDS
+from .batching import DEADLINE_SECONDS, most_items
 from .commands import AskLeases, Fused, SubmitBatch, WithdrawLeases
 from .events import LeasesAnswered
 from .ledger import Ledger, compact
-from .records import INLINE, MAIN, Flight, Node, Rider
+from .records import INLINE, MAIN, Edge, Flight, Node, Rider
 from .states import Cause, State
 from .verdicts import label
 
@@ -102,7 +102,8 @@ class Dispatcher:
 
     def _form(self, node: Node, names: Names) -> None:
         """Take items from a node's queue and send them off, or ask for their leases first."""
-        indices = node.ready.take(self._size(node))
+        edges = fusing.chain(node, self._limits_of)
+        indices = node.ready.take(self._size(node, edges))
         flight = Flight(
             self._next_batch, node, indices, _next_attempts(node, indices), node.spec.runner, names
         )
@@ -115,9 +116,9 @@ class Dispatcher:
             self.asking += 1
             self.ledger.emit(AskLeases(flight.batch_id, names, label(node, indices[0])))
         else:
-            self._submit(flight)
+            self._submit(flight, edges)
 
-    def _size(self, node: Node) -> int:
+    def _size(self, node: Node, edges: Sequence[Edge]) -> int:
         if node.ready.alone:
             return 1
         if node.policy.batch is not None:
@@ -126,17 +127,17 @@ class Dispatcher:
         if node.spec.runner == INLINE:
             return ready
         remaining = ready + node.counts[State.PENDING]
-        edges = fusing.chain(node, self._limits_of) if ready > 1 else ()
         if not edges:
             return node.sizer.choose(ready, remaining, self.slots)
-        size = node.sizer.choose(ready, remaining, self.slots, fusing.seconds(node, edges))
-        return min(size, fusing.most_items(node, edges))
+        each = fusing.seconds(node, edges)
+        size = node.sizer.choose(ready, remaining, self.slots, each)
+        return min(size, most_items(each, fusing.size_of(node, edges)))
 
-    def _submit(self, flight: Flight) -> None:
+    def _submit(self, flight: Flight, edges: Sequence[Edge]) -> None:
         node, indices = flight.node, flight.indices
         _set_attempts(node, indices, flight.attempts)
         self.ledger.move(node, indices, Cause.DISPATCHED)
-        self._let_ride(flight)
+        self._let_ride(flight, edges)
         flight.submitted = True
         flight.submitted_at = self.ledger.now
         if flight.runner == MAIN:
@@ -154,13 +155,11 @@ class Dispatcher:
             )
         )
 
-    def _let_ride(self, flight: Flight) -> None:
+    def _let_ride(self, flight: Flight, edges: Sequence[Edge]) -> None:
         """Fuse nodes with a flight: their items go with it though their upstream has yet to run."""
-        node, indices = flight.node, flight.indices
-        if not node.outs:
-            return
+        indices = flight.indices
         riders: list[Rider] = []
-        for follower in fusing.riders(node, indices, fusing.chain(node, self._limits_of)):
+        for follower in fusing.riders(flight.node, indices, edges):
             rider = Rider(flight, len(riders) + 1, follower, _next_attempts(follower, indices))
             _set_attempts(follower, indices, rider.attempts)
             self.ledger.move(follower, indices, Cause.RODE_ALONG)
@@ -231,7 +230,7 @@ class Dispatcher:
                 self.ledger.move(flight.node, flight.indices, Cause.LIMIT_REACHED, blocked)
         else:  # a pause has recalled what had not been granted
             self._asks_no_longer(flight)
-            self._submit(flight)
+            self._submit(flight, fusing.chain(flight.node, self._limits_of))
 
     def recall(self, flight: Flight, back: Sequence[int]) -> None:
         """Give up a flight that has not been submitted. Items in `back` become ready again."""

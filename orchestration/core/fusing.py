@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from .batching import MAX_BYTES, SHORT_SECONDS, TARGET_SECONDS
+from .batching import SHORT_SECONDS
 from .records import MAIN, Edge, Node, Reach
 from .states import State
 from .triggers import all_successful
@@ -79,11 +79,9 @@ def seconds(node: Node, edges: Sequence[Edge]) -> float:
     return sum((edge.down.sizer.mean or 0.0 for edge in edges), node.sizer.mean or 0.0)
 
 
-def most_items(node: Node, edges: Sequence[Edge]) -> int:
-    """Return how many items of a node and those that ride with it a batch should have at most."""
-    size = sum((edge.down.sizer.bytes_each for edge in edges), node.sizer.bytes_each)
-    by_time = TARGET_SECONDS / max(seconds(node, edges), 1e-7)
-    return max(1, int(min(by_time, MAX_BYTES / max(size, 1.0))))
+def size_of(node: Node, edges: Sequence[Edge]) -> float:
+    """Return how many bytes one item moves in a node and those that ride with it."""
+    return sum((edge.down.sizer.bytes_each for edge in edges), node.sizer.bytes_each)
 
 
 def short(node: Node) -> bool:

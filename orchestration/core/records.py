@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from runners.messages import Detail, Stored
 
@@ -348,8 +348,29 @@ _NOTHING: frozenset[int] = frozenset()
 _NO_ATTEMPTS: array[int] = array("I")
 
 
+class _HasItems(Protocol):
+    settled: set[int] | frozenset[int]
+
+    @property
+    def indices(self) -> Sequence[int]: ...
+
+
+class _Part:
+    """A node's items in a batch: what flights and their riders have in common."""
+
+    __slots__ = ()
+
+    def open_positions(self: _HasItems) -> Sequence[int]:
+        """Return the positions whose end is not known yet."""
+        n = len(self.indices)
+        return [p for p in range(n) if p not in self.settled] if self.settled else range(n)
+
+    def settle(self: _HasItems, positions: Sequence[int]) -> None:
+        self.settled = self.settled.union(positions)
+
+
 @dataclass(slots=True, eq=False)
-class Flight:
+class Flight(_Part):
     """A batch, from its forming to its end. Ended ones are kept, shrunk: results are named by batch.
 
     Attributes:
@@ -391,17 +412,13 @@ class Flight:
     stage: ClassVar[int] = 0  # as a part of itself
 
     @property
+    def flight(self) -> Flight:
+        return self
+
+    @property
     def parts(self) -> tuple[Flight | Rider, ...]:
         """The parts of its nodes, by stage."""
         return (self, *self.riders)
-
-    def open_positions(self) -> Sequence[int]:
-        """Return the positions whose end is not known yet."""
-        n = len(self.indices)
-        return [p for p in range(n) if p not in self.settled] if self.settled else range(n)
-
-    def settle(self, positions: Sequence[int]) -> None:
-        self.settled = self.settled.union(positions)
 
     def shrink(self) -> None:
         """Forget what an ended flight needs no longer."""
@@ -413,7 +430,7 @@ class Flight:
 
 
 @dataclass(slots=True, eq=False)
-class Rider:
+class Rider(_Part):
     """A further node's part in a fused batch: the same items, a stage later. Reads like a flight of its own."""
 
     flight: Flight
@@ -445,14 +462,6 @@ class Rider:
     @property
     def seen(self) -> int:
         return 0
-
-    def open_positions(self) -> Sequence[int]:
-        """Return the positions whose end is not known yet."""
-        n = len(self.indices)
-        return [p for p in range(n) if p not in self.settled] if self.settled else range(n)
-
-    def settle(self, positions: Sequence[int]) -> None:
-        self.settled = self.settled.union(positions)
 
 
 Part = Flight | Rider

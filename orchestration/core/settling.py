@@ -62,8 +62,7 @@ class Settling:
 
     def early(self, part: Part, position: int, outcome: int, detail: Detail, started: float) -> None:
         """Act on an item's end that is certain before its batch has ended. What rides behind it gets off."""
-        flight = part if isinstance(part, Flight) else part.flight
-        for rider in flight.riders[part.stage :]:
+        for rider in part.flight.riders[part.stage :]:
             self._return(rider, (position,), "")
             rider.settle((position,))
         cause, reason = cause_of(part, position, Outcome(outcome), detail.message, detail.retriable)
@@ -97,58 +96,42 @@ class Settling:
 
     def lose(self, flight: Flight, reason: str, *, suspect: bool) -> None:
         """No table will come: find out what has started, charge for it, and run the rest again."""
-        node, policy = flight.node, flight.node.policy
-        # what ran on the dead worker had begun its first item, whether or not we were told
-        begun = max(flight.seen, 1) if suspect and policy.rerun_on_loss else flight.seen
-        wanted = node.known.cancel_wanted
-        free: list[int] = []
-        dropped: dict[str, list[int]] = {}
-        ends: Ends = {}
-        for position in flight.open_positions():
-            index = flight.indices[position]
-            started = position < begun
-            if index in wanted:
-                cause = Cause.CANCELLED
-                if not started:
-                    dropped.setdefault(wanted[index], []).append(position)
-                    continue
-            else:
-                again = charge_loss(node.budget(index), policy, started=started, suspect=suspect)
-                if again is None:
-                    free.append(position)
-                    continue
-                cause = Cause.LOST if again else Cause.LOST_FOR_GOOD
-            ends.setdefault((cause, reason), []).append(position)
         self._get_off(flight, reason)
-        self._return(flight, free, reason)
-        self._drop(flight, dropped)
-        self._end_as_lost(flight, ends, reason)
+        # what ran on the dead worker had begun its first item, whether or not we were told
+        least = 1 if suspect and flight.node.policy.rerun_on_loss else 0
+        self._lose_part(flight, max(flight.seen, least).__gt__, reason, suspect=suspect)
 
     def _get_off(self, flight: Flight, reason: str) -> None:
         """A batch is lost or was never sent: its riders wait for their upstream again. Those that ran pay for it."""
         for rider in flight.riders:
-            node = rider.node
-            wanted, states = node.known.cancel_wanted, node.states
-            free: list[int] = []
-            dropped: dict[str, list[int]] = {}
-            ends: Ends = {}
-            for position in rider.open_positions():
-                index = rider.indices[position]
-                ran = states[index] == State.RUNNING
-                if index in wanted:
-                    if ran:
-                        ends.setdefault((Cause.CANCELLED, reason), []).append(position)
-                    else:
-                        dropped.setdefault(wanted[index], []).append(position)
-                elif not ran:
+            self._lose_part(rider, _running(rider), reason, suspect=True)
+
+    def _lose_part(self, part: Part, started: Callable[[int], bool], reason: str, *, suspect: bool) -> None:
+        """Charge items for the loss of their batch, by position, and run those again that may."""
+        node, wanted = part.node, part.node.known.cancel_wanted
+        free: list[int] = []
+        dropped: dict[str, list[int]] = {}
+        ends: Ends = {}
+        for position in part.open_positions():
+            index, begun = part.indices[position], started(position)
+            if index in wanted:
+                if not begun:
+                    dropped.setdefault(wanted[index], []).append(position)
+                    continue
+                cause = Cause.CANCELLED
+            elif part.stage and not begun:  # what it rides behind pays
+                free.append(position)
+                continue
+            else:
+                again = charge_loss(node.budget(index), node.policy, started=begun, suspect=suspect)
+                if again is None:
                     free.append(position)
-                else:
-                    again = charge_loss(node.budget(index), node.policy, started=True, suspect=True)
-                    cause = Cause.LOST_ON_THE_WAY if again else Cause.LOST_FOR_GOOD
-                    ends.setdefault((cause, reason), []).append(position)
-            self._return(rider, free, reason)
-            self._drop(rider, dropped)
-            self._end_as_lost(rider, ends, reason)
+                    continue
+                cause = _lost(part) if again else Cause.LOST_FOR_GOOD
+            ends.setdefault((cause, reason), []).append(position)
+        self._return(part, free, reason)
+        self._drop(part, dropped)
+        self._end_as_lost(part, ends, reason)
 
     def end_without_table(
         self, flight: Flight, cause: Cause, message: str, type_name: str = "runners.errors.TaskCancelledError"
@@ -167,13 +150,15 @@ class Settling:
         """Give up a batch that does not stop. What was to be cancelled is; what else was fused with it runs again."""
         if flight.riders:
             for part in flight.parts:
-                wanted, states = part.node.known.cancel_wanted, part.node.states
-                others = [p for p in part.open_positions() if part.indices[p] not in wanted]
-                ran = [p for p in others if not part.stage or states[part.indices[p]] == State.RUNNING]
-                cause = Cause.LOST_ON_THE_WAY if part.stage else Cause.LOST
-                self._return(part, [p for p in others if p not in ran], message)
-                self._end_as_lost(part, {(cause, message): ran} if ran else {}, message)
-                part.settle(others)
+                wanted, running = part.node.known.cancel_wanted, _running(part)
+                ran: list[int] = []
+                waited: list[int] = []
+                for position in part.open_positions():
+                    if part.indices[position] not in wanted:
+                        (ran if not part.stage or running(position) else waited).append(position)
+                self._return(part, waited, message)
+                self._end_as_lost(part, {(_lost(part), message): ran} if ran else {}, message)
+                part.settle(ran + waited)
         self.end_without_table(flight, Cause.CANCELLED, message)
 
     def log(self, flight: Flight, lines: Sequence[LogLine]) -> None:
@@ -234,12 +219,12 @@ class Settling:
             for position in positions:
                 node.batches[indices[position]] = part.batch_id
                 node.positions[indices[position]] = position
-        if n and stored is not None:
+        if not n:
+            return
+        part.flight.keepers += 1
+        if stored is not None:
             node.facts.files[part.batch_id] = stored
-        if n:
-            flight = part if isinstance(part, Flight) else part.flight
-            flight.keepers += 1
-        if n and part.stage:
+        if part.stage:
             node.facts.stages[part.batch_id] = part.stage
 
     # --- all other cases ------------------------------------------------------------------------
@@ -263,8 +248,8 @@ class Settling:
             if cause is Cause.RETURNED:
                 returned.append(position)
                 continue
-            if cause is Cause.LOST and part.stage:
-                cause = Cause.LOST_ON_THE_WAY
+            if cause is Cause.LOST:
+                cause = _lost(part)
             if cause is Cause.CANCELLED and outcome is not Outcome.CANCELLED:
                 dropped.setdefault(reason, []).append(position)
                 continue
@@ -430,6 +415,17 @@ class Settling:
 
 
 _NAMED = frozenset({Cause.COMPLETED, Cause.FAILED})
+
+
+def _lost(part: Part) -> Cause:
+    """Return what a loss is for items that may run again: those that ride wait for their upstream first."""
+    return Cause.LOST_ON_THE_WAY if part.stage else Cause.LOST
+
+
+def _running(part: Part) -> Callable[[int], bool]:
+    """Return a test by position whether an item is known to run."""
+    states, indices = part.node.states, part.indices
+    return lambda position: states[indices[position]] == State.RUNNING
 
 
 def observe(parts: Sequence[Part], table: Table) -> None:
