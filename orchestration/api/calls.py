@@ -59,7 +59,9 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _parameters(task: Task[Any, Any]) -> Mapping[str, inspect.Parameter]:
+    from .requests import signature_of
+
     try:
-        return inspect.signature(task.fn).parameters
+        return signature_of(task.fn).parameters
     except (TypeError, ValueError):
         return {}

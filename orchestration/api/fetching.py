@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from runners.errors import ResultLostError, RunnerNotStartedError
@@ -38,7 +37,7 @@ class Fetching:
         values: list[Any] = [None] * len(indices)
         errors: dict[int, BaseException] = {}
         elsewhere: Iterable[int] = range(len(indices))
-        if not errors_only and _all_completed(node, indices):
+        if not errors_only and isinstance(indices, range) and _all_completed(node, indices):
             elsewhere = self._from_batches(node, indices, values)
         files: dict[Any, list[int]] = {}
         batches: dict[int, list[int]] = {}
@@ -57,33 +56,26 @@ class Fetching:
                     files.setdefault(node.stored[index][0], []).append(k)
                 else:
                     errors[k] = self._session.inline.problem(node_id, index)
-        for batch_id, ks in batches.items():
-            found = self._from_batch(node, batch_id, [indices[k] for k in ks])
-            for k, value in zip(ks, found, strict=True):
-                values[k] = value
-        for ks in files.values():
-            for k, value in zip(ks, _from_storage(node, [indices[k] for k in ks]), strict=True):
+        found = [(ks, self._from_batch(node, b, [indices[k] for k in ks])) for b, ks in batches.items()]
+        found += [(ks, _from_storage(node, [indices[k] for k in ks])) for ks in files.values()]
+        for ks, brought in found:
+            for k, value in zip(ks, brought, strict=True):
                 values[k] = value
         return Outcomes(values, dict(sorted(errors.items())))
 
-    def _from_batches(self, node: Node, indices: Sequence[int], values: list[Any]) -> list[int]:
+    def _from_batches(self, node: Node, items: range, values: list[Any]) -> list[int]:
         """Fill in what batches hold of contiguous items that have all completed; return the places of the rest."""
         elsewhere: list[int] = []
-        k = 0
-        for batch_id, run in groupby(node.batches[indices[0] : indices[-1] + 1]):
-            n = sum(1 for _ in run)
+        for batch_id, run in node.batch_runs(items):
+            start, stop = run.start - items.start, run.stop - items.start
             if batch_id < 0:
-                elsewhere += range(k, k + n)
+                elsewhere += range(start, stop)
             else:
-                values[k : k + n] = self._from_batch(node, batch_id, indices[k : k + n])
-            k += n
+                values[start:stop] = self._from_batch(node, batch_id, run)
         return elsewhere
 
     def _from_batch(self, node: Node, batch_id: int, indices: Sequence[int]) -> Sequence[Any]:
-        if isinstance(indices, range):
-            positions: Sequence[int] = node.positions[indices.start : indices.stop]
-        else:
-            positions = [node.positions[index] for index in indices]
+        positions = node.positions_of(indices)
         kept = self._session.inline.kept(batch_id)
         try:
             if kept is not None:
@@ -113,11 +105,11 @@ class Fetching:
         return found
 
 
-def _all_completed(node: Node, indices: Sequence[int]) -> bool:
+def _all_completed(node: Node, items: range) -> bool:
     """Whether these are contiguous items that have all completed."""
-    if not isinstance(indices, range) or indices.step != 1 or indices.stop > node.width:
+    if items.step != 1 or items.stop > node.width:
         return False
-    return node.states.count(TaskState.COMPLETED, indices.start, indices.stop) == len(indices)
+    return node.states.count(TaskState.COMPLETED, items.start, items.stop) == len(items)
 
 
 def _from_storage(node: Node, indices: Sequence[int]) -> Sequence[Any]:

@@ -169,7 +169,7 @@ def mapped(
     check_call(task, args, kwargs)
     found = Dependencies(run_id)
     widths: dict[str, int | None] = {}
-    names = list(_signature(task.fn).parameters)
+    names = list(signature_of(task.fn).parameters)
 
     def source(label: str, value: Any) -> Source:
         made, width = _map_source(found, value)
@@ -200,9 +200,8 @@ def _map_source(found: Dependencies, value: Any) -> tuple[Source, Any]:
             inner = inner.result()
         else:
             # a width learned at run time is for the coordinator to say: one item may stand for a map that cannot be
-            return found.aligned(inner, tolerant=tolerant), None if inner.indices is None else len(
-                inner.indices
-            )
+            width = None if inner.indices is None else len(inner.indices)
+            return found.aligned(inner, tolerant=tolerant), width
     if isinstance(inner, TaskRunFuture):
         if inner.run_id != found.run_id:
             inner = inner.result()
@@ -260,7 +259,7 @@ def _request(
     )
 
 
-def _signature(fn: Callable[..., Any]) -> inspect.Signature:
+def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
     """Return a function's signature; looking it up takes longer than all else that a submission does."""
     try:
         return _cached_signature(fn)
@@ -274,7 +273,7 @@ _cached_signature = lru_cache(maxsize=1024)(inspect.signature)
 def check_call(task: Task[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Raise ParameterError if a call does not fit the task's signature."""
     try:
-        signature = _signature(task.fn)
+        signature = signature_of(task.fn)
         signature.bind(*args, **kwargs)
     except TypeError as error:
         problem = unknown_keyword(signature, kwargs) or error

@@ -7,8 +7,9 @@ Whatever only some items have (an error, a spent retry) is in `Facts`, which mos
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
@@ -271,6 +272,22 @@ class Node:
         """Return (batch_id, position) of a result that the engine holds."""
         batch_id = self.batches[index]
         return None if batch_id < 0 else (batch_id, self.positions[index])
+
+    def batch_runs(self, items: range) -> Iterator[tuple[int, range]]:
+        """Yield contiguous items with the batch that has their results, in order; -1 where none has."""
+        start = items.start
+        for batch_id, group in groupby(self.batches[items.start : items.stop]):
+            run = range(start, start + sum(1 for _ in group))
+            yield batch_id, run
+            start = run.stop
+
+    def positions_of(self, indices: Sequence[int]) -> Sequence[int]:
+        """Return where in their batch the results of items are; a range where they are contiguous there."""
+        if not isinstance(indices, range):
+            return [self.positions[index] for index in indices]
+        positions = self.positions[indices.start : indices.stop]
+        straight = range(positions[0], positions[0] + len(positions))
+        return straight if positions == array("i", straight) else positions
 
     def stage_in(self, batch_id: int) -> int:
         """Return which stage of a batch was this node's."""

@@ -9,10 +9,9 @@ import inspect
 import sys
 import sysconfig
 import threading
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count, groupby
+from itertools import chain, count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -189,7 +188,7 @@ class Packer:
             for index in indices if payload.picked else ():
                 for ref in payload.picked.get(index, ()):
                     want_ref(ref)
-            for source in (*payload.args, *payload.kwargs.values()):
+            for source in payload.sources:
                 if isinstance(source, Aligned) and source.node_id not in node_ids:
                     want(source.node_id, _aligned(source, indices))
         for node_id in node_ids:
@@ -201,18 +200,14 @@ class Packer:
         """Group upstream items by where their results are: batches, files, or here."""
         by_batch: dict[int, Sequence[int]] = {}
         if isinstance(members, range):
-            index = members.start
-            for batch_id, group in groupby(up.batches[members.start : members.stop]):
-                n = sum(1 for _ in group)
-                run = range(index, index + n)
+            for batch_id, run in up.batch_runs(members):
                 by_batch[batch_id] = [*by_batch[batch_id], *run] if batch_id in by_batch else run
-                index += n
         else:
             for index in members:
                 by_batch.setdefault(up.batches[index], []).append(index)  # type: ignore[attr-defined]
         elsewhere = by_batch.pop(-1, ())
         for batch_id, indices in by_batch.items():
-            positions = _positions(up, indices)
+            positions = up.positions_of(indices)
             yield Input(up.node_id, indices, positions, batch_id=batch_id, stage=up.stage_in(batch_id))
         by_file: dict[Stored, tuple[list[int], list[int]]] = {}
         literal: list[int] = []
@@ -240,15 +235,6 @@ class Packer:
                 f"{up.spec.path}[{index}] is {up.state(index).title} but its result is nowhere"
             )
         return error
-
-
-def _positions(up: Node, indices: Sequence[int]) -> Sequence[int]:
-    """Return where in their batch the results of these items are."""
-    if not isinstance(indices, range):
-        return [up.positions[index] for index in indices]
-    positions = up.positions[indices.start : indices.stop]
-    straight = range(positions[0], positions[0] + len(positions))
-    return straight if positions == array("i", straight) else positions
 
 
 def _payload(value: Any, live: bool) -> Payload:
