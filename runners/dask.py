@@ -9,7 +9,6 @@ import importlib.util
 import threading
 import uuid
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -30,12 +29,12 @@ from .errors import (
 from .messages import Batch, BatchLost, BatchRejected
 from .shipping import slim
 from .storage import MISSING
+from .unpacked import Unpacked
 
 STOP_SECONDS = 5.0  # for workers to say which of the batches to cancel have begun
 LEAVE_SECONDS = 2.0  # for stopping what runs, before the connection is closed
 FORGET_SECONDS = 1.0
 LARGE_RESULT = 1 << 20  # bytes; a few items of a larger result are picked out on the worker
-MAX_UNPACKED = 4  # stages of results that were fetched last, kept unpickled
 
 
 class DaskTaskRunner(TaskRunner):
@@ -84,7 +83,7 @@ class DaskTaskRunner(TaskRunner):
     def _reset(self) -> None:
         self._token = uuid.uuid4().hex[:16]
         self._desk: Desk | None = None
-        self._unpacked: OrderedDict[tuple[int, int], list[Any]] = OrderedDict()
+        self._unpacked = Unpacked()
         self._report: Any = None
         self._closing = threading.Lock()
 
@@ -172,6 +171,7 @@ class DaskTaskRunner(TaskRunner):
                     desk.lose_input(batch.batch_id, f"the results of batch {batch_id} are no longer there")
                     return
                 upstream.append(kept.future)
+                flight.shared.update(kept.shared)  # for when Dask computes it again
             flight.future = submit_batch(desk.client, batch, blob, upstream, self._token)
         desk.watch(batch.batch_id, flight.future)
 
@@ -199,23 +199,23 @@ class DaskTaskRunner(TaskRunner):
     # --- results --------------------------------------------------------------------------------
 
     def fetch(self, batch_id: int, stage: int, positions: Sequence[int]) -> list[Any]:
-        values = self._unpacked.get((batch_id, stage))
+        values = self._unpacked.get(batch_id, stage)
         if values is None:
-            values, picked = self._gather(batch_id, stage, positions)
+            desk = self._started()
+            values, picked = self._gather(desk, batch_id, stage, positions)
             if picked:
                 positions = range(len(positions))
             else:
-                self._unpacked[batch_id, stage] = values
-                while len(self._unpacked) > MAX_UNPACKED:
-                    self._unpacked.popitem(last=False)
+                self._unpacked.put(batch_id, stage, values, desk.kept)
         found = [values[p] for p in positions]
         if any(value is MISSING for value in found):
             raise ResultLostError(f"batch {batch_id} was computed again and lacks results that it once had")
         return found
 
-    def _gather(self, batch_id: int, stage: int, positions: Sequence[int]) -> tuple[list[Any], bool]:
+    def _gather(
+        self, desk: Desk, batch_id: int, stage: int, positions: Sequence[int]
+    ) -> tuple[list[Any], bool]:
         """Return the values of a stage, or (with True) those at `positions` only."""
-        desk = self._started()
         kept = desk.kept.get(batch_id)
         if kept is None:
             raise ResultLostError(f"results of batch {batch_id} have been released, or lost with the cluster")
@@ -241,8 +241,7 @@ class DaskTaskRunner(TaskRunner):
         desk = self._started()
         for batch_id in batch_ids:
             desk.kept.pop(batch_id, None)
-        for key in [key for key in self._unpacked if key[0] in set(batch_ids)]:
-            del self._unpacked[key]
+        self._unpacked.drop(batch_ids)
 
     # --- options --------------------------------------------------------------------------------
 

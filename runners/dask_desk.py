@@ -11,8 +11,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -52,7 +52,7 @@ class Flight:
     """A batch that Dask has and that has not been reported yet."""
 
     batch: Batch
-    shared: Sequence[Payload] = ()  # what its workers may ask for
+    shared: dict[str, Payload] = field(default_factory=dict)  # what its workers may ask for, by digest
     future: Any = None
     worker: str = ""  # address of where it was seen to start
     process: str = ""  # the same as host:pid
@@ -71,7 +71,7 @@ class Kept:
     entries: int
     run_id: str
     repeatable: bool  # Dask may compute it again ...
-    shared: Sequence[Payload] = ()  # ... and then a worker may ask for these
+    shared: Mapping[str, Payload]  # ... and then a worker may ask for these; by digest
 
 
 class Desk:
@@ -122,9 +122,7 @@ class Desk:
         """Run a coroutine on the client's loop, without waiting for it."""
 
         async def quietly() -> None:
-            with contextlib.suppress(
-                Exception
-            ):  # the worker or the scheduler is gone: that is told elsewhere
+            with contextlib.suppress(Exception):  # a worker or the scheduler has gone: that is told elsewhere
                 await make()
 
         self.client.loop.add_callback(quietly)
@@ -165,7 +163,7 @@ class Desk:
         self._comm = self.client.scheduler_comm
         if hasattr(
             self._comm, "interval"
-        ):  # Dask's is 10 ms, in which a message waits that follows another one
+        ):  # Dask's is 10 ms: so long may a message wait that follows another
             self._comm.interval = SEND_SECONDS
         self.client.subscribe_topic(self.topic, lambda event: self.tell(partial(self._on_message, *event[1])))
         self.client.subscribe_topic("all", self._hear_cluster)
@@ -205,9 +203,9 @@ class Desk:
         if isinstance(message, BatchStarted) or (flight is not None and isinstance(message, BatchProgress)):
             self._emit(message)
 
-    def keep_shared(self, shared: Mapping[str, Payload]) -> Sequence[Payload]:
+    def keep_shared(self, shared: Mapping[str, Payload]) -> dict[str, Payload]:
         """Have payloads ready for workers for as long as the caller keeps what is returned."""
-        return [self._shared.setdefault(digest, payload) for digest, payload in shared.items()]
+        return {digest: self._shared.setdefault(digest, payload) for digest, payload in shared.items()}
 
     def _ship(self, digest: str, address: str) -> None:
         """Send a worker the payload that it has asked for, once even if it asks again meanwhile."""
@@ -218,18 +216,11 @@ class Desk:
             return
         self._shipping.add(parcel)
         data, buffers = (payload.data, payload.buffers) if payload is not None else (None, ())
+        run = partial(self.client.run, workers=[address], on_error="ignore", asynchronous=True)
 
         async def ship() -> None:
             try:
-                await self.client.run(
-                    take_payload,
-                    digest,
-                    data,
-                    buffers,
-                    workers=[address],
-                    on_error="ignore",
-                    asynchronous=True,
-                )
+                await run(take_payload, digest, data, buffers)
             finally:
                 self._shipping.discard(parcel)
 

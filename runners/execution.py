@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,8 +65,8 @@ class Execution:
     ) -> None:
         self.batch = batch
         self.run = run
-        self.bodies: Sequence[TaskBody] = ()  # until they have been loaded
-        self.arguments: Sequence[Arguments] = ()
+        self.bodies: list[TaskBody] = []  # of the stages that could be loaded
+        self.arguments: list[Arguments] = []
         self.unloadable: Detail | None = None  # why the stage after the last of these could not be loaded
         self.channel = channel
         self.in_process = in_process

@@ -14,7 +14,6 @@ import queue
 import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -40,12 +39,12 @@ from .messages import (
 )
 from .options import using_options
 from .storage import MISSING
+from .unpacked import Unpacked
 
 logger = logging.getLogger("millrace.ray")
 
 CANCEL_SECONDS = (0.1, 0.3, 1.0, 5.0)  # until Ray is asked again to cancel a batch
 SHUT_DOWN = "the program has shut Ray down"
-MAX_UNPACKED = 8
 
 
 def remote_options(**options: Any) -> AbstractContextManager[None]:
@@ -104,7 +103,7 @@ class RayTaskRunner(TaskRunner):
         self._pending: dict[int, _Pending] = {}
         self._cancelled: set[_Pending] = set()
         self._results: dict[int, Any] = {}
-        self._unpacked: OrderedDict[tuple[int, int], list[Any]] = OrderedDict()
+        self._unpacked = Unpacked()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -161,12 +160,10 @@ class RayTaskRunner(TaskRunner):
     def fetch(self, batch_id: int, stage: int, positions: Sequence[int]) -> list[Any]:
         if not self._started():
             raise ResultLostError(f"results of batch {batch_id} are gone: {SHUT_DOWN}")
-        key = batch_id, stage
-        values = self._unpacked.get(key)
+        values = self._unpacked.get(batch_id, stage)
         if values is None:
-            values = self._unpacked[key] = self._load(batch_id, stage)
-            while len(self._unpacked) > MAX_UNPACKED:
-                self._unpacked.popitem(last=False)
+            values = self._load(batch_id, stage)
+            self._unpacked.put(batch_id, stage, values, self._results)
         picked = [values[p] for p in positions]
         if any(value is MISSING for value in picked):
             raise ResultLostError(
@@ -175,11 +172,9 @@ class RayTaskRunner(TaskRunner):
         return picked
 
     def release(self, batch_ids: Sequence[int]) -> None:
-        gone = set(batch_ids)
-        for batch_id in gone:
+        for batch_id in batch_ids:
             self._results.pop(batch_id, None)
-        for key in [key for key in self._unpacked if key[0] in gone]:
-            del self._unpacked[key]
+        self._unpacked.drop(batch_ids)
 
     def answer(self, call_id: str, reply: bytes) -> None:
         if not self._started():

@@ -81,8 +81,7 @@ def own_copy(value: Any) -> Any:
     """Return a value as its consumer gets it, which must not see what others do to it. Raises as `pack_values`."""
     if type(value) in _IMMUTABLE:
         return value
-    data, buffers = pack_values([value])
-    return pickle.loads(data, buffers=map(_own, buffers))[0]
+    return PackedResults([pack_values([value])]).load(0)[0]
 
 
 _IMMUTABLE = frozenset({int, float, str, bytes, bool, complex, type(None)})

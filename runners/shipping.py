@@ -13,7 +13,7 @@ import os
 import pickle
 import threading
 import weakref
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
@@ -86,8 +86,7 @@ def slim(batch: Batch) -> tuple[Batch, dict[str, Payload]]:
         left[payload.digest] = payload
         return Payload(digest=payload.digest)
 
-    payloads = [batch.context, *(p for s in batch.stages for p in (s.body, s.shared) if p is not None)]
-    if not any(p.digest and p.nbytes >= LARGE_BYTES for p in payloads):
+    if not any(p.digest and p.nbytes >= LARGE_BYTES for p in _common_payloads(batch)):
         return batch, left
     return map_payloads(batch, leave), left
 
@@ -98,10 +97,17 @@ def complete(batch: Batch, find: Callable[[str], Payload]) -> Batch:
     def found(payload: Payload) -> Payload:
         return find(payload.digest) if payload.data is None and payload.digest else payload
 
-    payloads = [batch.context, *(p for s in batch.stages for p in (s.body, s.shared) if p is not None)]
-    if not any(p.data is None for p in payloads):
+    if not any(p.data is None for p in _common_payloads(batch)):
         return batch
     return map_payloads(batch, found)
+
+
+def _common_payloads(batch: Batch) -> list[Payload]:
+    """Return the payloads of a batch that other batches need too."""
+    return [
+        batch.context,
+        *(p for stage in batch.stages for p in (stage.body, stage.shared) if p is not None),
+    ]
 
 
 class PayloadStore:
@@ -111,7 +117,7 @@ class PayloadStore:
         self._max_bytes = max_bytes
         self._changed = threading.Condition()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._refused: set[str] = set()
+        self._refusals: Counter[str] = Counter()
 
     def get(self, digest: str) -> Payload | None:
         """Return a payload with buffers of its own, if it is here."""
@@ -136,7 +142,7 @@ class PayloadStore:
     def refuse(self, digest: str) -> None:
         """Tell those who wait for a payload that nobody has it any more."""
         with self._changed:
-            self._refused.add(digest)
+            self._refusals[digest] += 1
             self._changed.notify_all()
 
     def await_payload(self, digest: str, ask: Callable[[], None], wanted: Callable[[], bool]) -> Payload:
@@ -146,11 +152,15 @@ class PayloadStore:
             ResultLostError: it was refused, or is no longer `wanted`.
         """
         with self._changed:
-            self._refused.discard(digest)
+            refusals = self._refusals[digest]
+
+            def settled() -> bool:
+                return digest in self._kept or self._refusals[digest] > refusals
+
             while digest not in self._kept:
                 ask()
-                self._changed.wait(ASK_AGAIN_SECONDS)
-                if digest in self._refused or not wanted():
+                self._changed.wait_for(settled, ASK_AGAIN_SECONDS)
+                if self._refusals[digest] > refusals or not wanted():
                     raise ResultLostError("the flow's process no longer has the arguments of this batch")
             kept = self._kept[digest]
             self._kept.move_to_end(digest)

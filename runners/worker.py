@@ -106,16 +106,17 @@ def _prepare(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> I
     outcome = Outcome.FAILED
     try:
         execution.run = load(batch.context)
-        bodies, arguments = [load(batch.stages[0].body)], [_load_arguments(batch.stages[0])]
-        for stage in batch.stages[1:]:
+        for stage in batch.stages:
             try:
-                body, own = load(stage.body), _load_arguments(stage)
-            except BaseException as error:  # what cannot be loaded fails its own items, not those before
+                body, arguments = load(stage.body), _load_arguments(stage)
+            except BaseException as error:
+                if not execution.bodies:
+                    raise
+                # fails the items of this stage, not those before
                 execution.unloadable = detail_of(error, in_process=execution.in_process)
                 break
-            bodies.append(body)
-            arguments.append(own)
-        execution.bodies, execution.arguments = bodies, arguments
+            execution.bodies.append(body)
+            execution.arguments.append(arguments)
         outcome = Outcome.INPUT_LOST
         inputs = _collect(batch.inputs, fetched)
         capture.install()

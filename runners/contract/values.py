@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from .. import codec
-from ..arguments import Aligned, Column, Element, Ref, Source, Static
+from ..arguments import Aligned, Column, Element, Ref, Shared, Source, Static
 from ..messages import BatchLost, Input, Outcome
 from ..storage import ResultStorage
 from . import tasks
@@ -96,6 +97,21 @@ class ValueTests:
             (["s", 1], {"key": "a", "mode": {"deep": [1]}}),
             (["s", 2], {"key": "b", "mode": {"deep": [1]}}),
         ]
+
+    @pytest.mark.parametrize("size", [100, 100_000])
+    def test_shared_arguments(self, bench: Bench, size: int) -> None:
+        """What batches share arrives in each as an object of its own, which its items may write to."""
+        if bench.in_process:
+            pytest.skip("all items get the object itself")
+        shared = bench.payload([Static(tasks.Pages(bytearray(size)))], cached=True)
+        args: list[Source] = [Shared(0), Column([0, 1])]
+        batches = [
+            bench.batch(replace(bench.stage(tasks.count_up, args, items=2), shared=shared)) for _ in range(6)
+        ]
+        bench.submit(*batches)
+        for batch in batches:
+            assert outcomes(bench.table(batch)) == [COMPLETED] * 2
+            assert bench.runner.fetch(batch.batch_id, 0, [0, 1]) == [(1, size), (2, size)]
 
     def test_results_of_a_batch_as_input(self, bench: Bench) -> None:
         """A later batch reads results where they are: its own item, one element of a list, all of them."""

@@ -1,0 +1,61 @@
+"""The runners' memory of what was fetched last."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from runners.unpacked import Unpacked
+
+
+def test_the_stage_used_longest_ago_goes_first() -> None:
+    kept = Unpacked(max_stages=2)
+    held = {1, 2, 3}
+    kept.put(1, 0, ["a"], held)
+    kept.put(2, 0, ["b"], held)
+    assert kept.get(1, 0) == ["a"]
+    kept.put(3, 0, ["c"], held)
+    assert [kept.get(batch, 0) for batch in (1, 2, 3)] == [["a"], None, ["c"]]
+
+
+def test_what_was_released_meanwhile_is_not_kept() -> None:
+    """A fetch may end after the release of its batch."""
+    kept = Unpacked()
+    kept.put(1, 0, ["a"], held=set())
+    assert kept.get(1, 0) is None
+
+
+@pytest.fixture
+def many_switches() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_fetching_and_releasing_at_the_same_time(many_switches: None) -> None:
+    """User threads put and get while the driver's thread drops; in the end nothing released is there."""
+    kept, held = Unpacked(), set(range(2_000))
+    errors: list[BaseException] = []
+
+    def fetch() -> None:
+        try:
+            for batch in range(2_000):
+                if kept.get(batch, 0) is None:
+                    kept.put(batch, 0, [batch], held)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=fetch) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for batch in range(2_000):
+        held.discard(batch)
+        kept.drop([batch])
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert [kept.get(batch, 0) for batch in range(2_000)] == [None] * 2_000
