@@ -209,7 +209,7 @@ def test_few_items_of_a_large_result_are_picked_on_the_worker(port: Any) -> None
     """Of 6 values of 1 MB each two are fetched, and only these travel."""
     batch = port.batch(megabytes, [1] * 6)
     port.run(batch)
-    assert port.runner._gather(batch.batch_id, 0, [1, 3])[1]
+    assert port.runner._gather(port.runner._desk, batch.batch_id, 0, [1, 3])[1]
     assert [len(v) for v in port.runner.fetch(batch.batch_id, 0, [1, 3])] == [1 << 20] * 2
 
 
