@@ -79,22 +79,31 @@ class Dispatcher:
             while len(node.ready):
                 self._form(node, self._limits_of(node))
         self._inline.clear()
-        while self._queue and self._room_for(node := self._queue[0][3]):
-            names = self._limits_of(node)
-            may_ask = not names or self.may_ask(names)
-            if len(node.ready) and may_ask:
-                self._form(node, names)
+        while self._queue:
+            node = self._queue[0][3]
+            if not len(node.ready):
+                self._leave_queue(node)
                 continue
-            heapq.heappop(self._queue)
-            node.queued = False
-            if len(node.ready):
+            if not self._room_for(node):
+                return
+            names = self._limits_of(node)
+            if not names or self.may_ask(names):
+                self._form(node, names)
+            else:
+                self._leave_queue(node)
                 node.parked = True
                 self._parked.setdefault(names, deque()).append(node)
-            elif names:
-                self._wake(names)
+
+    def _leave_queue(self, node: Node) -> None:
+        """Remove the best node from the queue. One that has nothing left lets another ask for its limits."""
+        heapq.heappop(self._queue)
+        node.queued = False
+        if not len(node.ready):
+            self._wake(self._limits_of(node))
 
     def _room_for(self, node: Node) -> bool:
-        ahead = node.sizer.short and not node.sizer.is_crumb(len(node.ready))
+        ready, more = len(node.ready), node.counts[State.PENDING]
+        ahead = node.sizer.short and not (more and node.sizer.is_crumb(ready))
         window = self.slots * (self.prefetch if ahead else 1)
         return self.at_engine + self.asking < window
 
