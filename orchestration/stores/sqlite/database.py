@@ -1,9 +1,6 @@
 """The file: one connection that writes, a few that read, and who may write when.
 
-Writing. There is one write connection per process, and no writer thread: whoever gets the lock writes what
-all threads have queued, in one transaction (flat combining). Alone, a caller pays for its own write only; a
-writer thread would add two switches per append, each up to 5 ms where user code holds the GIL. Together,
-callers get group commit without anyone waiting for a group to form. See decisions/0001 for the figures.
+Writing. There is one write connection per process, and no writer thread (sql/grouping.py).
 
 Other processes wait at the gate (gate.py), so that SQLite's own locks never make anyone wait.
 """
@@ -13,13 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from ...errors import StoreError
+from ..sql.grouping import GroupCommit, Job
 from . import schema
 from .faults import explain, is_frozen, locked
 from .gate import Gate
@@ -28,24 +24,21 @@ LOCK_TIMEOUT_SECONDS = 30.0
 CHECKPOINT_BYTES = 8 << 20  # of the -wal file; a checkpoint of so much takes 10-30 ms on a local disk
 MAX_IDLE_READERS = 4
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 _left_to_parents: list[Any] = []  # connections must not be used, nor even closed, on the other side of a fork
 
 
-class _Job:
-    """One caller's part of a transaction."""
+class SqliteConnection(sqlite3.Connection):
+    """A connection as the shared statements need it."""
 
-    __slots__ = ("done", "error", "result", "work")
+    for_update = ""  # a write transaction has the file to itself
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
-        self.work = work
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.done = False
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        marks = ",".join("?" * len(columns))
+        self.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
 
 
-class Database:
+class Database(GroupCommit[SqliteConnection]):
     """A store's file.
 
     Args:
@@ -59,11 +52,10 @@ class Database:
         self._forget()
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: deque[_Job] = deque()
-        self._writer: sqlite3.Connection | None = None
+        super()._forget()
+        self._writer: SqliteConnection | None = None
         self._gate: Gate | None = None
-        self._readers: list[sqlite3.Connection] = []
+        self._readers: list[SqliteConnection] = []
         self._inode = 0
         self._checked = False
         self._frozen = (
@@ -101,25 +93,8 @@ class Database:
         with closing(self._connect()) as reader:
             return schema.is_current(reader, self.path)
 
-    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do `work` in a transaction, perhaps with other threads' work; it may be called more than once."""
-        job = _Job(work)
-        self._waiting.append(job)
-        try:
-            with self._lock:
-                if not job.done:
-                    self._write_waiting()
-        except BaseException:  # interrupted before or while its turn came
-            if job in self._waiting:
-                self._waiting.remove(job)
-            raise
-        if job.error is not None:
-            raise job.error
-        result: T = job.result
-        return result
-
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[SqliteConnection]:
         """Lend a connection that sees one consistent state of the file and cannot write."""
         try:
             if not self._checked:
@@ -154,29 +129,7 @@ class Database:
 
     # --- writing, with self._lock held ----------------------------------------------------------
 
-    def _write_waiting(self) -> None:
-        jobs = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        try:
-            self._transact(jobs)
-        except Exception as error:
-            # One job's fault is not its neighbours': each gets a transaction of its own. The file's is all's.
-            shared = len(jobs) == 1 or isinstance(error, StoreError)
-            for job in jobs:
-                if shared:
-                    job.error, job.done = error, True
-                else:
-                    self._transact_alone(job)
-        except BaseException:
-            self._waiting.extendleft(job for job in reversed(jobs) if not job.done)
-            raise
-
-    def _transact_alone(self, job: _Job) -> None:
-        try:
-            self._transact([job])
-        except Exception as error:
-            job.error, job.done = error, True
-
-    def _transact(self, jobs: list[_Job]) -> None:
+    def _transact(self, jobs: list[Job[SqliteConnection]]) -> None:
         try:
             if not self._checked:
                 self._create_file()
@@ -189,7 +142,7 @@ class Database:
             self._close_writer()  # after an I/O error a connection's view of the file is not to be trusted
             self._raise(error)
 
-    def _run(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+    def _run(self, connection: SqliteConnection, jobs: list[Job[SqliteConnection]]) -> None:
         committing = False
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -210,7 +163,7 @@ class Database:
         self._checkpoint_if_due(connection)
 
     @contextmanager
-    def _turn(self) -> Iterator[sqlite3.Connection]:
+    def _turn(self) -> Iterator[SqliteConnection]:
         if self._gate is None:
             self._gate = Gate(self.path)
         if not self._gate.enter(self._timeout):
@@ -225,7 +178,7 @@ class Database:
         finally:
             self._gate.leave()
 
-    def _checkpoint_if_due(self, connection: sqlite3.Connection) -> None:
+    def _checkpoint_if_due(self, connection: SqliteConnection) -> None:
         # Passive: waits for nobody. The gate is ours, so nobody writes meanwhile (see gate.py).
         try:
             size = os.stat(f"{self.path}-wal").st_size
@@ -264,7 +217,7 @@ class Database:
         except FileExistsError:
             pass
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> SqliteConnection:
         quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
         connection = sqlite3.connect(
             # Never create: a store that was deleted must not come back empty.
@@ -272,13 +225,14 @@ class Database:
             uri=True,
             timeout=self._timeout,
             isolation_level=None,
+            factory=SqliteConnection,
             check_same_thread=False,
             cached_statements=256,
         )
         connection.execute("PRAGMA query_only = ON")
         return connection
 
-    def _connect_writer(self) -> sqlite3.Connection:
+    def _connect_writer(self) -> SqliteConnection:
         self._inode = os.stat(self.path).st_ino
         if self._frozen:  # no longer: the gate is open
             self._frozen = False

@@ -1,9 +1,8 @@
-"""Rows of the file as the port's dataclasses, and a view of one run's journal."""
+"""Rows of the database as the port's dataclasses, and a view of one run's journal."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
@@ -15,6 +14,7 @@ from ...core.states import RunState, State
 from ..base import LogRow, NodeRow, RunRow
 from ..columns import unpack_floats, unpack_ints
 from ..replay import ItemEntry
+from .connection import Connection
 from .journal import ENDED, MOVED, REPEATED
 from .text import keyed
 
@@ -28,7 +28,7 @@ _ENTRY_COLUMNS = """
     seq, kind, at, state, indices, states, outcomes, attempts, positions, started, seconds, details, names,
     batch_id, execution_id, worker, stored_url, stored_digest, reason, name,
     submitted_at, cpu_seconds"""
-LOG_COLUMNS = "seq, log.node_id, item_index, attempt, task_name, at, level, logger, message"
+_LOG_COLUMNS = "seq, log.node_id, item_index, attempt, task_name, at, level, logger, message"
 
 
 def to_run(row: tuple[Any, ...]) -> RunRow:
@@ -46,7 +46,7 @@ def to_detail(row: tuple[Any, ...]) -> Detail:
     return Detail(type_name, message, traceback, exception, after_seconds, bool(retriable), bool(abandoned))
 
 
-def to_log(row: tuple[Any, ...]) -> LogRow:
+def _to_log(row: tuple[Any, ...]) -> LogRow:
     seq, node_id, index, attempt, task_name, at, level, logger, message = row
     return LogRow(seq, node_id, index, attempt, task_name or "", at, level, logger, message)
 
@@ -65,7 +65,7 @@ def _to_node(row: tuple[Any, ...]) -> NodeRow:
 class RunView:
     """A consistent look at one run, within a read or write transaction of the connection."""
 
-    def __init__(self, connection: sqlite3.Connection, run_no: int) -> None:
+    def __init__(self, connection: Connection, run_no: int) -> None:
         self._connection = connection
         self._run_no = run_no
 
@@ -79,12 +79,12 @@ class RunView:
 
     def transitions(self, node_id: int) -> Iterator[tuple[Sequence[int], bytes | int]]:
         found = self._connection.execute(
-            "SELECT indices, coalesce(states, state) FROM journal "
+            "SELECT indices, states, state FROM journal "
             "WHERE run_no = ? AND node_id = ? AND kind <> ? ORDER BY seq",
             (self._run_no, node_id, REPEATED),
         )
-        for indices, state in found:
-            yield unpack_ints(indices), state
+        for indices, states, state in found:
+            yield unpack_ints(indices), state if states is None else states
 
     def entries(self, node_id: int, first: int, last: int) -> Iterator[tuple[int, ItemEntry]]:
         errors: dict[int, Detail] | None = None
@@ -97,6 +97,32 @@ class RunView:
             if row[11] is not None and errors is None:
                 errors = self._errors(node_id)
             yield row[0], _to_entry(node_id, row, errors or {})
+
+    def logs(
+        self, *, after: int, node_id: int | None, index: int | None, min_level: int, limit: int
+    ) -> list[LogRow]:
+        """Return log lines above `after`."""
+        found = self._connection.execute(
+            f"SELECT {_LOG_COLUMNS} FROM log LEFT JOIN node USING (run_no, node_id) "
+            "WHERE run_no = ? AND seq > ? AND level >= ? AND log.node_id = coalesce(?, log.node_id) "
+            "AND item_index = coalesce(?, item_index) ORDER BY seq LIMIT ?",
+            (self._run_no, after, min_level, node_id, index, limit),
+        )
+        return [_to_log(row) for row in found]
+
+    def final_errors(self, limit: int) -> list[tuple[Detail, int]]:
+        """Return the errors that task runs of nodes which are not replaced have ended by."""
+        found = self._connection.execute(
+            f"""SELECT {_DETAIL}, task_runs FROM error JOIN (
+                  SELECT min(error_no) AS error_no, sum(error.ended) AS task_runs
+                  FROM error JOIN node USING (run_no, node_id)
+                  WHERE run_no = ? AND replaced_by IS NULL AND type_name <> 'Skip' -- a skip is a success
+                  GROUP BY digest
+                ) AS total USING (error_no)
+                WHERE task_runs > 0 ORDER BY task_runs DESC, error_no LIMIT ?""",
+            (self._run_no, limit),
+        )
+        return [(to_detail(row[:7]), row[7]) for row in found]
 
     def _errors(self, node_id: int) -> dict[int, Detail]:
         found = self._connection.execute(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
@@ -20,19 +19,21 @@ from ..limits import (
     overbooked,
     summary,
 )
+from .connection import Connection
+from .journal import LOG
 
 _FIELDS = ("limit", "holder", "ticket", "run_id", "label", "slots", "since", "expires")
 _CLAIM = "name, holder, ticket, run_id, label, slots, since, expires, held"
 
 
-def acquire_by_reading(connection: sqlite3.Connection, demand: Demand, now: float) -> Grant | None:
+def acquire_by_reading(connection: Connection, demand: Demand, now: float) -> Grant | None:
     """Answer if nothing has to be written: no such limit, or still the same place in the queue."""
     buckets = _buckets(connection, demand.names)
     verdict = judge(buckets, _claims_of(connection, buckets), demand, now)
     return grant_of(verdict) if verdict.settled else None
 
 
-def acquire(connection: sqlite3.Connection, demand: Demand, now: float) -> Grant:
+def acquire(connection: Connection, demand: Demand, now: float) -> Grant:
     """Take all limits, or a place in the queue of each."""
     _sweep(connection, demand.names, now)
     buckets = _buckets(connection, demand.names)
@@ -44,7 +45,10 @@ def acquire(connection: sqlite3.Connection, demand: Demand, now: float) -> Grant
     after = claims_after(verdict, buckets, claims, demand, next_ticket=next_ticket, now=now)
     connection.execute("DELETE FROM lease WHERE holder = ? AND NOT held", (demand.holder,))
     connection.executemany(
-        f"INSERT OR REPLACE INTO lease ({_CLAIM}) VALUES (?,?,?,?,?,?,?,?,?)", map(astuple, after)
+        f"INSERT INTO lease ({_CLAIM}) VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (name, ticket, holder) DO UPDATE "
+        "SET label = excluded.label, slots = excluded.slots, since = excluded.since, expires = excluded.expires, "
+        "held = excluded.held",
+        list(map(astuple, after)),
     )
     if verdict.granted and not verdict.repeated:
         spent = [bucket.without(demand.slots, now) for bucket in buckets if bucket.per_second is not None]
@@ -54,7 +58,7 @@ def acquire(connection: sqlite3.Connection, demand: Demand, now: float) -> Grant
     return grant_of(verdict)
 
 
-def _buckets(connection: sqlite3.Connection, names: Sequence[str]) -> list[Bucket]:
+def _buckets(connection: Connection, names: Sequence[str]) -> list[Bucket]:
     found = [
         connection.execute(
             "SELECT name, slots, per_second, tokens, at FROM limit_ WHERE name = ?", (name,)
@@ -64,11 +68,11 @@ def _buckets(connection: sqlite3.Connection, names: Sequence[str]) -> list[Bucke
     return [Bucket(*row) for row in found if row is not None]
 
 
-def _claims_of(connection: sqlite3.Connection, buckets: Sequence[Bucket]) -> list[Claim]:
+def _claims_of(connection: Connection, buckets: Sequence[Bucket]) -> list[Claim]:
     return [claim for bucket in buckets for claim in _claims(connection, bucket.name)]
 
 
-def _claims(connection: sqlite3.Connection, name: str) -> list[Claim]:
+def _claims(connection: Connection, name: str) -> list[Claim]:
     found = connection.execute(f"SELECT {_CLAIM} FROM lease WHERE name = ? ORDER BY ticket", (name,))
     return [_to_claim(row) for row in found]
 
@@ -78,7 +82,7 @@ def _to_claim(row: tuple[Any, ...]) -> Claim:
     return Claim(**dict(zip(_FIELDS, plain, strict=True)), held=bool(held))
 
 
-def _sweep(connection: sqlite3.Connection, names: Sequence[str], now: float) -> None:
+def _sweep(connection: Connection, names: Sequence[str], now: float) -> None:
     """Drop what has expired; a lease that was held until then is noted in its run's log."""
     for name in names:
         # A clock that went back an hour must not make leases last an hour longer.
@@ -94,47 +98,48 @@ def _sweep(connection: sqlite3.Connection, names: Sequence[str], now: float) -> 
                 _note(connection, claim, now)
 
 
-def _note(connection: sqlite3.Connection, claim: Claim, now: float) -> None:
+def _note(connection: Connection, claim: Claim, now: float) -> None:
     found = connection.execute(
         "UPDATE run SET next_seq = next_seq + 1 WHERE run_id = ? RETURNING run_no, next_seq - 1",
         (claim.run_id,),
     ).fetchall()
     for run_no, seq in found:
         row = (run_no, seq, -1, -1, 0, now, logging.WARNING, LOGGER_NAME, overbooked(claim, now))
-        connection.execute("INSERT INTO log VALUES (?,?,?,?,?,?,?,?,?)", row)
+        connection.insert("log", LOG, [row])
 
 
-def renew(connection: sqlite3.Connection, run_id: str, now: float) -> None:
+def renew(connection: Connection, run_id: str, now: float) -> None:
     connection.execute("UPDATE lease SET expires = ? WHERE run_id = ?", (now + LEASE_SECONDS, run_id))
 
 
-def release(connection: sqlite3.Connection, holders: Sequence[str]) -> None:
+def release(connection: Connection, holders: Sequence[str]) -> None:
     connection.executemany("DELETE FROM lease WHERE holder = ?", [(holder,) for holder in holders])
 
 
-def set_limit(connection: sqlite3.Connection, name: str, slots: int, per_second: float | None) -> None:
+def set_limit(connection: Connection, name: str, slots: int, per_second: float | None) -> None:
     # `at` 0: a bucket starts full, and no clock is needed to say so.
     connection.execute(
         "INSERT INTO limit_ (name, slots, per_second, tokens, at) VALUES (?, ?, ?, ?, 0) "
         "ON CONFLICT (name) DO UPDATE SET slots = excluded.slots, per_second = excluded.per_second, "
-        "tokens = CASE WHEN per_second IS NULL THEN excluded.tokens ELSE min(tokens, excluded.tokens) END",
+        "tokens = CASE WHEN limit_.tokens < excluded.tokens AND limit_.per_second IS NOT NULL "
+        "THEN limit_.tokens ELSE excluded.tokens END",
         (name, slots, per_second, float(slots)),
     )
 
 
-def remove_limit(connection: sqlite3.Connection, name: str) -> bool:
+def remove_limit(connection: Connection, name: str) -> bool:
     connection.execute("DELETE FROM lease WHERE name = ?", (name,))
     return connection.execute("DELETE FROM limit_ WHERE name = ?", (name,)).rowcount > 0
 
 
-def limits(connection: sqlite3.Connection, now: float) -> list[Limit]:
+def limits(connection: Connection, now: float) -> list[Limit]:
     found = connection.execute(
         "SELECT name, slots, per_second, tokens, at FROM limit_ ORDER BY name"
     ).fetchall()
     return [summary(Bucket(*row), _claims(connection, row[0]), now) for row in found]
 
 
-def leases(connection: sqlite3.Connection, name: str, now: float) -> list[LeaseRow]:
+def leases(connection: Connection, name: str, now: float) -> list[LeaseRow]:
     live = [claim for claim in _claims(connection, name) if claim.expires > now]
     live.sort(key=lambda claim: not claim.held)
     return [LeaseRow(c.limit, c.holder, c.run_id, c.label, c.slots, c.since, c.expires, c.held) for c in live]

@@ -1,4 +1,4 @@
-"""Text and JSON as the file keeps them."""
+"""Text and JSON as databases keep them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from typing import Any
 
 
 def clean(text: str) -> str:
-    """Return text that UTF-8 can hold: names of files on disk, and so messages, may carry lone surrogates."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    """Return text that every database can hold.
+
+    Names of files on disk, and so messages, may carry lone surrogates, which UTF-8 cannot say. PostgreSQL's
+    texts hold no NUL.
+    """
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text.replace("\0", "\\x00") if "\0" in text else text
 
 
 _encode = json.JSONEncoder(default=repr, separators=(",", ":")).encode

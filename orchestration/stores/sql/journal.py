@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,19 +24,20 @@ from ...core.journal import (
 from ...core.states import RUN_TERMINAL, TERMINAL, RunState, State
 from ..columns import pack_floats, pack_ints
 from ..lookup import fenced, unknown
+from .connection import Connection
 from .text import clean, counts_to_json, plain, to_json
 
 MOVED, ENDED, REPEATED = 0, 1, 2
 FLOW = -1  # in place of a node_id
 _TERMINAL_BYTES = frozenset(int(state) for state in TERMINAL)
 
-# Columns by name: a later version's migration may add some while this one has the file open.
-_JOURNAL = f"""
-    INSERT INTO journal (run_no, node_id, seq, kind, first_index, last_index, at, state, indices, states, outcomes,
-                         attempts, positions, started, seconds, details, names, batch_id, execution_id, worker,
-                         stored_url, stored_digest, reason, name, submitted_at, cpu_seconds)
-    VALUES ({",".join("?" * 26)})"""
-_LOG = "INSERT INTO log VALUES (?,?,?,?,?,?,?,?,?)"
+# Columns by name: a later version's migration may add some while this one has the database open.
+_JOURNAL = (
+    "run_no", "node_id", "seq", "kind", "first_index", "last_index", "at", "state", "indices", "states", "outcomes",
+    "attempts", "positions", "started", "seconds", "details", "names", "batch_id", "execution_id", "worker",
+    "stored_url", "stored_digest", "reason", "name", "submitted_at", "cpu_seconds",
+)  # fmt: skip
+LOG = ("run_no", "seq", "node_id", "item_index", "attempt", "at", "level", "logger", "message")
 _NODE = f"""
     INSERT INTO node (run_no, node_id, path, task_name, kind, width, created, tags, upstream, fingerprint, policy,
                       parent_node, parent_index, counts)
@@ -46,15 +46,15 @@ _ERROR = """
     INSERT INTO error (run_no, node_id, digest, ended, type_name, message, traceback, exception,
                        after_seconds, retriable, abandoned)
     VALUES (?,?,?,?,?,?,?,?,?,?,?)
-    ON CONFLICT (run_no, node_id, digest) DO UPDATE SET ended = ended + excluded.ended
+    ON CONFLICT (run_no, node_id, digest) DO UPDATE SET ended = error.ended + excluded.ended
     RETURNING error_no"""
 _SPAN = """
-    UPDATE node SET started = min(coalesce(started, ?), coalesce(?, started)),
-                    ended = max(coalesce(ended, ?), coalesce(?, ended))
+    UPDATE node SET started = CASE WHEN started < ? THEN started ELSE coalesce(?, started) END,
+                    ended = CASE WHEN ended > ? THEN ended ELSE coalesce(?, ended) END
     WHERE run_no = ? AND node_id = ?"""
 
 
-def append(connection: sqlite3.Connection, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
+def append(connection: Connection, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
     """Write entries in the caller's transaction.
 
     Raises:
@@ -62,7 +62,8 @@ def append(connection: sqlite3.Connection, run_id: str, epoch: int, entries: Seq
         FencedError
     """
     found = connection.execute(
-        "SELECT run_no, epoch, next_seq, next_batch, counts FROM run WHERE run_id = ?", (run_id,)
+        f"SELECT run_no, epoch, next_seq, next_batch, counts FROM run WHERE run_id = ? {connection.for_update}",
+        (run_id,),
     ).fetchone()
     if found is None:
         raise unknown(run_id)
@@ -75,9 +76,9 @@ def append(connection: sqlite3.Connection, run_id: str, epoch: int, entries: Seq
 
 
 class _Turn:
-    """One call of `append`: rows that wait for `executemany`, and what changes of run and nodes."""
+    """One call of `append`: rows that wait to be inserted, and what changes of run and nodes."""
 
-    def __init__(self, connection: sqlite3.Connection, run_id: str, row: tuple[Any, ...]) -> None:
+    def __init__(self, connection: Connection, run_id: str, row: tuple[Any, ...]) -> None:
         self.connection = connection
         self.run_id = run_id
         self.run_no, self.epoch, self.seq, self.batch, counts = row
@@ -287,7 +288,7 @@ class _Turn:
             ),
         )
         self.connection.execute(
-            "INSERT INTO run_history VALUES (?,?,?,?,?,?,?)",
+            "INSERT INTO run_history (run_no, seq, state, name, at, epoch, message) VALUES (?,?,?,?,?,?,?)",
             (self.run_no, self.next_seq(), int(entry.state), name, entry.at, self.epoch, message),
         )
         if over:  # whatever the run forgot to give back
@@ -298,9 +299,9 @@ class _Turn:
     def flush(self) -> None:
         connection, run_no = self.connection, self.run_no
         if self.journal:
-            connection.executemany(_JOURNAL, self.journal)
+            connection.insert("journal", _JOURNAL, self.journal)
         if self.logs:
-            connection.executemany(_LOG, self.logs)
+            connection.insert("log", LOG, self.logs)
         self._flush_counts()
         if self.spans:
             connection.executemany(_SPAN, [(a, a, b, b, run_no, n) for n, (a, b) in self.spans.items()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,13 +13,14 @@ from ..liveness import is_gone, process_mark, this_host
 from ..lookup import MIN_PREFIX, alive, ambiguous, not_found, unknown
 from ..replay import interrupted
 from . import journal
+from .connection import Connection
 from .rows import RUN_COLUMNS, RUN_TABLES, RunView, to_run
 from .text import clean, plain, to_json
 
 _LIVE = f"({','.join(str(int(s)) for s in RunState if s not in RUN_TERMINAL)})"
 
 
-def create(connection: sqlite3.Connection, run: RunRow) -> None:
+def create(connection: Connection, run: RunRow) -> None:
     """Add a run."""
     row: dict[str, Any] = {
         "run_id": run.run_id,
@@ -48,14 +48,15 @@ def create(connection: sqlite3.Connection, run: RunRow) -> None:
         "counts": to_json(list(run.counts)),
     }
     columns, marks = ", ".join(row), ", ".join("?" * len(row))
-    try:
-        connection.execute(f"INSERT INTO run ({columns}) VALUES ({marks})", list(row.values()))
-    except sqlite3.IntegrityError:
-        raise UserError(f"There already is a run {run.run_id!r} in this store.") from None
+    added = connection.execute(
+        f"INSERT INTO run ({columns}) VALUES ({marks}) ON CONFLICT (run_id) DO NOTHING", list(row.values())
+    )
+    if not added.rowcount:
+        raise UserError(f"There already is a run {run.run_id!r} in this store.")
 
 
-def number_of(connection: sqlite3.Connection, run_id: str) -> int:
-    """Return the run's number in this file.
+def number_of(connection: Connection, run_id: str) -> int:
+    """Return the run's number in this database.
 
     Raises:
         RunNotFoundError
@@ -66,20 +67,26 @@ def number_of(connection: sqlite3.Connection, run_id: str) -> int:
     return int(found[0])
 
 
-def get(connection: sqlite3.Connection, run_id: str) -> RunRow | None:
+def _lock(connection: Connection, run_id: str) -> None:
+    """Make others wait who want to change this run, until the transaction ends."""
+    connection.execute(
+        f"SELECT run_no FROM run WHERE run_id = ? {connection.for_update}", (run_id,)
+    ).fetchall()
+
+
+def get(connection: Connection, run_id: str) -> RunRow | None:
     found = _select(connection, "run_id = ?", (run_id,))
     return found[0] if found else None
 
 
-def _select(
-    connection: sqlite3.Connection, where: str, values: Sequence[Any], rest: str = ""
-) -> list[RunRow]:
+def _select(connection: Connection, where: str, values: Sequence[Any], rest: str = "") -> list[RunRow]:
     found = connection.execute(f"SELECT {RUN_COLUMNS} FROM {RUN_TABLES} WHERE {where} {rest}", values)
     return [to_run(row) for row in found.fetchall()]
 
 
-def claim(connection: sqlite3.Connection, run_id: str, host: str, pid: int, now: float) -> RunRow:
+def claim(connection: Connection, run_id: str, host: str, pid: int, now: float) -> RunRow:
     """Take over a run; what was asked of its earlier process is not asked of this one."""
+    _lock(connection, run_id)
     run = get(connection, run_id)
     if run is None:
         raise unknown(run_id)
@@ -90,7 +97,7 @@ def claim(connection: sqlite3.Connection, run_id: str, host: str, pid: int, now:
     mark = process_mark(pid) if host == this_host() else ""
     connection.execute(
         "UPDATE run SET epoch = epoch + 1, host = ?, pid = ?, process = ?, heartbeat = ?, "
-        "cancel_requested = 0, pause_requested = 0 WHERE run_id = ?",
+        "cancel_requested = FALSE, pause_requested = FALSE WHERE run_id = ?",
         (host, pid, mark, now, run_id),
     )
     connection.execute("DELETE FROM lease WHERE run_id = ?", (run_id,))
@@ -99,15 +106,13 @@ def claim(connection: sqlite3.Connection, run_id: str, host: str, pid: int, now:
     return claimed
 
 
-def beat(connection: sqlite3.Connection, run_id: str, epoch: int, now: float) -> Requests:
+def beat(connection: Connection, run_id: str, epoch: int, now: float) -> Requests:
     """Note that the run's process lives."""
-    asked = requests(connection, run_id, epoch)
-    if not asked.fenced:
-        connection.execute("UPDATE run SET heartbeat = ? WHERE run_id = ?", (now, run_id))
-    return asked
+    connection.execute("UPDATE run SET heartbeat = ? WHERE run_id = ? AND epoch = ?", (now, run_id, epoch))
+    return requests(connection, run_id, epoch)
 
 
-def requests(connection: sqlite3.Connection, run_id: str, epoch: int) -> Requests:
+def requests(connection: Connection, run_id: str, epoch: int) -> Requests:
     found = connection.execute(
         "SELECT cancel_requested, pause_requested, epoch FROM run WHERE run_id = ?", (run_id,)
     ).fetchone()
@@ -116,7 +121,7 @@ def requests(connection: sqlite3.Connection, run_id: str, epoch: int) -> Request
     return Requests(cancel=bool(found[0]), pause=bool(found[1]), fenced=found[2] != epoch)
 
 
-def request(connection: sqlite3.Connection, run_id: str, cancel: bool | None, pause: bool | None) -> None:
+def request(connection: Connection, run_id: str, cancel: bool | None, pause: bool | None) -> None:
     done = connection.execute(
         "UPDATE run SET cancel_requested = coalesce(?, cancel_requested), "
         "pause_requested = coalesce(?, pause_requested) WHERE run_id = ?",
@@ -126,7 +131,7 @@ def request(connection: sqlite3.Connection, run_id: str, cancel: bool | None, pa
         raise unknown(run_id)
 
 
-def next_ids(connection: sqlite3.Connection, run_id: str) -> tuple[int, int]:
+def next_ids(connection: Connection, run_id: str) -> tuple[int, int]:
     run_no = number_of(connection, run_id)
     (node,) = connection.execute(
         "SELECT coalesce(max(node_id) + 1, 0) FROM node WHERE run_no = ?", (run_no,)
@@ -139,7 +144,7 @@ def next_ids(connection: sqlite3.Connection, run_id: str) -> tuple[int, int]:
     return node, batch
 
 
-def dead(connection: sqlite3.Connection, now: float) -> list[str]:
+def dead(connection: Connection, now: float) -> list[str]:
     """Return live runs whose process has ended, or has not been heard of for too long.
 
     A run that no process has taken up yet (no pid, no heartbeat) is not one of them.
@@ -155,10 +160,14 @@ def dead(connection: sqlite3.Connection, now: float) -> list[str]:
     ]
 
 
-def reap(connection: sqlite3.Connection, now: float) -> list[str]:
+def reap(connection: Connection, now: float) -> list[str]:
     """End what dead processes have left behind; a new epoch keeps out one that was only stopped."""
-    reaped = dead(connection, now)
-    for run_id in reaped:
+    reaped = []
+    for run_id in dead(connection, now):
+        _lock(connection, run_id)
+        if run_id not in dead(connection, now):
+            continue  # another process was faster
+        reaped.append(run_id)
         run = get(connection, run_id)
         assert run is not None
         reason = f"its process {run.pid} on {run.host or 'an unknown host'} ended without a word"
@@ -169,7 +178,7 @@ def reap(connection: sqlite3.Connection, now: float) -> list[str]:
     return reaped
 
 
-def find(connection: sqlite3.Connection, run: str, url: str) -> RunRow:
+def find(connection: Connection, run: str, url: str) -> RunRow:
     """Return a run by id, name or the beginning of its id."""
     found = get(connection, run)
     if found is not None:
@@ -188,7 +197,7 @@ def find(connection: sqlite3.Connection, run: str, url: str) -> RunRow:
 
 
 def listing(
-    connection: sqlite3.Connection,
+    connection: Connection,
     *,
     states: frozenset[RunState] | None,
     flow_name: str | None,
@@ -197,7 +206,7 @@ def listing(
     before: float | None,
 ) -> list[RunRow]:
     """Return runs, newest first."""
-    where, values = ["1"], list[Any]()
+    where, values = ["1 = 1"], list[Any]()
     if states is not None:
         where.append(f"state IN ({','.join('?' * len(states))})")
         values += sorted(states)

@@ -1,0 +1,193 @@
+"""SqlStore: the port over a SQL database. Each method is one transaction; the SQL is in the modules beside."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from runners.messages import Detail
+
+from ...core.journal import Entry
+from ...core.states import RunState, State
+from .. import limits as rules
+from .. import replay
+from ..base import (
+    AttemptRow,
+    Grant,
+    HistoryRow,
+    LeaseRow,
+    Limit,
+    LogRow,
+    NodeRow,
+    RecoveredNode,
+    Requests,
+    RunRow,
+    Store,
+    TaskRunRow,
+)
+from ..timing import RunTiming, timing
+from . import journal, leases, runs
+from .connection import Connection
+from .rows import RunView
+from .text import clean
+
+T = TypeVar("T")
+
+
+class SqlStore(Store):
+    """What the stores over SQL databases do alike. `url` is for people: it holds no password."""
+
+    @abc.abstractmethod
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in a transaction that may write, and return when it is committed; it may be called again."""
+
+    @abc.abstractmethod
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` on one consistent state of the database; it may be called again."""
+
+    # --- a run's own process --------------------------------------------------------------------
+
+    def create_run(self, run: RunRow) -> None:
+        self._write(lambda connection: runs.create(connection, run))
+
+    def claim(self, run_id: str, *, host: str, pid: int, now: float) -> RunRow:
+        return self._write(lambda connection: runs.claim(connection, run_id, host, pid, now))
+
+    def append(self, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
+        self._write(lambda connection: journal.append(connection, run_id, epoch, entries))
+
+    def heartbeat(self, run_id: str, epoch: int, now: float) -> Requests:
+        def work(connection: Connection) -> Requests:
+            asked = runs.beat(connection, run_id, epoch, now)
+            if not asked.fenced:
+                leases.renew(connection, run_id, now)
+            return asked
+
+        return self._write(work)
+
+    def requests(self, run_id: str, epoch: int) -> Requests:
+        return self._read(lambda connection: runs.requests(connection, run_id, epoch))
+
+    def recovered(self, run_id: str) -> dict[str, RecoveredNode]:
+        return self._look(run_id, replay.recovered)
+
+    def timing(self, run_id: str) -> RunTiming:
+        return self._look(run_id, timing)
+
+    def next_ids(self, run_id: str) -> tuple[int, int]:
+        return self._read(lambda connection: runs.next_ids(connection, run_id))
+
+    # --- other processes ------------------------------------------------------------------------
+
+    def request(self, run_id: str, *, cancel: bool | None = None, pause: bool | None = None) -> None:
+        self._write(lambda connection: runs.request(connection, run_id, cancel, pause))
+
+    def reap(self, now: float) -> list[str]:
+        if not self._read(lambda connection: runs.dead(connection, now)):
+            return []  # the usual case does not write
+        return self._write(lambda connection: runs.reap(connection, now))
+
+    def runs(
+        self,
+        *,
+        states: frozenset[RunState] | None = None,
+        flow_name: str | None = None,
+        parent_run_id: str | None = None,
+        limit: int = 50,
+        before: float | None = None,
+    ) -> list[RunRow]:
+        return self._read(
+            lambda connection: runs.listing(
+                connection,
+                states=states,
+                flow_name=flow_name,
+                parent_run_id=parent_run_id,
+                limit=limit,
+                before=before,
+            )
+        )
+
+    def run(self, run: str) -> RunRow:
+        return self._read(lambda connection: runs.find(connection, run, self.url))
+
+    def nodes(self, run_id: str) -> list[NodeRow]:
+        return self._look(run_id, RunView.nodes)
+
+    def task_runs(
+        self,
+        run_id: str,
+        *,
+        node_id: int | None = None,
+        states: frozenset[State] | None = None,
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[TaskRunRow]:
+        return self._look(run_id, lambda view: replay.task_runs(view, node_id, states, offset, limit))
+
+    def attempts(self, run_id: str, node_id: int, index: int) -> list[AttemptRow]:
+        return self._look(run_id, lambda view: replay.attempts(view, node_id, index))
+
+    def history(self, run_id: str, node_id: int, index: int) -> list[HistoryRow]:
+        return self._look(run_id, lambda view: replay.history(view, node_id, index))
+
+    def logs(
+        self,
+        run_id: str,
+        *,
+        after: int = 0,
+        node_id: int | None = None,
+        index: int | None = None,
+        min_level: int = 0,
+        limit: int = 1000,
+    ) -> list[LogRow]:
+        return self._look(
+            run_id,
+            lambda view: view.logs(
+                after=after, node_id=node_id, index=index, min_level=min_level, limit=limit
+            ),
+        )
+
+    def errors(self, run_id: str, limit: int = 20) -> list[tuple[Detail, int]]:
+        return self._look(run_id, lambda view: view.final_errors(limit))
+
+    # --- limits ---------------------------------------------------------------------------------
+
+    def set_limit(self, name: str, slots: int, per_second: float | None = None) -> None:
+        rules.check(name, slots, per_second)
+        self._write(lambda connection: leases.set_limit(connection, name, slots, per_second))
+
+    def remove_limit(self, name: str) -> bool:
+        return self._write(lambda connection: leases.remove_limit(connection, name))
+
+    def limits(self, now: float) -> list[Limit]:
+        return self._read(lambda connection: leases.limits(connection, now))
+
+    def leases(self, name: str, now: float) -> list[LeaseRow]:
+        return self._read(lambda connection: leases.leases(connection, name, now))
+
+    def acquire(
+        self,
+        names: Sequence[str],
+        *,
+        holder: str,
+        run_id: str,
+        label: str,
+        slots: int,
+        now: float,
+    ) -> Grant:
+        demand = rules.Demand(tuple(dict.fromkeys(names)), holder, run_id, clean(label), slots)
+        answer = self._read(lambda connection: leases.acquire_by_reading(connection, demand, now))
+        if answer is not None:
+            return answer
+        return self._write(lambda connection: leases.acquire(connection, demand, now))
+
+    def release(self, holders: Sequence[str]) -> None:
+        if holders:
+            self._write(lambda connection: leases.release(connection, holders))
+
+    def _look(self, run_id: str, see: Callable[[RunView], T]) -> T:
+        def work(connection: Connection) -> T:
+            return see(RunView(connection, runs.number_of(connection, run_id)))
+
+        return self._read(work)
