@@ -105,7 +105,12 @@ class Arguments:
         def bind(position: int) -> tuple[list[Any], dict[str, Any]]:
             return [get(position) for get in args], {name: get(position) for name, get in kwargs.items()}
 
-        return bind if kwargs else lambda position: ([get(position) for get in args], {})
+        if kwargs:
+            return bind
+        if len(args) == 1:  # as most maps have it
+            (only,) = args
+            return lambda position: ([only(position)], {})
+        return lambda position: ([get(position) for get in args], {})
 
 
 class Inputs:
@@ -123,19 +128,15 @@ class Inputs:
             else:
                 known[index] = value
 
-    def put(self, node_id: int, index: int, value: Any) -> None:
-        """Add one value, made by an earlier stage of the same batch."""
-        self._values.setdefault(node_id, {})[index] = value
-
-    def drop(self, node_id: int, index: int) -> None:
-        """Let go of a value that nothing in the batch needs any more."""
-        self._values[node_id].pop(index, None)
+    def of_node(self, node_id: int) -> dict[int, Any]:
+        """Return the values of a node by item; stages of the same batch put theirs there and take them out."""
+        return self._values.setdefault(node_id, {})
 
     def one(self, node_id: int, index: int) -> Any:
         try:
             return self._values[node_id][index]
         except KeyError:
-            raise ResultLostError(f"the result of item {index} of node {node_id} is not there") from None
+            raise _not_there(node_id, index) from None
 
     def many(self, node_id: int, indices: Sequence[int] | None) -> list[Any]:
         """Return results of a node in the order of `indices`; all that were handed over, where it is None."""
@@ -162,12 +163,25 @@ def getter(source: Source, inputs: Inputs) -> Callable[[int], Any]:
         case Aligned(node_id, aligned):
             if aligned is None:
                 raise InternalError(f"arguments that take results of node {node_id} belong to no batch yet")
-            upstream = aligned
-            return lambda position: inputs.one(node_id, upstream[position])
+            return _taker(node_id, aligned, inputs.of_node(node_id))
         case Element(ref, indices):
             return lambda position: inputs.of(ref)[indices[position]]
         case Shared(number):
             raise InternalError(f"shared argument {number} has been left where it was")
+
+
+def _taker(node_id: int, indices: Sequence[int], values: Mapping[int, Any]) -> Callable[[int], Any]:
+    def take(position: int) -> Any:
+        try:
+            return values[indices[position]]
+        except KeyError:
+            raise _not_there(node_id, indices[position]) from None
+
+    return take
+
+
+def _not_there(node_id: int, index: int) -> ResultLostError:
+    return ResultLostError(f"the result of item {index} of node {node_id} is not there")
 
 
 def resolve(source: Source, position: int, inputs: Inputs) -> Any:

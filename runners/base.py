@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
-from .errors import RunnerNotStartedError, RunnerOptionError
+from .errors import ResultLostError, RunnerNotStartedError, RunnerOptionError
 from .messages import Batch, Event
 
 
@@ -40,6 +40,9 @@ class QueueSink:
     def get(self, timeout: float | None = None) -> Event:
         """Return the next event; `queue.Empty` after `timeout` seconds."""
         return self._queue.get(timeout=timeout)
+
+
+Wanted = tuple[int, int, Sequence[int]]  # batch_id, stage, positions: the arguments of `TaskRunner.fetch`
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,20 @@ class TaskRunner(abc.ABC):
         Raises:
             ResultLostError: the engine no longer has them.
         """
+
+    def fetch_many(self, wanted: Sequence[Wanted]) -> list[list[Any] | ResultLostError]:
+        """Bring results of several finished batches, in as few round trips as the engine allows.
+
+        Returns:
+            For each entry what `fetch` returns; where it raises `ResultLostError`, the error.
+        """
+        found: list[list[Any] | ResultLostError] = []
+        for batch_id, stage, positions in wanted:
+            try:
+                found.append(self.fetch(batch_id, stage, positions))
+            except ResultLostError as error:
+                found.append(error)
+        return found
 
     @abc.abstractmethod
     def release(self, batch_ids: Sequence[int]) -> None:

@@ -39,6 +39,8 @@ OWN_MODULES = (__name__.rpartition(".")[0] + ".", "asyncio.", "contextlib.")
 # a named one costs 0.2 us more.
 Ended = tuple[Outcome, Any, Detail | None]
 
+COMPLETED = Outcome.COMPLETED  # reading a member of an enum costs a worker as much as a call
+
 
 def call(item: ItemContext, body: TaskBody) -> Ended:
     """Run one item, or take its result from the cache. Only an `Interrupt` gets out."""
@@ -46,7 +48,7 @@ def call(item: ItemContext, body: TaskBody) -> Ended:
         if body.run_name is not None:
             item.execution.names[item.entry] = body.render_name(item.args, item.kwargs) or ""
         if body.cache is None:
-            return Outcome.COMPLETED, call_function(item, body.fn), None
+            return COMPLETED, call_function(item, body.fn), None
         return _call_cached(item, body)
     except Interrupt:
         raise
@@ -68,7 +70,7 @@ def _call_cached(item: ItemContext, body: TaskBody) -> Ended:
     assert body.cache is not None
     key = body.cache.compute_key(CacheCall(body.task_name, body.source, item.parameters, item.run))
     if key is None:
-        return Outcome.COMPLETED, call_function(item, body.fn), None
+        return COMPLETED, call_function(item, body.fn), None
     storage = open_storage(body.storage_url, body.serializer)
     if not body.refresh_cache:
         hit, value = storage.read_cached(key, body.cache_expiration_seconds, time.time())
@@ -76,12 +78,13 @@ def _call_cached(item: ItemContext, body: TaskBody) -> Ended:
             return Outcome.CACHED, value, None
     value = call_function(item, body.fn)
     storage.write_cached(key, value)
-    return Outcome.COMPLETED, value, None
+    return COMPLETED, value, None
 
 
 def call_function(item: ItemContext, fn: Callable[..., Any]) -> Any:
     """Call user code to its end, whatever kind of function it is. Generators are collected into lists."""
-    if is_async(fn):
+    plain = type(fn) is FunctionType and not fn.__code__.co_flags & ASYNC_FLAGS  # as most are: without a call
+    if not plain and is_async(fn):
         return run_async(item.execution, lambda: fn(*item.args, **item.kwargs))
     value = fn(*item.args, **item.kwargs)
     kind = type(value)
@@ -94,7 +97,7 @@ def call_function(item: ItemContext, fn: Callable[..., Any]) -> Any:
 
 def is_async(fn: Callable[..., Any]) -> bool:
     """Whether calling `fn` makes something to await; also for partials, methods and callable objects."""
-    if type(fn) is FunctionType:  # by far the most frequent, asked for each item
+    if type(fn) is FunctionType:
         return fn.__code__.co_flags & ASYNC_FLAGS != 0
     while isinstance(fn, partial):
         fn = fn.func

@@ -14,27 +14,25 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Self
 
-from .base import Capabilities, Sink, TaskRunner
+from .base import Capabilities, Sink, TaskRunner, Wanted
 from .calling import detail_of
 from .dask_connect import Settings, by_value, connect
 from .dask_desk import Desk, Flight
-from .dask_tasks import submit_batch, submit_helper
+from .dask_results import Asked, ask, gather, pick, unpickled
+from .dask_tasks import submit_batch
 from .errors import (
     ResultLostError,
     RunnerNotStartedError,
     RunnerOptionError,
-    SerializationError,
     UserError,
 )
 from .messages import Batch, BatchLost, BatchRejected
 from .shipping import slim
-from .storage import MISSING
 from .unpacked import Unpacked
 
 STOP_SECONDS = 5.0  # for workers to say which of the batches to cancel have begun
 LEAVE_SECONDS = 2.0  # for stopping what runs, before the connection is closed
 FORGET_SECONDS = 1.0
-LARGE_RESULT = 1 << 20  # bytes; a few items of a larger result are picked out on the worker
 
 
 class DaskTaskRunner(TaskRunner):
@@ -199,43 +197,53 @@ class DaskTaskRunner(TaskRunner):
     # --- results --------------------------------------------------------------------------------
 
     def fetch(self, batch_id: int, stage: int, positions: Sequence[int]) -> list[Any]:
-        values = self._unpacked.get(batch_id, stage)
-        if values is None:
-            desk = self._started()
-            values, picked = self._gather(desk, batch_id, stage, positions)
-            if picked:
-                positions = range(len(positions))
-            else:
-                self._unpacked.put(batch_id, stage, values, desk.kept)
-        found = [values[p] for p in positions]
-        if any(value is MISSING for value in found):
-            raise ResultLostError(f"batch {batch_id} was computed again and lacks results that it once had")
+        (found,) = self.fetch_many([(batch_id, stage, positions)])
+        if isinstance(found, ResultLostError):
+            raise found
         return found
 
-    def _gather(
-        self, desk: Desk, batch_id: int, stage: int, positions: Sequence[int]
-    ) -> tuple[list[Any], bool]:
-        """Return the values of a stage, or (with True) those at `positions` only."""
-        kept = desk.kept.get(batch_id)
-        if kept is None:
-            raise ResultLostError(f"results of batch {batch_id} have been released, or lost with the cluster")
-        picked = kept.size > LARGE_RESULT and 2 * len(positions) < kept.entries
-        future = kept.future
-        if picked:
-            future = submit_helper(desk.client, "select", future, stage, list(positions))
-        try:
-            result = desk.client.gather(future)
-        except (Exception, asyncio.CancelledError) as error:
+    def fetch_many(self, wanted: Sequence[Wanted]) -> list[list[Any] | ResultLostError]:
+        desk: Desk | None = None
+        found: dict[int, list[Any] | ResultLostError] = {}
+        asked: dict[int, Asked] = {}  # by place in `wanted`
+        for k, (batch_id, stage, positions) in enumerate(wanted):
+            values = self._near(batch_id, stage)
+            if values is not None:
+                found[k] = pick(batch_id, values, positions)
+                continue
+            desk = desk or self._started()
+            kept = desk.kept.get(batch_id)
+            if kept is not None:
+                asked[k] = ask(desk.client, kept, wanted[k])
+            else:
+                reason = "have been released, or lost with the cluster"
+                found[k] = ResultLostError(f"results of batch {batch_id} {reason}")
+        if desk is not None:
+            for k, result in zip(asked, gather(desk.client, list(asked.values())), strict=True):
+                found[k] = self._unpack(desk, asked[k], result)
+        return [found[k] for k in range(len(wanted))]
+
+    def _unpack(self, desk: Desk, asked: Asked, result: Any) -> list[Any] | ResultLostError:
+        """Return the values that came, or the error for those that did not."""
+        batch_id, stage, positions = asked.wanted
+        if isinstance(result, BaseException):
             desk.kept.pop(batch_id, None)
-            raise ResultLostError(
-                f"results of batch {batch_id} are gone from the cluster: {error}"
-            ) from error
-        try:
-            return result.packed.load(0 if picked else stage), picked
-        except Exception as error:  # whatever unpickling user objects raises
-            raise SerializationError(
-                f"results of batch {batch_id} cannot be unpickled in the flow's process: {error}"
-            ) from error
+            lost = ResultLostError(f"results of batch {batch_id} are gone from the cluster: {result}")
+            lost.__cause__ = result
+            return lost
+        values = unpickled(batch_id, result.packed, 0 if asked.picked else stage)
+        if asked.picked:
+            return pick(batch_id, values, range(len(positions)))
+        self._unpacked.put(batch_id, stage, values, desk.kept)
+        self._unpacked.put_packed(batch_id, result.packed, desk.kept)
+        return pick(batch_id, values, positions)
+
+    def _near(self, batch_id: int, stage: int) -> list[Any] | None:
+        """Return the values of a stage by position if they have been brought before."""
+        values = self._unpacked.get(batch_id, stage)
+        if values is None and (packed := self._unpacked.get_packed(batch_id)) is not None:
+            values = unpickled(batch_id, packed, stage)
+        return values
 
     def release(self, batch_ids: Sequence[int]) -> None:
         desk = self._started()

@@ -131,19 +131,17 @@ class Execution:
         The value is None where an interrupt got out of `run`; then `interrupted` says which.
         """
         value = None
-        started = False
         try:
             try:
-                started = self.begin(entry, timeout)
-                if started:
-                    value = run(*args)
+                if not self.begin(entry, timeout):
+                    return None, False
+                value = run(*args)
             finally:
                 self.end()
         except Interrupt as stop:
             self.end()
             self.stop = stop
-            return value, True
-        return value, started
+        return value, True
 
     def begin(self, entry: int, timeout: float | None) -> bool:
         """Open the window of an item: from here on it may be interrupted. False where it must not start."""

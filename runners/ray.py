@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from . import codec, ray_session
-from .base import Capabilities, Sink, TaskRunner
+from .base import Capabilities, Sink, TaskRunner, Wanted
 from .errors import (
     InternalError,
     MissingExtraError,
@@ -158,15 +158,39 @@ class RayTaskRunner(TaskRunner):
         self._inbox.put(lambda: None)  # our thread looks at the clock
 
     def fetch(self, batch_id: int, stage: int, positions: Sequence[int]) -> list[Any]:
+        (found,) = self.fetch_many([(batch_id, stage, positions)])
+        if isinstance(found, ResultLostError):
+            raise found
+        return found
+
+    def fetch_many(self, wanted: Sequence[Wanted]) -> list[list[Any] | ResultLostError]:
         if not self._started():
-            raise ResultLostError(f"results of batch {batch_id} are gone: {SHUT_DOWN}")
+            return [ResultLostError(f"results of batch {w[0]} are gone: {SHUT_DOWN}") for w in wanted]
+        brought: dict[int, Any] = {}
+        absent = {b for b, stage, _ in wanted if self._unpacked.get(b, stage) is None}
+        absent = {b for b in absent if self._unpacked.get_packed(b) is None}
+        refs = {b: ref for b in absent if (ref := self._results.get(b)) is not None}
+        if refs:
+            from .ray_results import get_many
+
+            brought = dict(zip(refs, get_many(list(refs.values())), strict=True))
+        return [self._values(entry, brought) for entry in wanted]
+
+    def _values(self, wanted: Wanted, brought: Mapping[int, Any]) -> list[Any] | ResultLostError:
+        batch_id, stage, positions = wanted
         values = self._unpacked.get(batch_id, stage)
         if values is None:
-            values = self._load(batch_id, stage)
+            packed = brought.get(batch_id) or self._unpacked.get_packed(batch_id)
+            if packed is None:
+                return ResultLostError(f"results of batch {batch_id} have been released")
+            if isinstance(packed, ResultLostError):
+                return packed
+            values = packed.load(stage)
             self._unpacked.put(batch_id, stage, values, self._results)
+            self._unpacked.put_packed(batch_id, packed, self._results)
         picked = [values[p] for p in positions]
         if any(value is MISSING for value in picked):
-            raise ResultLostError(
+            return ResultLostError(
                 f"some of the items {list(positions)[:10]} of batch {batch_id} have no result"
             )
         return picked
@@ -250,19 +274,6 @@ class RayTaskRunner(TaskRunner):
         _handled(pending.results)
         own = {pending.table.hex() if hasattr(pending.table, "hex") else "", pending.results.hex()}
         self._emit(ending(pending.batch, error, own, forced=pending.forced, started=pending.started))
-
-    def _load(self, batch_id: int, stage: int) -> list[Any]:
-        import ray
-
-        ref = self._results.get(batch_id)
-        if ref is None:
-            raise ResultLostError(f"results of batch {batch_id} have been released")
-        try:
-            values: list[Any] = ray.get(ref).load(stage)
-            return values
-        except ray.exceptions.RayError as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise ResultLostError(f"Ray has lost the results of batch {batch_id}: {reason}") from error
 
     # --- events ---------------------------------------------------------------------------------
 

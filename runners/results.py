@@ -79,12 +79,12 @@ def bytes_of(frames: Sequence[Frame]) -> int:
 
 def own_copy(value: Any) -> Any:
     """Return a value as its consumer gets it, which must not see what others do to it. Raises as `pack_values`."""
-    if type(value) in _IMMUTABLE:
+    if type(value) in IMMUTABLE:
         return value
     return PackedResults([pack_values([value])]).load(0)[0]
 
 
-_IMMUTABLE = frozenset({int, float, str, bytes, bool, complex, type(None)})
+IMMUTABLE = frozenset({int, float, str, bytes, bool, complex, type(None)})
 
 
 def _own(buffer: Any) -> Any:

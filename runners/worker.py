@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Any
 
 from . import capture, codec
 from .arguments import Arguments, Inputs
-from .calling import Ended, call, detail_of, is_async, traceback_of
+from .calling import COMPLETED, Ended, call, detail_of, is_async, traceback_of
 from .channel import Channel
 from .context import ItemContext, RunContext, current_item
 from .errors import ResultLostError
 from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt
 from .messages import Batch, Detail, Input, Outcome, Payload, Stage, Table
 from .monitor import monitor
-from .results import CheckedResults, Frame, bytes_of, own_copy, pack_values
+from .results import IMMUTABLE, CheckedResults, Frame, bytes_of, own_copy, pack_values
 from .storage import MISSING, ResultSerializationError, open_storage, read_stored
 
 MAX_LOADED = 256  # unpickled bodies kept per worker process
+
+CACHED = Outcome.CACHED
 
 Results = list[list[Any]]  # by stage, by position; MISSING where an item has no result
 
@@ -173,38 +175,34 @@ class StageRun:
     """Runs the items of one stage of a batch. What is the same for all of them is looked up once."""
 
     def __init__(self, execution: Execution, stage: int, inputs: Inputs, values: list[Any]) -> None:
-        spec = execution.batch.stages[stage]
+        batch = execution.batch
+        spec = batch.stages[stage]
         self.execution = execution
         self.stage = stage
+        self.n_stages = execution.n_stages
+        self.indices = batch.indices
         self.values = values
         self.body = body = execution.bodies[stage]
         self.timeout = spec.timeout_seconds
         self.permit = spec.permit
         self.prints = capture.task_print if body.log_prints else None
         self.bind = execution.arguments[stage].binder(inputs)
-        self.inputs = inputs
-        self.before = execution.batch.stages[stage - 1].node_id if stage else None
-        self.forward: Callable[[int, Any], None] | None = None
-        if stage + 1 < len(execution.bodies):
-            indices, in_process = execution.batch.indices, execution.in_process
-
-            def forward(position: int, value: Any) -> None:
-                own = value if in_process else own_copy(value)
-                inputs.put(spec.node_id, indices[position], own)
-
-            self.forward = forward
+        # what the stage before has left for this one, and what this one leaves, by item
+        self.taken = inputs.of_node(batch.stages[stage - 1].node_id) if stage else None
+        self.left = inputs.of_node(spec.node_id) if stage + 1 < len(execution.bodies) else None
 
     def run(self, position: int) -> bool:
         """Run an item and note how it ended. Returns whether it has a result."""
         execution = self.execution
-        entry = position * execution.n_stages + self.stage
+        entry = position * self.n_stages + self.stage
         outcome, value, detail = self._end_of(entry, position)
-        if self.before is not None:
-            self.inputs.drop(self.before, execution.batch.indices[position])
-        has_result = outcome is Outcome.COMPLETED or outcome is Outcome.CACHED
-        if has_result and self.forward is not None:
+        if self.taken is not None:
+            self.taken.pop(self.indices[position], None)
+        has_result = outcome is COMPLETED or outcome is CACHED
+        if has_result and self.left is not None:
             try:
-                self.forward(position, value)
+                own = value if execution.in_process or type(value) in IMMUTABLE else own_copy(value)
+                self.left[self.indices[position]] = own
             except Exception as error:  # it cannot be pickled: as with results that nothing takes at once
                 found = next(codec.unpicklable([value]), None)
                 outcome, has_result = Outcome.FAILED, False

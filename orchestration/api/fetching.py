@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from runners.base import Wanted
 from runners.errors import ResultLostError, RunnerNotStartedError
 from runners.messages import Input
 from runners.storage import MISSING, read_stored
@@ -38,7 +39,7 @@ class Fetching:
         errors: dict[int, BaseException] = {}
         elsewhere: Iterable[int] = range(len(indices))
         if not errors_only and isinstance(indices, range) and _all_completed(node, indices):
-            elsewhere = self._from_batches(node, indices, values)
+            elsewhere = self._fill_runs(node, indices, values)
         files: dict[Any, list[int]] = {}
         batches: dict[int, list[int]] = {}
         for k in elsewhere:
@@ -56,40 +57,57 @@ class Fetching:
                     files.setdefault(node.stored[index][0], []).append(k)
                 else:
                     errors[k] = self._session.inline.problem(node_id, index)
-        found = [(ks, self._from_batch(node, b, [indices[k] for k in ks])) for b, ks in batches.items()]
-        found += [(ks, _from_storage(node, [indices[k] for k in ks])) for ks in files.values()]
-        for ks, brought in found:
+        found = self._from_batches(node, [(b, [indices[k] for k in ks]) for b, ks in batches.items()])
+        found += [_from_storage(node, [indices[k] for k in ks]) for ks in files.values()]
+        for ks, brought in zip([*batches.values(), *files.values()], found, strict=True):
             for k, value in zip(ks, brought, strict=True):
                 values[k] = value
         return Outcomes(values, dict(sorted(errors.items())))
 
-    def _from_batches(self, node: Node, items: range, values: list[Any]) -> list[int]:
+    def _fill_runs(self, node: Node, items: range, values: list[Any]) -> list[int]:
         """Fill in what batches hold of contiguous items that have all completed; return the places of the rest."""
         elsewhere: list[int] = []
+        wanted: list[tuple[int, range]] = []
         for batch_id, run in node.batch_runs(items):
-            start, stop = run.start - items.start, run.stop - items.start
             if batch_id < 0:
-                elsewhere += range(start, stop)
+                elsewhere += range(run.start - items.start, run.stop - items.start)
             else:
-                values[start:stop] = self._from_batch(node, batch_id, run)
+                wanted.append((batch_id, run))
+        for (_, run), brought in zip(wanted, self._from_batches(node, wanted), strict=True):
+            values[run.start - items.start : run.stop - items.start] = brought
         return elsewhere
 
-    def _from_batch(self, node: Node, batch_id: int, indices: Sequence[int]) -> Sequence[Any]:
-        positions = node.positions_of(indices)
-        kept = self._session.inline.kept(batch_id)
-        try:
+    def _from_batches(self, node: Node, wanted: Sequence[tuple[int, Sequence[int]]]) -> list[Sequence[Any]]:
+        """Return results of batches, given their ids and the indices of the items."""
+        found: dict[int, Sequence[Any]] = {}
+        remote: dict[int, Wanted] = {}  # by place in `wanted`
+        for k, (batch_id, indices) in enumerate(wanted):
+            positions, kept = node.positions_of(indices), self._session.inline.kept(batch_id)
             if kept is not None:
-                return [kept[0][p] for p in positions]
-            return self._driver.runner.fetch(batch_id, node.stage_in(batch_id), positions)
-        except (ResultLostError, RunnerNotStartedError):
-            if indices[0] in node.stored:
-                return _from_storage(node, indices)
-            if self._session.closed:
-                raise UserError(
-                    f"the flow run {self._session.run_id} has ended, and with it the results that were not asked "
-                    "for. Return the future from the flow, or call result() inside it."
-                ) from None
-            raise
+                found[k] = [kept[0][p] for p in positions]
+            else:
+                remote[k] = batch_id, node.stage_in(batch_id), positions
+        try:
+            brought = self._driver.runner.fetch_many(list(remote.values())) if remote else []
+        except RunnerNotStartedError as error:
+            brought = [ResultLostError(str(error))] * len(remote)
+        for k, values in zip(remote, brought, strict=True):
+            if isinstance(values, ResultLostError):
+                found[k] = self._instead(node, wanted[k][1], values)
+            else:
+                found[k] = values
+        return [found[k] for k in range(len(wanted))]
+
+    def _instead(self, node: Node, indices: Sequence[int], lost: ResultLostError) -> Sequence[Any]:
+        """Return results that the engine has lost from where else they are, or raise."""
+        if indices[0] in node.stored:
+            return _from_storage(node, indices)
+        if self._session.closed:
+            raise UserError(
+                f"the flow run {self._session.run_id} has ended, and with it the results that were not asked "
+                "for. Return the future from the flow, or call result() inside it."
+            )
+        raise lost
 
     def input(self, source: Input) -> Sequence[Any] | None:
         """Return the results that an input of an inline batch names, for positions up to the highest."""

@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 FIRST_SIZE = 1  # items in a task's first batch
+GROWTH = 2  # at most, from one full batch to the next ...
+QUICK_GROWTH = 8  # ... while a batch takes less than GRAIN_SECONDS: its round trip costs more
 TARGET_SECONDS = 0.25  # per batch: 100 times what an engine needs for a submission, and still lively
 GRAIN_SECONDS = 0.005  # less work is not worth a batch of its own: an engine's submission costs as much
 DEADLINE_SECONDS = 1.0  # past it a worker gives the unstarted tail back
 MAX_ITEMS = 10_000
 MAX_BYTES = 32 << 20  # of arguments and results per batch: it moves as a whole, and is held as a whole
-SMOOTHING = 0.3  # weight of the newest batch in the mean
+SMOOTHING = 0.3  # least weight of the newest batch in the mean
 SHORT_SECONDS = 0.05  # items below this are worth fusing
 PREFETCH_SECONDS = 0.3  # and below this worth prefetching: a round trip would be a few percent of them
 
@@ -30,17 +32,18 @@ def most_items(seconds_each: float, bytes_each: float) -> int:
 class Sizer:
     """Chooses batch sizes from the time that items take on workers. Shared by all nodes of a task.
 
-    Starts at one item, at most doubles with each full batch seen, aims at TARGET_SECONDS, keeps below MAX_BYTES,
-    and leaves enough batches for all slots at the end (factoring: at most half of an equal share of what remains,
-    but no crumbs: GRAIN_SECONDS of work).
+    Starts at one item, grows with each full batch seen (GROWTH, QUICK_GROWTH), aims at TARGET_SECONDS, keeps below
+    MAX_BYTES, and leaves enough batches for all slots at the end (factoring: at most half of an equal share of what
+    remains, but no crumbs: GRAIN_SECONDS of work).
     """
 
-    __slots__ = ("bytes_each", "mean", "size")
+    __slots__ = ("_seen", "bytes_each", "mean", "size")
 
     def __init__(self) -> None:
         self.mean: float | None = None  # seconds per item, overhead included
         self.bytes_each = 0.0  # of an item's arguments and result
         self.size = FIRST_SIZE
+        self._seen = 0.0  # items behind the mean, those of long ago counting less
 
     def observe(self, items: int, seconds: float, moved_bytes: int = 0, *, grow: bool = True) -> None:
         """Learn from a batch of which `items` were run within `seconds` on the worker.
@@ -52,16 +55,18 @@ class Sizer:
         if items <= 0:
             return
         each, size = seconds / items, moved_bytes / items
-        if self.mean is None:
-            self.mean, self.bytes_each = each, size
-        else:
-            self.mean += SMOOTHING * (each - self.mean)
-            self.bytes_each += SMOOTHING * (size - self.bytes_each)
+        self.mean = each if self.mean is None else self.mean
+        # a batch larger than all before says more than they did: theirs was mostly what a batch costs by itself;
+        # items that became slower count at once
+        share = items / (items + self._seen)
+        self._seen = (1 - SMOOTHING) * self._seen + items
+        self.mean += max(SMOOTHING, share if each < self.mean else 0.0) * (each - self.mean)
+        self.bytes_each += max(SMOOTHING, share) * (size - self.bytes_each)
         ideal = most_items(self.mean, self.bytes_each)
         if ideal < self.size:
             self.size = ideal
         elif grow and items >= self.size:
-            self.size = min(2 * self.size, ideal)
+            self.size = min((QUICK_GROWTH if seconds < GRAIN_SECONDS else GROWTH) * self.size, ideal)
 
     def choose(self, ready: int, remaining: int, slots: int, each: float | None = None) -> int:
         """Return the next batch's size.

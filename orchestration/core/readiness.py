@@ -215,12 +215,13 @@ class Readiness:
             )
             return
         edge.counted = True
+        first = down.waits is None
         if down.waits is None:
             down.waits = array("I", bytes(4 * down.width))
         if edge.identity and not up.stand_in:
             flags = up.states.translate(_WAITS)
             if 1 in flags:
-                down.waits = array("I", map(add, down.waits, flags))
+                down.waits = array("I", list(flags) if first else map(add, down.waits, flags))
             self._taint(down, 0, up.states)
             return
         reverse: dict[int, list[int]] = {}
@@ -304,6 +305,8 @@ class Readiness:
         pending = positions_in(node.states, _PENDING)
         waits = node.waits
         if waits is not None and any(waits):
+            if 0 not in waits:
+                return
             pending = compact([i for i in pending if not waits[i]])
         self.verdicts.judge(node, pending)
 

@@ -12,6 +12,7 @@ import pytest
 
 from .. import codec
 from ..arguments import Aligned, Column, Element, Ref, Shared, Source, Static
+from ..errors import ResultLostError
 from ..messages import BatchLost, Input, Outcome
 from ..storage import ResultStorage
 from . import tasks
@@ -41,6 +42,20 @@ class ValueTests:
         assert table.worker
         assert table.started > 0
         assert not table.details
+
+    def test_many_batches_are_fetched_together(self, bench: Bench) -> None:
+        """Results come in the order of what was asked; an error stands only where results are gone."""
+        batches = [bench.map(tasks.double, [n, n + 1]) for n in range(5)]
+        bench.submit(*batches)
+        for batch in batches:
+            bench.table(batch)
+        wanted = [(batch.batch_id, 0, [1]) for batch in batches]
+        assert bench.runner.fetch_many(wanted) == [[2 * (n + 1)] for n in range(5)]
+        bench.runner.release([batches[2].batch_id])
+        *found, last = bench.runner.fetch_many([*wanted, (batches[0].batch_id, 0, [0, 1])])
+        assert isinstance(found.pop(2), ResultLostError)
+        assert found == [[2 * (n + 1)] for n in (0, 1, 3, 4)]
+        assert last == [0, 2]
 
     def test_items_run_one_after_another(self, bench: Bench) -> None:
         """One batch takes one slot: its items run in order, in one thread, and never overlap."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from runners import DaskTaskRunner, get_dask_client
+from runners import DaskTaskRunner, dask_results, get_dask_client
 from runners.errors import (
     BackendError,
     ResultLostError,
@@ -209,7 +209,11 @@ def test_few_items_of_a_large_result_are_picked_on_the_worker(port: Any) -> None
     """Of 6 values of 1 MB each two are fetched, and only these travel."""
     batch = port.batch(megabytes, [1] * 6)
     port.run(batch)
-    assert port.runner._gather(port.runner._desk, batch.batch_id, 0, [1, 3])[1]
+    desk = port.runner._desk
+    asked = dask_results.ask(desk.client, desk.kept[batch.batch_id], (batch.batch_id, 0, [1, 3]))
+    (result,) = dask_results.gather(desk.client, [asked])
+    assert asked.picked
+    assert [len(v) for v in result.packed.load(0)] == [1 << 20] * 2
     assert [len(v) for v in port.runner.fetch(batch.batch_id, 0, [1, 3])] == [1 << 20] * 2
 
 

@@ -6,20 +6,59 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from orchestration.core.batching import MAX_ITEMS, TARGET_SECONDS, ReadyQueue, Sizer
+from orchestration.core.batching import (
+    GRAIN_SECONDS,
+    GROWTH,
+    MAX_ITEMS,
+    QUICK_GROWTH,
+    TARGET_SECONDS,
+    ReadyQueue,
+    Sizer,
+)
 
 SECONDS = st.floats(1e-7, 100.0)
 
 
 @given(st.lists(st.tuples(st.integers(1, 20_000), SECONDS), max_size=30))
-def test_a_size_at_most_doubles_and_never_leaves_its_bounds(batches: list[tuple[int, float]]) -> None:
+def test_a_size_grows_in_steps_and_never_leaves_its_bounds(batches: list[tuple[int, float]]) -> None:
     """Whatever is measured, sizes grow step by step and stay between 1 and the maximum."""
     sizer = Sizer()
     for items, seconds in batches:
         before = sizer.size
         sizer.observe(items, seconds)
-        assert 1 <= sizer.size <= min(2 * before, MAX_ITEMS)
+        growth = QUICK_GROWTH if seconds < GRAIN_SECONDS else GROWTH
+        assert 1 <= sizer.size <= min(growth * before, MAX_ITEMS)
         assert sizer.size == 1 or sizer.size * (sizer.mean or 0) <= TARGET_SECONDS * 1.001
+
+
+def test_no_ops_need_few_batches_to_grow() -> None:
+    """While a batch takes next to no time, each engine's round trip counts: sizes grow eightfold."""
+    sizer = Sizer()
+    sizes = []
+    for _ in range(5):
+        sizes.append(sizer.size)
+        sizer.observe(sizer.size, 1e-4 + sizer.size * 1e-6)
+    assert sizes == [1, 8, 64, 512, 4096]
+
+
+def test_the_first_batch_does_not_spoil_the_mean() -> None:
+    """What a batch costs by itself is not taken for the time of its items once larger ones are known."""
+    sizer = Sizer()
+    sizer.observe(1, 0.001)
+    sizer.observe(8, 0.001 + 8e-6)
+    sizer.observe(512, 0.001 + 512e-6)
+    assert sizer.mean is not None
+    assert sizer.mean < 1e-5  # and not the 3e-4 of a mean over batches
+
+
+def test_items_that_become_slow_count_at_once() -> None:
+    """After thousands of quick items few slow ones bring the size down."""
+    sizer = Sizer()
+    for _ in range(6):
+        sizer.observe(sizer.size, sizer.size * 1e-5)
+    assert sizer.size > 1000
+    sizer.observe(1, 1.0)
+    assert sizer.size == 1
 
 
 def test_slow_items_run_singly() -> None:
@@ -41,11 +80,14 @@ def test_fast_items_come_to_fill_the_target() -> None:
 
 
 def test_a_batch_that_was_not_full_teaches_no_growth() -> None:
-    """Many small batches that were sent before the first came back do not double it many times."""
+    """Many small batches that were sent before the first came back do not let it grow many times."""
     sizer = Sizer()
     for _ in range(8):
         sizer.observe(1, 0.001)
-    assert sizer.size == 2
+    assert sizer.size == QUICK_GROWTH
+    for _ in range(8):
+        sizer.observe(QUICK_GROWTH - 1, 0.02)
+    assert sizer.size == QUICK_GROWTH
 
 
 def test_large_items_go_in_small_batches() -> None:

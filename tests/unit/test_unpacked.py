@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from runners.results import PackedResults
 from runners.unpacked import Unpacked
 
 
@@ -26,6 +27,24 @@ def test_what_was_released_meanwhile_is_not_kept() -> None:
     kept = Unpacked()
     kept.put(1, 0, ["a"], held=set())
     assert kept.get(1, 0) is None
+
+
+def test_packed_results_of_several_stages_are_kept_within_bounds() -> None:
+    """The ones used longest ago go first, those released at once; a single stage is not kept twice."""
+    packed = [PackedResults.pack([[b"x" * 1000], [batch]]) for batch in range(4)]
+    kept, held = Unpacked(max_packed_bytes=2_500), {0, 1, 2}
+    kept.put_packed(0, packed[0], held)
+    kept.put_packed(1, packed[1], held)
+    assert kept.get_packed(0) is packed[0]
+    kept.put_packed(2, packed[2], held)
+    kept.put_packed(3, packed[3], held)
+    assert [kept.get_packed(batch) for batch in range(4)] == [packed[0], None, packed[2], None]
+    kept.drop([0])
+    kept.put_packed(1, packed[1], held)
+    assert [kept.get_packed(batch) for batch in (0, 1, 2)] == [None, packed[1], packed[2]]
+    single = PackedResults.pack([[1]])
+    kept.put_packed(0, single, held)
+    assert kept.get_packed(0) is None
 
 
 @pytest.fixture
