@@ -70,11 +70,11 @@ def _ways() -> tuple[Acquire, Callable[[Sequence[str]], Any], str]:
     item = current_item.get()
     label = item.task_run_id if item is not None else f"{session.run_id}/flow"
     if isinstance(session, LocalSession):
-        store, clock, local = session.driver.journaling.store, session.driver.clock, session
+        store, local = session.driver.journaling.store, session
 
         def acquire(names: Sequence[str], holder: str, label: str, slots: int) -> Grant:
             return store.acquire(
-                names, holder=holder, run_id=local.run_id, label=label, slots=slots, now=clock.now()
+                names, holder=holder, run_id=local.run_id, label=label, slots=slots, now=store.now()
             )
 
         return acquire, store.release, label

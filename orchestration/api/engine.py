@@ -96,9 +96,8 @@ def resume_flow(flow: Flow[Any, Any], run: str, *, return_state: bool) -> Any:
     def make() -> RunningFlow:
         import os
         import socket
-        import time
 
-        claimed = store.claim(row.run_id, host=socket.gethostname(), pid=os.getpid(), now=time.time())
+        claimed = store.claim(row.run_id, host=socket.gethostname(), pid=os.getpid(), now=store.now())
         recovered = reusable(store, row)
         return RunningFlow(
             as_persistent(flow, recovered),

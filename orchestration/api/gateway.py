@@ -194,7 +194,7 @@ class Gateway:
             run_id=self._session.run_id,
             label=label,
             slots=slots,
-            now=self._driver.clock.now(),
+            now=store.now(),
         )
 
     def _store_url(self, host: str) -> str | None:

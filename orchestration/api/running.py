@@ -166,8 +166,8 @@ def new_run(
         run_id=uuid.uuid4().hex,
         name=run_name(flow, parameters),
         flow_name=flow.name,
-        created=(now := time.time()),
-        heartbeat=now,  # it lives from the start: nobody may claim it before its first own beat
+        created=time.time(),
+        heartbeat=store.now(),  # it lives from the start: nobody may claim it before its first own beat
         runner=runner.name,
         entrypoint=entrypoint_of(flow),
         version=flow.version,

@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -135,8 +134,8 @@ def store(url: str | None) -> Iterator[Finding]:
         yield Finding("store", "note", "in memory: nothing is kept when a process ends")
         return
     path = Path(place.url.removeprefix("sqlite:///"))
-    place.limits(time.time())
-    dead = place.reap(time.time())
+    place.limits(place.now())
+    dead = place.reap(place.now())
     for needed in (path, path.parent):
         if not os.access(needed, os.W_OK):
             yield Finding("store", "wrong", f"{needed} cannot be written by this user: chmod u+w {needed}")

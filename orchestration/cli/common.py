@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,7 +43,7 @@ def open_reaped(url: str | None, *, new: bool = False) -> Store:
         raise UserError("The store is in memory: other processes' runs are not in it. Set MILLRACE_STORE.")
     # who may only read can still look
     with contextlib.suppress(StoreReadOnlyError, StoreFullError, StoreLockedError):
-        store.reap(time.time())
+        store.reap(store.now())
     return store
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import click
@@ -62,7 +61,8 @@ def set_limit(name: str, slots: int, per_second: float | None, store: str | None
 @store_option
 def list_limits(as_json: bool, store: str | None) -> None:
     """List the limits. JSON: a list with keys name, slots, per_second, held, waiting."""
-    limits = open_reaped(store).limits(time.time())
+    place = open_reaped(store)
+    limits = place.limits(place.now())
     if as_json:
         print_json([limit_json(one) for one in limits])
         return
@@ -85,7 +85,8 @@ def show(name: str, as_json: bool, store: str | None) -> None:
     JSON keys: name, slots, per_second, held, waiting, and leases: a list with keys held, label, run_id, slots,
     since, expires.
     """
-    place, now = open_reaped(store), time.time()
+    place = open_reaped(store)
+    now = place.now()
     found = {one.name: one for one in place.limits(now)}
     if name not in found:
         raise _unknown(name, list(found))
@@ -110,7 +111,7 @@ def rm(name: str, store: str | None) -> None:
     """Remove a limit: who waits for it may run."""
     place = open_reaped(store)
     if not place.remove_limit(name):
-        raise _unknown(name, [one.name for one in place.limits(time.time())])
+        raise _unknown(name, [one.name for one in place.limits(place.now())])
     click.echo(f"limit {name} removed")
 
 

@@ -68,7 +68,7 @@ def _looks(store: Store, run_id: str) -> Iterator[RunRow]:
     reaped = time.monotonic()
     while True:
         if time.monotonic() - reaped > REAP_SECONDS:
-            store.reap(time.time())
+            store.reap(store.now())
             reaped = time.monotonic()
         row = store.run(run_id)
         yield row

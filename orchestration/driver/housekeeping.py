@@ -44,7 +44,7 @@ class Housekeeping:
     def _run(self) -> None:
         beats = 0.0
         while not self._stop.wait(LOOK_SECONDS):
-            now = self._driver.clock.now()
+            now = self._store.now()
             try:
                 if now - beats >= HEARTBEAT_SECONDS:
                     beats = now
@@ -62,7 +62,7 @@ class Housekeeping:
 
     def _look_at_limits(self) -> None:
         names = frozenset(
-            limit.name for limit in self._store.limits(self._driver.clock.now()) if limit.per_second is None
+            limit.name for limit in self._store.limits(self._store.now()) if limit.per_second is None
         )
         if names != self._limits:
             self._limits = names

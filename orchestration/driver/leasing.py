@@ -61,7 +61,7 @@ class Leasing:
             run_id=self._run_id,
             label=request.label,
             slots=1,
-            now=self._driver.clock.now(),
+            now=self._store.now(),
         )
         if grant.granted or request.batch_id not in self._asks:  # tell of a refusal once
             self._driver.post(LeasesAnswered(request.batch_id, grant.granted, grant.blocked_by))

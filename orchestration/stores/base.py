@@ -3,7 +3,8 @@
 A store stores; it decides nothing about task runs. What it does decide, because it is what processes share:
 who gets a lease (`acquire`), and which process owns a run (`claim`, by an epoch).
 
-Threads: every method may be called from any thread. Times are seconds since the epoch, and the caller's.
+Threads: every method may be called from any thread. Times are seconds since the epoch, and the caller's;
+those of heartbeats and leases are by the store's clock (`now`).
 Durability: when `append` returns, its entries survive the death of the process; on power loss at most the
 last few commits are gone, and what is there is a consistent prefix.
 """
@@ -11,14 +12,17 @@ last few commits are gone, and what is there is a consistent prefix.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from runners.messages import Detail, Stored
 
 from ..core.journal import Entry
 from ..core.states import RunState, State
+from .clock import steady_now
+from .newsroom import Newsroom
 from .timing import RunTiming
 
 HEARTBEAT_SECONDS = 5.0
@@ -213,6 +217,7 @@ class LeaseRow:
     since: float
     expires: float
     held: bool  # False: waits
+    left: bool = False  # its process is gone or silent; nobody renews it
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +242,25 @@ class Store(abc.ABC):
     """A record of runs that processes may share."""
 
     url: str
+
+    def now(self) -> float:
+        """Return the time of heartbeats and leases, which is the same in all processes of the store.
+
+        A lease is kept by one process and judged by others: where each had its own idea of the time, setting a
+        host's clock would let leases of live holders expire.
+        """
+        return steady_now()
+
+    def listen(self, notice: Callable[[], None]) -> Callable[[], None]:
+        """Have `notice` called soon after leases may have come free, until what this returns is called.
+
+        It is called from any thread, must be quick and must not raise. It may be called for nothing.
+        """
+        return self._newsroom.listen(notice)
+
+    @cached_property
+    def _newsroom(self) -> Newsroom:
+        return Newsroom()  # one that asks again and again, for stores that cannot tell
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -296,8 +320,9 @@ class Store(abc.ABC):
     def reap(self, now: float) -> list[str]:
         """Mark live runs whose heartbeat is older than DEAD_AFTER_SECONDS as Crashed; return their ids.
 
-        A run whose process is on this host and provably gone (no such pid) is marked at once. Leases of
-        reaped runs are freed.
+        A run whose process is on this host and provably gone (no such pid) is marked at once, and what it held
+        for code of that process comes free. Other leases of reaped runs are no longer renewed: their code may
+        still be at work. Places in queues are given up.
         """
 
     @abc.abstractmethod
@@ -388,12 +413,17 @@ class Store(abc.ABC):
         label: str,
         slots: int,
         now: float,
+        remote: bool = False,
     ) -> Grant:
         """Take all of these limits or none, first come first served. Idempotent per holder.
 
         Names without a limit are no obstacle. A concurrency limit is counted from its unexpired leases in the
         same transaction. Who does not get it is remembered as waiting, keeps its place as long as it asks
         again (or its run's heartbeat renews it), and must ask again.
+
+        Args:
+            remote: the code that it is for runs in another process than the run's, so that the end of that one
+                does not prove that the code has ended.
         """
 
     @abc.abstractmethod

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
 from ..errors import UserError
 from .base import LEASE_SECONDS, Grant, LeaseRow, Limit
@@ -20,6 +21,14 @@ from .base import LEASE_SECONDS, Grant, LeaseRow, Limit
 RENEW_BELOW_SECONDS = LEASE_SECONDS / 2
 LOGGER_NAME = "millrace.limits"
 _ROUNDING = 1e-9  # of tokens
+
+
+class Tie(IntEnum):
+    """What ends a lease, besides its release and its expiry. The values are stored: never renumber."""
+
+    PROCESS = 0  # the proven end of the flow's process: the code that it is for runs there
+    WORKER = 1  # nothing: the code runs in another process, which may outlive the flow's
+    LEFT = 2  # nothing, and nobody renews it: the flow's process is gone, silent, or was replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,13 @@ class Claim:
     since: float
     expires: float
     held: bool
+    tie: Tie = Tie.PROCESS
+
+    def after_loss(self, *, proven: bool) -> Claim | None:
+        """Return what stays of it when the flow's process is gone, or was not heard of for too long."""
+        if not self.held or (proven and self.tie is Tie.PROCESS):
+            return None
+        return replace(self, tie=Tie.LEFT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +62,14 @@ class Demand:
     run_id: str
     label: str
     slots: int
+    tie: Tie = Tie.PROCESS
+
+
+def demand(names: Sequence[str], holder: str, run_id: str, label: str, slots: int, *, remote: bool) -> Demand:
+    """Return what the arguments of `Store.acquire` come to."""
+    return Demand(
+        tuple(dict.fromkeys(names)), holder, run_id, label, slots, Tie.WORKER if remote else Tie.PROCESS
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +86,10 @@ class Bucket:
         """Return the tokens by now; a clock that went back adds none."""
         flowed = max(0.0, now - self.at) * (self.per_second or 0.0)
         return min(float(self.slots), self.tokens + flowed)
+
+    def seen_at(self, now: float) -> Bucket:
+        """Return it as it has to be stored: after a clock went back, tokens flow in from the time that it is now."""
+        return replace(self, at=now) if self.at > now else self
 
     def without(self, tokens: int, now: float) -> Bucket:
         """Return it after a grant: a rate limit spends tokens, a concurrency limit has none."""
@@ -123,8 +151,9 @@ def judge(buckets: Sequence[Bucket], claims: Sequence[Claim], demand: Demand, no
             times += obstacle[1]
     if not blocked:
         return Verdict(names, settled=not names)
-    waits_everywhere = {claim.limit for claim in own} == set(names)
-    return Verdict(names, blocked, min(times, default=None), settled=waits_everywhere and fresh)
+    settled = fresh and {claim.limit for claim in own} == set(names)
+    settled = settled and all(bucket is bucket.seen_at(now) for bucket in buckets)
+    return Verdict(names, blocked, min(times, default=None), settled=settled)
 
 
 def _obstacle(
@@ -179,9 +208,17 @@ def claims_after(
                 since=since,
                 expires=now + LEASE_SECONDS,
                 held=held,
+                tie=demand.tie,
             )
         )
     return after
+
+
+def buckets_after(verdict: Verdict, buckets: Sequence[Bucket], demand: Demand, now: float) -> list[Bucket]:
+    """Return the rate limits that have to be stored anew: their tokens were spent, or their clock went back."""
+    spends = verdict.granted and not verdict.repeated
+    after = [bucket.without(demand.slots, now) if spends else bucket.seen_at(now) for bucket in buckets]
+    return [new for old, new in zip(buckets, after, strict=True) if new is not old]
 
 
 def grant_of(verdict: Verdict) -> Grant:
@@ -190,7 +227,8 @@ def grant_of(verdict: Verdict) -> Grant:
 
 
 def to_lease(c: Claim) -> LeaseRow:
-    return LeaseRow(c.limit, c.holder, c.run_id, c.label, c.slots, c.since, c.expires, c.held)
+    left = c.tie is Tie.LEFT
+    return LeaseRow(c.limit, c.holder, c.run_id, c.label, c.slots, c.since, c.expires, c.held, left)
 
 
 def overbooked(claim: Claim, now: float) -> str:

@@ -9,11 +9,7 @@ from typing import Any
 
 from runners.messages import Detail
 
-from ..core.journal import (
-    Entry,
-    LeasesReturned,
-    RunMoved,
-)
+from ..core.journal import Entry, LeasesReturned, RunMoved
 from ..core.states import RUN_TERMINAL, RunState, State
 from ..errors import UserError
 from . import replay
@@ -37,9 +33,11 @@ from .base import (
 from .limits import (
     Bucket,
     Claim,
-    Demand,
+    Tie,
+    buckets_after,
     check,
     claims_after,
+    demand,
     grant_of,
     judge,
     overbooked,
@@ -49,6 +47,7 @@ from .limits import (
 from .liveness import is_gone, process_mark, this_host
 from .lookup import MIN_PREFIX, alive, ambiguous, fenced, not_found, unknown
 from .memory_record import RunRecord
+from .newsroom import Newsroom, frees_leases
 from .timing import RunTiming, timing
 
 
@@ -62,6 +61,7 @@ class MemoryStore(Store):
         self._buckets: dict[str, Bucket] = {}
         self._claims: dict[tuple[str, str], Claim] = {}  # by (limit, holder), in the order of their tickets
         self._tickets = 0
+        self._newsroom = Newsroom(every_seconds=None)
 
     def close(self) -> None:
         """Keep everything: the store is its only copy."""
@@ -79,12 +79,13 @@ class MemoryStore(Store):
             record = self._record(run_id)
             run = record.run
             fresh = run.heartbeat is not None and now - run.heartbeat <= DEAD_AFTER_SECONDS
-            if fresh and not is_gone(run.host, run.pid, record.mark):
+            gone = is_gone(run.host, run.pid, record.mark)
+            if fresh and not gone:
                 raise alive(run, now)
             record.run = replace(run, epoch=run.epoch + 1, host=host, pid=pid, heartbeat=now)
             record.mark = process_mark(pid) if host == this_host() else ""
             record.asked = Requests()
-            self._drop(lambda claim: claim.run_id == run_id)
+            self._lose_process(run_id, proven=gone)
             return record.run
 
     def append(self, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
@@ -97,7 +98,9 @@ class MemoryStore(Store):
                 if isinstance(entry, LeasesReturned):
                     self.release(entry.holders)
                 elif isinstance(entry, RunMoved) and entry.state in RUN_TERMINAL:
-                    self._drop(lambda claim: claim.run_id == run_id)
+                    self._drop(lambda claim: claim.run_id == run_id and claim.tie is not Tie.LEFT)
+        if frees_leases(entries):
+            self._newsroom.tell()
 
     def heartbeat(self, run_id: str, epoch: int, now: float) -> Requests:
         with self._lock:
@@ -105,7 +108,7 @@ class MemoryStore(Store):
             if not asked.fenced:
                 record.run = replace(record.run, heartbeat=now)
                 for key, claim in self._claims.items():
-                    if claim.run_id == run_id:
+                    if claim.run_id == run_id and claim.tie is not Tie.LEFT:
                         self._claims[key] = replace(claim, expires=now + LEASE_SECONDS)
             return asked
 
@@ -145,6 +148,7 @@ class MemoryStore(Store):
             reaped = [run_id for run_id, record in self._runs.items() if record.is_dead(now)]
             for run_id in reaped:
                 record = self._runs[run_id]
+                self._lose_process(run_id, proven=is_gone(record.run.host, record.run.pid, record.mark))
                 run = record.run = replace(record.run, epoch=record.run.epoch + 1)
                 reason = f"its process {run.pid} on {run.host or 'an unknown host'} ended without a word"
                 entries = replay.interrupted(record, now, reason)
@@ -254,11 +258,14 @@ class MemoryStore(Store):
             tokens = min(old.tokens, slots) if old and old.per_second is not None else slots
             at = old.at if old and old.per_second is not None else 0.0
             self._buckets[name] = Bucket(name, slots, per_second, float(tokens), at)
+        self._newsroom.tell()
 
     def remove_limit(self, name: str) -> bool:
         with self._lock:
-            self._drop(lambda claim: claim.limit == name)
-            return self._buckets.pop(name, None) is not None
+            self._drop(lambda claim: claim.limit == name and not claim.held)
+            removed = self._buckets.pop(name, None) is not None
+        self._newsroom.tell()
+        return removed
 
     def limits(self, now: float) -> list[Limit]:
         with self._lock:
@@ -268,30 +275,40 @@ class MemoryStore(Store):
     def leases(self, name: str, now: float) -> list[LeaseRow]:
         with self._lock:
             live = [c for c in self._claims.values() if c.limit == name and c.expires > now]
+            if name not in self._buckets:
+                return []
             return [to_lease(c) for c in sorted(live, key=lambda c: (not c.held, c.ticket))]
 
     def acquire(
-        self, names: Sequence[str], *, holder: str, run_id: str, label: str, slots: int, now: float
+        self,
+        names: Sequence[str],
+        *,
+        holder: str,
+        run_id: str,
+        label: str,
+        slots: int,
+        now: float,
+        remote: bool = False,
     ) -> Grant:
-        demand = Demand(tuple(dict.fromkeys(names)), holder, run_id, label, slots)
+        asked = demand(names, holder, run_id, label, slots, remote=remote)
         with self._lock:
-            self._sweep(demand.names, now)
-            buckets = [self._buckets[name] for name in demand.names if name in self._buckets]
-            claims = [claim for claim in self._claims.values() if claim.limit in demand.names]
-            verdict = judge(buckets, claims, demand, now)
+            self._sweep(asked.names, now)
+            buckets = [self._buckets[name] for name in asked.names if name in self._buckets]
+            claims = [claim for claim in self._claims.values() if claim.limit in asked.names]
+            verdict = judge(buckets, claims, asked, now)
             if not verdict.settled:
                 self._tickets += 1
-                after = claims_after(verdict, buckets, claims, demand, next_ticket=self._tickets, now=now)
+                after = claims_after(verdict, buckets, claims, asked, next_ticket=self._tickets, now=now)
                 self._drop(lambda claim: claim.holder == holder and not claim.held)
                 self._claims.update({(claim.limit, holder): claim for claim in after})
-                if verdict.granted and not verdict.repeated:
-                    self._buckets.update({b.name: b.without(slots, now) for b in buckets})
+                self._buckets.update({b.name: b for b in buckets_after(verdict, buckets, asked, now)})
             return grant_of(verdict)
 
     def release(self, holders: Sequence[str]) -> None:
         with self._lock:
             gone = set(holders)
             self._drop(lambda claim: claim.holder in gone)
+        self._newsroom.tell()
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -304,6 +321,14 @@ class MemoryStore(Store):
     def _newest_first(self) -> list[RunRow]:
         rows = [record.row() for record in reversed(self._runs.values())]
         return sorted(rows, key=lambda row: -row.created)
+
+    def _lose_process(self, run_id: str, *, proven: bool) -> None:
+        for key, claim in [(k, c) for k, c in self._claims.items() if c.run_id == run_id]:
+            left = claim.after_loss(proven=proven)
+            if left is None:
+                del self._claims[key]
+            else:
+                self._claims[key] = left
 
     def _drop(self, gone: Any) -> None:
         for key in [key for key, claim in self._claims.items() if gone(claim)]:

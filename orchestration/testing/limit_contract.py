@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
 import pytest
 
 from ..core.journal import LeasesReturned, RunMoved
 from ..core.states import RunState
 from ..errors import UserError
-from ..stores.base import LEASE_SECONDS, Grant, RunRow, Store
+from ..stores.base import DEAD_AFTER_SECONDS, LEASE_SECONDS, Grant, RunRow, Store
+from ..stores.liveness import this_host
 from .store_entries import NOW
 
 
-def ask(store: Store, holder: str, *names: str, slots: int = 1, now: float = NOW, run: str = "r1") -> Grant:
+def ask(
+    store: Store,
+    holder: str,
+    *names: str,
+    slots: int = 1,
+    now: float = NOW,
+    run: str = "r1",
+    remote: bool = False,
+) -> Grant:
     """Ask for limits in the name of a holder."""
-    return store.acquire(names, holder=holder, run_id=run, label=f"task {holder}", slots=slots, now=now)
+    label = f"task {holder}"
+    return store.acquire(names, holder=holder, run_id=run, label=label, slots=slots, now=now, remote=remote)
+
+
+def new_run_of_another_process(store: Store) -> Callable[[], object]:
+    """Record a run `r1` of another process of this host; return how to end that one."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run = RunRow("r1", "calm-otter", "f", created=NOW, heartbeat=NOW, host=this_host(), pid=process.pid)
+    store.create_run(run)
+    store.append("r1", 1, [RunMoved(RunState.RUNNING, NOW)])
+    return lambda: process.communicate(b"\n")
 
 
 class LimitContract:
@@ -175,6 +199,98 @@ class LimitContract:
         store.append("r1", 1, [RunMoved(RunState.COMPLETED, NOW)])
         assert ask(store, "other", "db", run="r2").granted, "a run that has ended holds nothing"
 
+    def test_what_a_silent_process_held_comes_free_at_its_expiry(self, store: Store) -> None:
+        """Nobody can know that its code has ended; its places in queues are given up at once."""
+        store.create_run(RunRow("r1", "calm-otter", "f", created=NOW, heartbeat=NOW, host="far", pid=5))
+        store.append("r1", 1, [RunMoved(RunState.RUNNING, NOW)])
+        store.set_limit("db", 1)
+        assert ask(store, "a", "db").granted
+        assert not ask(store, "b", "db").granted
+        assert store.reap(NOW + DEAD_AFTER_SECONDS + 1) == ["r1"]
+        (left,) = store.leases("db", NOW + DEAD_AFTER_SECONDS + 1)
+        assert (left.holder, left.left) == ("a", True)
+        assert store.heartbeat("r1", 1, NOW + 50).fenced
+        late = NOW + LEASE_SECONDS
+        assert not ask(store, "c", "db", now=late - 1, run="r2").granted
+        assert ask(store, "c", "db", now=late, run="r2").granted
+        assert ["overbooked" in line.message for line in store.logs("r1", min_level=30)] == [True]
+        store.release(["a", "b"])
+        assert [lease.holder for lease in store.leases("db", late)] == ["c"], "a late release is harmless"
+
+    def test_what_a_dead_process_held_comes_free_at_once(self, store: Store) -> None:
+        """A process of this host that is provably gone holds nothing more, but for code that ran in others."""
+        end = new_run_of_another_process(store)
+        for name in ("db", "api"):
+            store.set_limit(name, 1)
+        assert ask(store, "a", "db").granted
+        assert ask(store, "w", "api", remote=True).granted
+        end()
+        assert store.reap(NOW + 1) == ["r1"]
+        assert ask(store, "c", "db", now=NOW + 1, run="r2").granted
+        assert not ask(store, "d", "api", now=NOW + LEASE_SECONDS - 1, run="r2").granted
+        assert ask(store, "d", "api", now=NOW + LEASE_SECONDS, run="r2").granted
+
+    def test_a_process_that_resumes_does_not_renew_what_the_one_before_it_held(self, store: Store) -> None:
+        """Code of the process before may still be at work on a worker; its lease runs out as if nobody had come."""
+        end = new_run_of_another_process(store)
+        store.set_limit("db", 2)
+        assert ask(store, "a", "db", remote=True).granted
+        assert ask(store, "b", "db").granted
+        end()
+        store.claim("r1", host="h", pid=1, now=NOW + 1)
+        assert [lease.holder for lease in store.leases("db", NOW + 1)] == ["a"]
+        assert ask(store, "c", "db", now=NOW + 1).granted
+        store.heartbeat("r1", 2, NOW + 50)
+        assert [lease.holder for lease in store.leases("db", NOW + LEASE_SECONDS)] == ["c"]
+        store.append("r1", 2, [RunMoved(RunState.COMPLETED, NOW + 51)])
+        assert [lease.holder for lease in store.leases("db", NOW + 51)] == ["a"]
+
+    def test_a_limit_that_is_set_again_counts_who_held_it_before(self, store: Store) -> None:
+        """Removing a limit and setting it anew does not let in more than it allows."""
+        store.set_limit("db", 1)
+        assert ask(store, "a", "db").granted
+        assert store.remove_limit("db")
+        store.set_limit("db", 1)
+        assert not ask(store, "b", "db").granted
+        store.release(["a"])
+        assert ask(store, "b", "db").granted
+
+    def test_slots_that_are_taken_away_and_given(self, store: Store) -> None:
+        """From 3 to 1: who holds goes on, nobody is let in until less than 1 is held. To 5: all waiters are."""
+        store.set_limit("db", 3)
+        assert all(ask(store, holder, "db").granted for holder in "abc")
+        store.set_limit("db", 1)
+        waiters = "defgh"
+        assert not any(ask(store, holder, "db").granted for holder in waiters)
+        store.release(["a", "b"])
+        assert not ask(store, "d", "db").granted
+        store.release(["c"])
+        assert [ask(store, holder, "db").granted for holder in waiters] == [True, *[False] * 4]
+        store.set_limit("db", 5)
+        assert all(ask(store, holder, "db").granted for holder in waiters)
+
+    def test_who_waits_is_told(self, store: Store) -> None:
+        """A release, a changed limit, a removed limit: each is news for who waits, until it does not listen."""
+        told = threading.Event()
+        store.create_run(RunRow("r1", "calm-otter", "f", created=NOW, heartbeat=NOW))
+        store.set_limit("db", 1)
+        for holder in "ab":
+            ask(store, holder, "db")
+        stop = store.listen(told.set)
+        try:
+            for news in (
+                lambda: store.release(["a"]),
+                lambda: store.append("r1", 1, [LeasesReturned(("b",))]),
+                lambda: store.set_limit("db", 2),
+                lambda: store.remove_limit("db"),
+            ):
+                told.clear()
+                news()
+                assert told.wait(20)
+        finally:
+            stop()
+            stop()
+
     def test_removing_a_limit_lets_everyone_in(self, store: Store) -> None:
         """Without the limit nothing is counted."""
         store.set_limit("db", 1)
@@ -204,6 +320,19 @@ class LimitContract:
         assert not ask(store, "c", "api", now=NOW + 0.9).granted
         assert ask(store, "c", "api", now=NOW + 1.0).granted
         assert store.leases("api", NOW + 1.0) == []
+
+    @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+    def test_a_bucket_outlives_a_clock_that_jumps(self, store: Store, jump: float) -> None:
+        """Back: tokens flow in from then on, not an hour later. Forward: the bucket is full, not fuller."""
+        store.set_limit("api", 2, per_second=1.0)
+        for holder in "ab":
+            assert ask(store, holder, "api").granted
+        now = NOW + jump
+        granted = [ask(store, holder, "api", now=now).granted for holder in "cde"]
+        assert granted == ([False] * 3 if jump < 0 else [True, True, False])
+        first = granted.index(False)
+        assert ask(store, "cde"[first], "api", now=now + 1.0).granted
+        assert not ask(store, "f", "api", now=now + 1.0).granted
 
     def test_rate_limit_is_first_come_first_served(self, store: Store) -> None:
         """A later demand is told when its token will be there, after those of who waits already."""

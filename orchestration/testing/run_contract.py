@@ -155,15 +155,12 @@ class RunContract:
         run_id = new_run(store, host="far", pid=5)
         store.create_run(RunRow("scheduled", "later", "f", created=NOW - 999))
         store.append(run_id, 1, [ended(0, range(4)), Moved(0, range(4, 6), State.RUNNING, NOW)])
-        store.set_limit("db", 1)
-        store.acquire(["db"], holder="x", run_id=run_id, label="x", slots=1, now=NOW)
         assert store.reap(NOW + DEAD_AFTER_SECONDS) == []
         assert store.reap(NOW + DEAD_AFTER_SECONDS + 1) == [run_id]
         row = store.run(run_id)
         assert (row.state, row.ended) == (RunState.CRASHED, NOW + DEAD_AFTER_SECONDS + 1)
         assert row.counts == counts(completed=4, crashed=6)
         assert [item.state for item in store.task_runs(run_id)] == [State.COMPLETED] * 4 + [State.CRASHED] * 6
-        assert store.leases("db", NOW) == []
         with pytest.raises(FencedError):
             store.append(run_id, 1, [])
         assert store.reap(NOW + 999) == []

@@ -23,6 +23,7 @@ from ...core.journal import (
 )
 from ...core.states import RUN_TERMINAL, TERMINAL, RunState, State
 from ..columns import pack_floats, pack_ints
+from ..limits import Tie
 from ..lookup import fenced, unknown
 from .connection import Connection
 from .text import clean, counts_to_json, plain, to_json
@@ -292,7 +293,9 @@ class _Turn:
             (self.run_no, self.next_seq(), int(entry.state), name, entry.at, self.epoch, message),
         )
         if over:  # whatever the run forgot to give back
-            self.connection.execute("DELETE FROM lease WHERE run_id = ?", (self.run_id,))
+            self.connection.execute(
+                f"DELETE FROM lease WHERE run_id = ? AND tie <> {Tie.LEFT:d}", (self.run_id,)
+            )
 
     # --- the end --------------------------------------------------------------------------------
 

@@ -13,17 +13,20 @@ from ..limits import (
     Bucket,
     Claim,
     Demand,
+    Tie,
+    buckets_after,
     claims_after,
     grant_of,
     judge,
     overbooked,
     summary,
+    to_lease,
 )
 from .connection import Connection
 from .journal import LOG
 
 _FIELDS = ("limit", "holder", "ticket", "run_id", "label", "slots", "since", "expires")
-_CLAIM = "name, holder, ticket, run_id, label, slots, since, expires, held"
+_CLAIM = "name, holder, ticket, run_id, label, slots, since, expires, held, tie"
 
 
 def acquire_by_reading(connection: Connection, demand: Demand, now: float) -> Grant | None:
@@ -43,19 +46,27 @@ def acquire(connection: Connection, demand: Demand, now: float) -> Grant:
         return grant_of(verdict)
     (next_ticket,) = connection.execute("SELECT coalesce(max(ticket), 0) + 1 FROM lease").fetchone()
     after = claims_after(verdict, buckets, claims, demand, next_ticket=next_ticket, now=now)
-    connection.execute("DELETE FROM lease WHERE holder = ? AND NOT held", (demand.holder,))
+    _leave_queues(connection, demand.holder, [claim.limit for claim in after])
     connection.executemany(
-        f"INSERT INTO lease ({_CLAIM}) VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (name, ticket, holder) DO UPDATE "
+        f"INSERT INTO lease ({_CLAIM}) VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (name, ticket, holder) DO UPDATE "
         "SET label = excluded.label, slots = excluded.slots, since = excluded.since, expires = excluded.expires, "
         "held = excluded.held",
         list(map(astuple, after)),
     )
-    if verdict.granted and not verdict.repeated:
-        spent = [bucket.without(demand.slots, now) for bucket in buckets if bucket.per_second is not None]
-        connection.executemany(
-            "UPDATE limit_ SET tokens = ?, at = ? WHERE name = ?", [(b.tokens, b.at, b.name) for b in spent]
-        )
+    connection.executemany(
+        "UPDATE limit_ SET tokens = ?, at = ? WHERE name = ?",
+        [(b.tokens, b.at, b.name) for b in buckets_after(verdict, buckets, demand, now)],
+    )
     return grant_of(verdict)
+
+
+def _leave_queues(connection: Connection, holder: str, but: Sequence[str]) -> None:
+    """Give up places in queues, except where they become leases or stay: of each that goes others are told."""
+    found = connection.execute("SELECT name FROM lease WHERE holder = ? AND NOT held", (holder,)).fetchall()
+    connection.executemany(
+        "DELETE FROM lease WHERE holder = ? AND name = ? AND NOT held",
+        [(holder, name) for (name,) in found if name not in but],
+    )
 
 
 def _buckets(connection: Connection, names: Sequence[str]) -> list[Bucket]:
@@ -78,8 +89,8 @@ def _claims(connection: Connection, name: str) -> list[Claim]:
 
 
 def _to_claim(row: tuple[Any, ...]) -> Claim:
-    *plain, held = row
-    return Claim(**dict(zip(_FIELDS, plain, strict=True)), held=bool(held))
+    *plain, held, tie = row
+    return Claim(**dict(zip(_FIELDS, plain, strict=True)), held=bool(held), tie=Tie(tie))
 
 
 def _sweep(connection: Connection, names: Sequence[str], now: float) -> None:
@@ -109,7 +120,17 @@ def _note(connection: Connection, claim: Claim, now: float) -> None:
 
 
 def renew(connection: Connection, run_id: str, now: float) -> None:
-    connection.execute("UPDATE lease SET expires = ? WHERE run_id = ?", (now + LEASE_SECONDS, run_id))
+    connection.execute(
+        f"UPDATE lease SET expires = ? WHERE run_id = ? AND tie <> {Tie.LEFT:d}",
+        (now + LEASE_SECONDS, run_id),
+    )
+
+
+def lose_process(connection: Connection, run_id: str, *, proven: bool) -> None:
+    """Do with a run's claims what follows from the loss of its process. See `Claim.after_loss`."""
+    ended = f"NOT held OR tie = {Tie.PROCESS:d}" if proven else "NOT held"
+    connection.execute(f"DELETE FROM lease WHERE run_id = ? AND ({ended})", (run_id,))
+    connection.execute(f"UPDATE lease SET tie = {Tie.LEFT:d} WHERE run_id = ?", (run_id,))
 
 
 def release(connection: Connection, holders: Sequence[str]) -> None:
@@ -128,7 +149,8 @@ def set_limit(connection: Connection, name: str, slots: int, per_second: float |
 
 
 def remove_limit(connection: Connection, name: str) -> bool:
-    connection.execute("DELETE FROM lease WHERE name = ?", (name,))
+    # What holds it stays: it counts if the limit is set again meanwhile.
+    connection.execute("DELETE FROM lease WHERE name = ? AND NOT held", (name,))
     return connection.execute("DELETE FROM limit_ WHERE name = ?", (name,)).rowcount > 0
 
 
@@ -140,6 +162,8 @@ def limits(connection: Connection, now: float) -> list[Limit]:
 
 
 def leases(connection: Connection, name: str, now: float) -> list[LeaseRow]:
+    if not _buckets(connection, (name,)):
+        return []
     live = [claim for claim in _claims(connection, name) if claim.expires > now]
     live.sort(key=lambda claim: not claim.held)
-    return [LeaseRow(c.limit, c.holder, c.run_id, c.label, c.slots, c.since, c.expires, c.held) for c in live]
+    return [to_lease(claim) for claim in live]

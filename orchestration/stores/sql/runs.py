@@ -12,7 +12,7 @@ from ..base import BATCH_IDS_PER_EPOCH, DEAD_AFTER_SECONDS, Requests, RunRow
 from ..liveness import is_gone, process_mark, this_host
 from ..lookup import MIN_PREFIX, alive, ambiguous, not_found, unknown
 from ..replay import interrupted
-from . import journal
+from . import journal, leases
 from .connection import Connection
 from .rows import RUN_COLUMNS, RUN_TABLES, RunView, to_run
 from .text import clean, plain, to_json
@@ -90,17 +90,17 @@ def claim(connection: Connection, run_id: str, host: str, pid: int, now: float) 
     run = get(connection, run_id)
     if run is None:
         raise unknown(run_id)
-    if run.heartbeat is not None and now - run.heartbeat <= DEAD_AFTER_SECONDS:
-        (mark,) = connection.execute("SELECT process FROM run WHERE run_id = ?", (run_id,)).fetchone()
-        if not is_gone(run.host, run.pid, mark):
-            raise alive(run, now)
+    (mark,) = connection.execute("SELECT process FROM run WHERE run_id = ?", (run_id,)).fetchone()
+    gone = is_gone(run.host, run.pid, mark)
+    if run.heartbeat is not None and now - run.heartbeat <= DEAD_AFTER_SECONDS and not gone:
+        raise alive(run, now)
     mark = process_mark(pid) if host == this_host() else ""
     connection.execute(
         "UPDATE run SET epoch = epoch + 1, host = ?, pid = ?, process = ?, heartbeat = ?, "
         "cancel_requested = FALSE, pause_requested = FALSE WHERE run_id = ?",
         (host, pid, mark, now, run_id),
     )
-    connection.execute("DELETE FROM lease WHERE run_id = ?", (run_id,))
+    leases.lose_process(connection, run_id, proven=gone)
     claimed = get(connection, run_id)
     assert claimed is not None
     return claimed
@@ -144,8 +144,8 @@ def next_ids(connection: Connection, run_id: str) -> tuple[int, int]:
     return node, batch
 
 
-def dead(connection: Connection, now: float) -> list[str]:
-    """Return live runs whose process has ended, or has not been heard of for too long.
+def dead(connection: Connection, now: float) -> dict[str, bool]:
+    """Return live runs whose process has ended, or has not been heard of for too long, and whether its end is proven.
 
     A run that no process has taken up yet (no pid, no heartbeat) is not one of them.
     """
@@ -153,11 +153,11 @@ def dead(connection: Connection, now: float) -> list[str]:
         f"SELECT run_id, host, pid, process, coalesce(heartbeat, created), heartbeat IS NULL FROM run "
         f"WHERE state < 5 AND state IN {_LIVE}"
     ).fetchall()
-    return [
-        run_id
+    return {
+        run_id: gone
         for run_id, host, pid, mark, heard, never in found
-        if (pid or not never) and (now - heard > DEAD_AFTER_SECONDS or is_gone(host, pid, mark))
-    ]
+        if (pid or not never) and ((gone := is_gone(host, pid, mark)) or now - heard > DEAD_AFTER_SECONDS)
+    }
 
 
 def reap(connection: Connection, now: float) -> list[str]:
@@ -165,13 +165,15 @@ def reap(connection: Connection, now: float) -> list[str]:
     reaped = []
     for run_id in dead(connection, now):
         _lock(connection, run_id)
-        if run_id not in dead(connection, now):
+        proven = dead(connection, now).get(run_id)
+        if proven is None:
             continue  # another process was faster
         reaped.append(run_id)
         run = get(connection, run_id)
         assert run is not None
         reason = f"its process {run.pid} on {run.host or 'an unknown host'} ended without a word"
         connection.execute("UPDATE run SET epoch = epoch + 1 WHERE run_id = ?", (run_id,))
+        leases.lose_process(connection, run_id, proven=proven)
         entries = interrupted(RunView(connection, number_of(connection, run_id)), now, reason)
         entries.append(RunMoved(RunState.CRASHED, now, message=f"Crashed: {reason}"))
         journal.append(connection, run_id, run.epoch + 1, entries)

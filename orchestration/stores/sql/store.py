@@ -26,6 +26,7 @@ from ..base import (
     Store,
     TaskRunRow,
 )
+from ..newsroom import frees_leases
 from ..timing import RunTiming, timing
 from . import journal, leases, runs
 from .connection import Connection
@@ -56,6 +57,8 @@ class SqlStore(Store):
 
     def append(self, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
         self._write(lambda connection: journal.append(connection, run_id, epoch, entries))
+        if frees_leases(entries):
+            self._newsroom.tell()
 
     def heartbeat(self, run_id: str, epoch: int, now: float) -> Requests:
         def work(connection: Connection) -> Requests:
@@ -86,7 +89,9 @@ class SqlStore(Store):
     def reap(self, now: float) -> list[str]:
         if not self._read(lambda connection: runs.dead(connection, now)):
             return []  # the usual case does not write
-        return self._write(lambda connection: runs.reap(connection, now))
+        reaped = self._write(lambda connection: runs.reap(connection, now))
+        self._newsroom.tell()
+        return reaped
 
     def runs(
         self,
@@ -156,9 +161,12 @@ class SqlStore(Store):
     def set_limit(self, name: str, slots: int, per_second: float | None = None) -> None:
         rules.check(name, slots, per_second)
         self._write(lambda connection: leases.set_limit(connection, name, slots, per_second))
+        self._newsroom.tell()
 
     def remove_limit(self, name: str) -> bool:
-        return self._write(lambda connection: leases.remove_limit(connection, name))
+        removed = self._write(lambda connection: leases.remove_limit(connection, name))
+        self._newsroom.tell()
+        return removed
 
     def limits(self, now: float) -> list[Limit]:
         return self._read(lambda connection: leases.limits(connection, now))
@@ -175,8 +183,9 @@ class SqlStore(Store):
         label: str,
         slots: int,
         now: float,
+        remote: bool = False,
     ) -> Grant:
-        demand = rules.Demand(tuple(dict.fromkeys(names)), holder, run_id, clean(label), slots)
+        demand = rules.demand(names, holder, run_id, clean(label), slots, remote=remote)
         answer = self._read(lambda connection: leases.acquire_by_reading(connection, demand, now))
         if answer is not None:
             return answer
@@ -185,6 +194,7 @@ class SqlStore(Store):
     def release(self, holders: Sequence[str]) -> None:
         if holders:
             self._write(lambda connection: leases.release(connection, holders))
+            self._newsroom.tell()
 
     def _look(self, run_id: str, see: Callable[[RunView], T]) -> T:
         def work(connection: Connection) -> T:

@@ -56,6 +56,8 @@ class Database(GroupCommit[SqliteConnection]):
         self._writer: SqliteConnection | None = None
         self._gate: Gate | None = None
         self._readers: list[SqliteConnection] = []
+        self._watcher: SqliteConnection | None = None
+        self._seen_version = 0
         self._inode = 0
         self._checked = False
         self._frozen = (
@@ -65,7 +67,7 @@ class Database(GroupCommit[SqliteConnection]):
 
     def after_fork(self) -> None:
         """Start anew in a child process; what the parent has open stays its own."""
-        _left_to_parents.append((self._writer, self._readers))
+        _left_to_parents.append((self._writer, self._readers, self._watcher))
         gate = self._gate
         self._forget()
         if gate is not None:
@@ -116,9 +118,20 @@ class Database(GroupCommit[SqliteConnection]):
         else:
             connection.close()
 
+    def has_changed(self) -> bool:
+        """Whether anything was written since the last call. From one thread at a time."""
+        if self._watcher is None:
+            self._watcher = self._connect()
+        (version,) = self._watcher.execute("PRAGMA data_version").fetchone()
+        before, self._seen_version = self._seen_version, version
+        return bool(before != version)
+
     def close(self) -> None:
         """Close everything; the next use opens it again."""
         with self._lock:
+            watcher, self._watcher = self._watcher, None
+            if watcher is not None:
+                watcher.close()
             readers, self._readers = self._readers, []
             for reader in readers:
                 reader.close()

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections.abc import Callable
+from functools import cached_property
 from typing import TypeVar
 
+from ...errors import StoreError
+from ..clock import monotonic_clock_id, process_offset
+from ..newsroom import Newsroom
 from ..sql.connection import Connection
 from ..sql.store import SqlStore
 from .database import LOCK_TIMEOUT_SECONDS, Database
 
 T = TypeVar("T")
+LOOK_SECONDS = 0.01  # looking whether another process has written costs some microseconds
 _open: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
 
 
@@ -34,10 +40,49 @@ class SqliteStore(SqlStore):
         self.url = f"sqlite:///{self.path}"
         self._database = Database(self.path, lock_timeout_seconds)
         self._database.open()
+        self._news = -1
         _open.add(self)
 
     def close(self) -> None:
         self._database.close()
+
+    def now(self) -> float:
+        return self._offset + time.monotonic()
+
+    @cached_property
+    def _offset(self) -> float:
+        """What the first process since the machine's start has added to the monotonic clock, which they share."""
+        clock, own = monotonic_clock_id(), process_offset()
+        if not clock:
+            return own
+
+        def find(connection: Connection) -> float | None:
+            found = connection.execute("SELECT offset_seconds FROM clock WHERE id = ?", (clock,)).fetchone()
+            return None if found is None else float(found[0])
+
+        def found_or_made(connection: Connection) -> float:
+            found = find(connection)
+            if found is None:
+                connection.execute("DELETE FROM clock")
+                connection.execute("INSERT INTO clock (id, offset_seconds) VALUES (?, ?)", (clock, own))
+            return own if found is None else found
+
+        found = self._read(find)
+        try:
+            return self._write(found_or_made) if found is None else found
+        except StoreError:  # who cannot write holds no leases
+            return own
+
+    @cached_property
+    def _newsroom(self) -> Newsroom:
+        return Newsroom(self._has_news, LOOK_SECONDS)
+
+    def _has_news(self) -> bool:
+        if not self._database.has_changed():
+            return False
+        (number,) = self._read(lambda c: c.execute("SELECT number FROM lease_news").fetchone())
+        before, self._news = self._news, number
+        return bool(before != number)
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         return self._database.write(work)
@@ -50,6 +95,7 @@ class SqliteStore(SqlStore):
 def _after_fork() -> None:
     for store in list(_open):
         store._database.after_fork()
+        store._newsroom.after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)

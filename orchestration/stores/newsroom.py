@@ -1,0 +1,80 @@
+"""Tells those who wait for leases that some may have come free."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from ..core.journal import Entry, LeasesReturned, RunMoved
+from ..core.states import RUN_TERMINAL
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.05
+
+
+class Newsroom:
+    """Listeners, and a thread that looks for news as long as there are any.
+
+    Args:
+        look: whether there may be news from other processes. Called from the thread.
+        every_seconds: how often to look; None: never, this process makes all news itself.
+    """
+
+    def __init__(
+        self, look: Callable[[], bool] = lambda: True, every_seconds: float | None = POLL_SECONDS
+    ) -> None:
+        self._look = look
+        self._every = every_seconds
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Begin anew: neither threads nor those who waited are in the child process."""
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[], None]] = []
+        self._over = threading.Event()  # of the thread that looks now
+
+    def listen(self, notice: Callable[[], None]) -> Callable[[], None]:
+        """Call `notice` at news until what this returns is called."""
+
+        def stop() -> None:
+            with self._lock:
+                if entry in self._listeners:
+                    self._listeners.remove(entry)
+                    if not self._listeners:
+                        self._over.set()
+
+        def entry() -> None:
+            notice()
+
+        with self._lock:
+            self._listeners.append(entry)
+            if len(self._listeners) == 1 and self._every is not None:
+                self._over = threading.Event()
+                thread = threading.Thread(
+                    target=self._watch, args=(self._over, self._every), name="millrace-leases", daemon=True
+                )
+                thread.start()
+        return stop
+
+    def tell(self) -> None:
+        """Call all listeners now: this process has made news."""
+        for notice in list(self._listeners):
+            notice()
+
+    def _watch(self, over: threading.Event, every: float) -> None:
+        while not over.wait(every):
+            try:
+                if self._look():
+                    self.tell()
+            except Exception:  # a store that cannot be read now; those who wait ask again by themselves, too
+                log.debug("looking for free leases failed", exc_info=True)
+
+
+def frees_leases(entries: Sequence[Entry]) -> bool:
+    """Whether leases end with these entries."""
+    return any(
+        isinstance(entry, LeasesReturned) or (isinstance(entry, RunMoved) and entry.state in RUN_TERMINAL)
+        for entry in entries
+    )
