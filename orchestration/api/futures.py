@@ -224,6 +224,11 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
     def states(self) -> States:
         return States(self)
 
+    def unsuccessful(self) -> list[State]:
+        """Return the states of those that are neither Completed nor Skipped, in order."""
+        members = self._members()
+        return [self[at].state for at in self._session.unsuccessful(self.node_id, members)]
+
     def cancel(self) -> None:
         """Ask for all that have not ended to be cancelled."""
         self._session.cancel(self.node_id, self.indices)

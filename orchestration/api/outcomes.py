@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from runners.arguments import ATOMS, rebuild
 
 from ..core.states import RunState
 from ..errors import CancelledRunError, FlowRunFailedError
@@ -13,6 +15,8 @@ from .states import State
 
 if TYPE_CHECKING:
     from .running import RunningFlow
+
+Part = State | TaskRunFuture | TaskRunFutureList
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +53,17 @@ def verdict_of(run: RunningFlow, result: Any = None, error: BaseException | None
         return Verdict(RunState.CANCELLED, message=cancelled, error=stopped, data=give_up)
     if error is not None:
         return Verdict.failed(error)
-    states = list(_states(result))
-    bad = [state for state in states if not state.is_successful()]
+    parts = list(_parts(result))
+    total, bad = _counted(parts)
     if not bad:
-        value = _value(result)  # now, while the engine still has the results
+        value = _value(result) if parts else result  # now, while the engine still has the results
         return Verdict(RunState.COMPLETED, data=lambda: value)
     if any(state.is_cancelled() for state in bad):
         kind, words = RunState.CANCELLED, "were cancelled"
         bad = [state for state in bad if state.is_cancelled()]
     else:
         kind, words = RunState.FAILED, "failed"
-    message = f"{len(bad)}/{len(states)} task runs {words}"
+    message = f"{len(bad)}/{total} task runs {words}"
     first = bad[0].result(raise_on_failure=False)
     failure = first if isinstance(first, Exception) else _unlike_exceptions(message, first)
 
@@ -78,25 +82,36 @@ def _unlike_exceptions(message: str, first: Any) -> Exception:
     return failure
 
 
-def _states(result: Any) -> Iterable[State]:
-    """Yield the states of all futures and states in a flow's return value."""
-    if isinstance(result, State):
-        yield result
-    elif isinstance(result, TaskRunFuture):
-        yield result.state
-    elif isinstance(result, TaskRunFutureList):
-        yield from result.states
-    elif isinstance(result, Mapping):
-        for part in result.values():
-            yield from _states(part)
-    elif isinstance(result, list | tuple | set | frozenset):
-        for part in result:
-            yield from _states(part)
+def _parts(result: Any) -> Iterator[Part]:
+    """Yield all futures and states in a flow's return value, in order. What is nested may be deep or large."""
+    stack, seen = [result], set[int]()
+    while stack:
+        found = stack.pop()
+        if isinstance(found, State | TaskRunFuture | TaskRunFutureList):
+            yield found
+        elif isinstance(found, Mapping | list | tuple | set | frozenset) and id(found) not in seen:
+            seen.add(id(found))
+            inner = list(found.values()) if isinstance(found, Mapping) else list(found)
+            stack += [part for part in reversed(inner) if type(part) not in ATOMS]
+
+
+def _counted(parts: Iterable[Part]) -> tuple[int, list[State]]:
+    """Return how many task runs and states there are, and those that were not successful."""
+    total, bad = 0, list[State]()
+    for part in parts:
+        if isinstance(part, TaskRunFutureList):
+            total += len(part)
+            bad += part.unsuccessful()
+        else:
+            total += 1
+            state = part.state if isinstance(part, TaskRunFuture) else part
+            if not state.is_successful():
+                bad.append(state)
+    return total, bad
 
 
 def _value(result: Any) -> Any:
     """Return a flow's return value with results in the place of futures and states."""
-    from runners.arguments import rebuild
 
     def leaf(part: Any) -> Any:
         if isinstance(part, TaskRunFuture | TaskRunFutureList | State):

@@ -82,6 +82,9 @@ class RemoteSession:
 
         return State(kind, name, message, data)
 
+    def unsuccessful(self, node_id: int, indices: Sequence[int]) -> Sequence[int]:
+        return self.ask("unsuccessful", node_id, indices)  # type: ignore[no-any-return]
+
     def store_url(self, host: str) -> str | None:
         """Return where a flow that is called in this task run is recorded; None: by this machine's settings."""
         found: str | None = self.ask("store_url", host)

@@ -15,7 +15,9 @@ from runners.context import current_item
 from runners.messages import Batch, Call
 
 from ..core.events import CancelRequested, FuturesDropped, NodeSubmitted, PermitAsked
+from ..core.ledger import positions_in
 from ..core.records import INLINE, MAIN, Node, NodeSpec, Recovered
+from ..core.states import UNSUCCESSFUL
 from ..core.states import State as TaskState
 from ..driver.outcomes import in_words
 from ..driver.packing import NodePayload
@@ -47,6 +49,7 @@ class Session(Protocol):
     def wait(self, node_id: int, indices: Sequence[int] | None, timeout: float | None) -> bool: ...
     def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> Outcomes: ...
     def state(self, node_id: int, index: int) -> State: ...
+    def unsuccessful(self, node_id: int, indices: Sequence[int]) -> Sequence[int]: ...
     def width(self, node_id: int, *, wait: bool) -> int | None: ...
     def cancel(self, node_id: int, indices: Sequence[int] | None) -> None: ...
     def when_done(self, node_id: int, index: int, action: Callable[[], Any]) -> None: ...
@@ -327,6 +330,16 @@ class LocalSession:
         if state in (TaskState.COMPLETED, TaskState.SKIPPED) or state >= TaskState.FAILED:
             data = lambda: self._value(node_id, index)  # noqa: E731
         return State(state.title, node.names.get(index) or "", in_words(node, index), data)
+
+    def unsuccessful(self, node_id: int, indices: Sequence[int]) -> Sequence[int]:
+        """Return the positions in `indices` of items that are neither Completed nor Skipped."""
+        node = self._node(node_id)
+        if node is None or not node.opened:
+            return range(len(indices))
+        if isinstance(indices, range) and indices.step == 1 and indices.stop <= node.width:
+            return positions_in(node.states[indices.start : indices.stop], UNSUCCESSFUL)
+        states, width = node.states, node.width
+        return [k for k, index in enumerate(indices) if index >= width or states[index] in UNSUCCESSFUL]
 
     def _value(self, node_id: int, index: int) -> Any:
         value, error = self.results(node_id, (index,))[0]

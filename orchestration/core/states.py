@@ -32,6 +32,7 @@ TERMINAL = frozenset(
     {State.COMPLETED, State.SKIPPED, State.FAILED, State.UPSTREAM_FAILED, State.CRASHED, State.CANCELLED}
 )
 SUCCESS = frozenset({State.COMPLETED, State.SKIPPED})
+UNSUCCESSFUL = frozenset(State) - SUCCESS  # not yet, or not at all
 AT_ENGINE = frozenset({State.SUBMITTED, State.RUNNING})
 WAITING = frozenset({State.PENDING, State.READY, State.AWAITING_LIMIT, State.AWAITING_RETRY, State.PAUSED})
 

@@ -164,3 +164,33 @@ def test_states_compare_with_their_names() -> None:
     assert state == State("Failed", "TimedOut")
     assert state.is_final()
     assert not State("Running").is_final()
+
+
+def test_what_fails_in_a_returned_map_is_counted(runner: TaskRunner, record: Any) -> None:
+    """Lists of futures, slices of them and single futures, also nested, are judged together; skips are successes."""
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        found = act.map(["a", "fail", "b", "c", "fail"])
+        return {"all": [found, (found[2:],)], "first": found[0]}
+
+    state = main(return_state=True)
+    assert state.is_failed()
+    assert state.message == "3/9 task runs failed"
+    with pytest.raises(ValueError, match="fail"):
+        state.result()
+
+
+def test_returned_data_may_be_deep_and_contain_itself(runner: TaskRunner) -> None:
+    """What is returned is searched for futures without recursion."""
+    deep: list[Any] = []
+    for _ in range(10_000):
+        deep = [deep]
+    loop: list[Any] = [1]
+    loop.append(loop)
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        return [deep, loop]
+
+    assert main()[1] is loop
