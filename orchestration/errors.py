@@ -117,6 +117,10 @@ class StoreLockedError(StoreError):
     """Another process has held the store's lock for too long."""
 
 
+class StoreUnreachableError(StoreError):
+    """The store's server does not answer."""
+
+
 class StoreReadOnlyError(StoreError):
     """The store cannot be written."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from orchestration.testing.postgres import PrivateServer, server_programs
 
 Require = Callable[[str, object], None]
 
@@ -50,6 +52,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def require() -> Require:
     """`require("ip", shutil.which("ip"))` skips the test on a laptop and fails it where CI=true."""
     return _require
+
+
+@pytest.fixture(scope="session")
+def postgres_server(require: Require) -> Iterator[PrivateServer]:
+    """A PostgreSQL server that all tests share; those that restart it start one of their own."""
+    require("PostgreSQL's server programs", server_programs())
+    with PrivateServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _postgres_database(postgres_server: PrivateServer) -> str:
+    return postgres_server.new_database()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PrivateServer, _postgres_database: str) -> str:
+    """The URL of an empty database."""
+    # A tenth of the time that a new database takes.
+    postgres_server.execute("DROP SCHEMA IF EXISTS millrace CASCADE", _postgres_database)
+    return _postgres_database
 
 
 @pytest.fixture

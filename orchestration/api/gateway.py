@@ -199,7 +199,7 @@ class Gateway:
         )
 
     def _store_url(self, host: str) -> str | None:
-        url = self._driver.journaling.store.url
+        url = self._driver.journaling.store.address
         if url == "memory" or (url.startswith("sqlite") and host != socket.gethostname()):
             return None  # a file of this machine
         return url

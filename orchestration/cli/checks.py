@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -133,18 +133,27 @@ def store(url: str | None) -> Iterator[Finding]:
     if place.url == "memory":
         yield Finding("store", "note", "in memory: nothing is kept when a process ends")
         return
-    path = Path(place.url.removeprefix("sqlite:///"))
     place.limits(place.now())
     dead = place.reap(place.now())
+    if not place.url.startswith("sqlite:"):
+        place.release(["doctor"])  # a write that changes nothing
+        yield Finding("store", "ok", f"{place.url}, readable and writable")
+        yield from _reaped(dead)
+        return
+    path = Path(place.url.removeprefix("sqlite:///"))
     for needed in (path, path.parent):
         if not os.access(needed, os.W_OK):
             yield Finding("store", "wrong", f"{needed} cannot be written by this user: chmod u+w {needed}")
             return
     size = path.stat().st_size
     yield Finding("store", "ok", f"{path} ({_size(size)}), readable and writable")
+    yield from _reaped(dead)
+    yield from _space("store", path.parent)
+
+
+def _reaped(dead: Sequence[str]) -> Iterator[Finding]:
     if dead:
         yield Finding("store", "note", f"{len(dead)} runs of dead processes were marked as Crashed")
-    yield from _space("store", path.parent)
 
 
 def results() -> Iterator[Finding]:

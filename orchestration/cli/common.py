@@ -23,7 +23,7 @@ def json_option(command: F) -> F:
 
 
 def store_option(command: F) -> F:
-    text = "The store: a path, sqlite:///PATH, or what MILLRACE_STORE says."
+    text = "The store: a path, a URL (sqlite:///PATH, postgresql://USER@HOST/DATABASE), or what MILLRACE_STORE says."
     return click.option("--store", metavar="URL", help=text)(command)
 
 

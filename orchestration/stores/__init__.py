@@ -13,7 +13,7 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from .base import Store
 
-_SUPPORTED = "`memory`, `sqlite:///path/to/file.db`, or a path"
+_SUPPORTED = "`memory`, `sqlite:///path/to/file.db`, a path, or `postgresql://user@host/database`"
 _open: dict[str, Store] = {}
 _lock = threading.Lock()
 
@@ -50,9 +50,7 @@ def _normalized(url: str) -> str:
             raise UserError(f"Store {url!r} names no file. Supported are {_SUPPORTED}.")
         return f"sqlite:///{os.path.abspath(os.path.expanduser(path))}"
     if scheme in ("postgresql", "postgres"):
-        raise UserError(
-            f"PostgreSQL stores are not yet available ({scheme}://...). Supported are {_SUPPORTED}."
-        )
+        return url
     raise UserError(f"There is no store for {scheme}://... URLs. Supported are {_SUPPORTED}.")
 
 
@@ -61,6 +59,10 @@ def _make(key: str) -> Store:
         from .memory import MemoryStore
 
         return MemoryStore()
+    if not key.startswith("sqlite:"):
+        from .postgres import PostgresStore
+
+        return PostgresStore(key)
     from .sqlite import SqliteStore
 
     return SqliteStore(key.removeprefix("sqlite:///"))

@@ -239,9 +239,18 @@ class Grant:
 
 
 class Store(abc.ABC):
-    """A record of runs that processes may share."""
+    """A record of runs that processes may share.
+
+    Attributes:
+        url: for people; it holds no password.
+    """
 
     url: str
+
+    @property
+    def address(self) -> str:
+        """What opens the store in another process, secrets included: never to be shown or recorded."""
+        return self.url
 
     def now(self) -> float:
         """Return the time of heartbeats and leases, which is the same in all processes of the store.

@@ -38,6 +38,7 @@ def acquire_by_reading(connection: Connection, demand: Demand, now: float) -> Gr
 
 def acquire(connection: Connection, demand: Demand, now: float) -> Grant:
     """Take all limits, or a place in the queue of each."""
+    _lock(connection, demand.names)
     _sweep(connection, demand.names, now)
     buckets = _buckets(connection, demand.names)
     claims = _claims_of(connection, buckets)
@@ -58,6 +59,13 @@ def acquire(connection: Connection, demand: Demand, now: float) -> Grant:
         [(b.tokens, b.at, b.name) for b in buckets_after(verdict, buckets, demand, now)],
     )
     return grant_of(verdict)
+
+
+def _lock(connection: Connection, names: Sequence[str]) -> None:
+    """Make others wait who judge the same limits. In one order, so that nobody waits for who waits for it."""
+    if connection.for_update:
+        for name in sorted(names):
+            connection.execute(f"SELECT name FROM limit_ WHERE name = ? {connection.for_update}", (name,))
 
 
 def _leave_queues(connection: Connection, holder: str, but: Sequence[str]) -> None:

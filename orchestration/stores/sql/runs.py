@@ -210,7 +210,7 @@ def listing(
     """Return runs, newest first."""
     where, values = ["1 = 1"], list[Any]()
     if states is not None:
-        where.append(f"state IN ({','.join('?' * len(states))})")
+        where.append(f"state IN ({','.join('?' * len(states)) or 'NULL'})")
         values += sorted(states)
     for column, value in (("flow_name", flow_name), ("parent_run_id", parent_run_id)):
         if value is not None:

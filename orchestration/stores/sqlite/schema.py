@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..sql.migrations import migrations
 from .faults import corrupt, newer
 
 FOLDER = Path(__file__).parents[1] / "migrations" / "sqlite"
@@ -13,11 +14,7 @@ APPLICATION_ID = 0x4D494C4C  # "MILL": tells our files from other programs' data
 
 
 def newest() -> int:
-    return max(number for number, _ in migrations())
-
-
-def migrations() -> list[tuple[int, Path]]:
-    return sorted((int(path.name[:4]), path) for path in FOLDER.glob("[0-9]*.sql"))
+    return migrations(FOLDER)[-1][0]
 
 
 def is_current(connection: sqlite3.Connection, path: str) -> bool:
@@ -44,7 +41,7 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
         return
     connection.execute("PRAGMA journal_mode = WAL")
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    for number, file in migrations():
+    for number, file in migrations(FOLDER):
         if number <= version:
             continue
         connection.execute("BEGIN IMMEDIATE")

@@ -1,0 +1,266 @@
+"""The server: one connection that writes, a few that read, and what is done when they break.
+
+A connection that breaks in COMMIT leaves open whether the transaction is there. So each process has a row in
+the table `writer` and puts the number of a transaction into it as the transaction's first statement. A new
+connection reads the row under its lock, and thereby waits for an old session that is still at work; the
+number there tells whether the transaction has to be repeated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors
+
+from ...errors import StoreError
+from ..sql.grouping import GroupCommit, Job
+from . import schema
+from .address import Address
+from .connection import PostgresConnection
+from .faults import explain, is_conflict, is_lost, unreachable
+
+PATIENCE_SECONDS = 60.0  # for a server that was there and is not any more
+MAX_IDLE_READERS = 2
+_FIRST_NAP_SECONDS = 0.02
+_LONGEST_NAP_SECONDS = 1.0
+_QUIET_SECONDS = 1.0  # shorter breaks are not worth a line
+_MOST_CONFLICTS = 20
+_SETTINGS = (
+    f"SET search_path = {schema.SCHEMA}; SET lock_timeout = '30s'; "
+    # A process that was stopped in a transaction must not make all others wait.
+    "SET idle_in_transaction_session_timeout = '60s'"
+).encode()
+_TO_WRITE = b"SET default_transaction_isolation = 'read committed'"
+_TO_READ = b"SET default_transaction_isolation = 'repeatable read'; SET default_transaction_read_only = on"
+_REGISTER = """
+    INSERT INTO writer (writer_id, number, at) VALUES (%s, 0, extract(epoch FROM now()))
+    ON CONFLICT (writer_id) DO UPDATE SET at = excluded.at RETURNING number"""
+
+T = TypeVar("T")
+log = logging.getLogger("millrace.driver")
+_left_to_parents: list[Any] = []  # connections must not be used, nor even closed, on the other side of a fork
+
+
+class Database(GroupCommit[PostgresConnection]):
+    """A store's database.
+
+    Args:
+        patience_seconds: how long a server is waited for that this process has reached before.
+    """
+
+    def __init__(self, address: Address, patience_seconds: float) -> None:
+        self.address = address
+        self.patience_seconds = patience_seconds
+        self._forget()
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._writer: PostgresConnection | None = None
+        self._writer_id = uuid.uuid4().hex
+        self._number = 0  # of this process's newest transaction
+        self._readers: list[PostgresConnection] = []
+        self.reached = False
+        self._current = False  # the schema is
+        self.closing = threading.Event()
+
+    def after_fork(self) -> None:
+        """Start anew in a child process; what the parent has open stays its own."""
+        _left_to_parents.append((self._writer, self._readers))
+        self._forget()
+
+    def open(self) -> None:
+        """See that the database is a store, and bring it to this version's schema."""
+        self.read(lambda connection: None)
+
+    def read(self, work: Callable[[PostgresConnection], T]) -> T:
+        """Do `work` in a transaction that sees one state of the database; it may be called more than once."""
+        waiting = _Waiting(self)
+        while True:
+            connection = None
+            try:
+                connection = self._readers.pop() if self._readers else self._connect_reader()
+                connection.raw.execute(b"BEGIN")
+                result = work(connection)
+                connection.raw.execute(b"COMMIT")
+            except psycopg.Error as error:
+                waiting.after(error, connection)
+            except BaseException:
+                _drop(connection)
+                raise
+            else:
+                if len(self._readers) < MAX_IDLE_READERS:
+                    self._readers.append(connection)
+                else:
+                    _drop(connection)
+                waiting.over()
+                return result
+
+    def listener(self, channel: str) -> psycopg.Connection[Any]:
+        """Return a connection of its own that hears of a channel; its owner closes it."""
+        return self._connect(f"LISTEN {channel}".encode()).raw
+
+    def close(self) -> None:
+        """Close everything; the next use opens it again."""
+        self.closing.set()
+        with self._lock:
+            readers, self._readers = self._readers, []
+            for reader in readers:
+                _drop(reader)
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                with contextlib.suppress(psycopg.Error):
+                    writer.raw.execute("DELETE FROM writer WHERE writer_id = %s", (self._writer_id,))
+                _drop(writer)
+            self.closing.clear()
+
+    # --- writing, with self._lock held ----------------------------------------------------------
+
+    def _transact(self, jobs: list[Job[PostgresConnection]]) -> None:
+        self._number += 1
+        waiting = _Waiting(self)
+        while not jobs[0].done:
+            connection, self._writer = self._writer, None
+            try:
+                if connection is None:
+                    connection = self._connect_writer(jobs)
+                else:
+                    self._attempt(connection, jobs)
+            except psycopg.Error as error:
+                waiting.after(error, connection)
+            except Exception:  # of a job
+                self._roll_back(connection)
+                raise
+            except BaseException:  # an interrupt: whether COMMIT has been heard, a new connection finds out
+                _drop(connection)
+                with contextlib.suppress(psycopg.Error, StoreError):
+                    self._writer = self._connect_writer(jobs)
+                raise
+            else:
+                self._writer = connection
+        waiting.over()
+
+    def _attempt(self, connection: PostgresConnection, jobs: list[Job[PostgresConnection]]) -> None:
+        begun = connection.raw.execute(
+            f"BEGIN; UPDATE writer SET number = {self._number}, at = extract(epoch FROM now()) "
+            f"WHERE writer_id = '{self._writer_id}'".encode(),
+            prepare=False,
+        )
+        begun.nextset()
+        if not begun.rowcount:
+            raise psycopg.OperationalError("this process's row in the table `writer` was removed")
+        for job in jobs:
+            job.result = job.work(connection)
+        connection.raw.execute(b"COMMIT")
+        for job in jobs:
+            job.done = True
+
+    def _roll_back(self, connection: PostgresConnection | None) -> None:
+        if connection is None:
+            return
+        try:
+            connection.raw.execute(b"ROLLBACK")
+        except psycopg.Error:
+            _drop(connection)
+        else:
+            self._writer = connection
+
+    # --- connections ----------------------------------------------------------------------------
+
+    def _connect_writer(self, jobs: list[Job[PostgresConnection]]) -> PostgresConnection:
+        """Return a connection; jobs whose transaction turns out to be committed are marked as done."""
+        connection = self._connect(_TO_WRITE)
+        try:
+            row = connection.raw.execute(_REGISTER, (self._writer_id,)).fetchone()
+        except errors.LockNotAvailable as error:
+            _drop(connection)
+            raise psycopg.OperationalError("an older session of this process is still at work") from error
+        except BaseException:
+            _drop(connection)
+            raise
+        if row is not None and row[0] == self._number:
+            for job in jobs:
+                job.done = True
+        return connection
+
+    def _connect_reader(self) -> PostgresConnection:
+        return self._connect(_TO_READ)
+
+    def _connect(self, settings: bytes) -> PostgresConnection:
+        raw = psycopg.connect(**self.address.parameters, autocommit=True)
+        try:
+            raw.execute(_SETTINGS)
+            if not self._current:
+                if schema.version_of(raw, self.address.shown) < schema.newest():
+                    schema.migrate(raw, self.address.shown)
+                self._current = True
+            raw.execute(settings)
+        except BaseException:
+            raw.close()
+            raise
+        self.reached = True
+        return PostgresConnection(raw)
+
+
+class _Waiting:
+    """Waits, with patience, for a server that has gone away in one call."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._began: float | None = None
+        self._nap = 0.0  # a connection that was idle for long may be all that is broken
+        self._conflicts = 0
+        self._told = False
+
+    def after(self, error: psycopg.Error, connection: PostgresConnection | None) -> None:
+        """Return when it is time to try again.
+
+        Raises:
+            StoreError, psycopg.Error: trying again is of no use, or there is no more patience.
+        """
+        lost = is_lost(error, connection.raw if connection is not None else None)
+        _drop(connection)
+        if is_conflict(error) and self._conflicts < _MOST_CONFLICTS:
+            self._conflicts += 1
+            self._sleep(random.random() * _FIRST_NAP_SECONDS)
+        elif lost and self._database.reached:
+            self._wait(error)
+        else:
+            shown = self._database.address.shown
+            explained = unreachable(error, shown) if lost else explain(error, shown)
+            if explained is error:
+                raise error
+            raise explained from error
+
+    def over(self) -> None:
+        if self._told:
+            log.warning("the store can be reached again; the run goes on")
+
+    def _wait(self, error: psycopg.Error) -> None:
+        now = time.monotonic()
+        began = self._began = now if self._began is None else self._began
+        shown, patience = self._database.address.shown, self._database.patience_seconds
+        if now - began > patience or self._database.closing.is_set():
+            raise unreachable(error, shown, now - began) from error
+        if not self._told and now - began > _QUIET_SECONDS:
+            self._told = True
+            log.error(
+                "the run waits for its store, for at most %g s: %s", patience, unreachable(error, shown)
+            )
+        self._sleep(self._nap)
+        self._nap = min(max(self._nap * 1.5, _FIRST_NAP_SECONDS), _LONGEST_NAP_SECONDS)
+
+    def _sleep(self, seconds: float) -> None:
+        self._database.closing.wait(seconds)
+
+
+def _drop(connection: PostgresConnection | None) -> None:
+    if connection is not None:
+        connection.raw.close()
