@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from runners.context import current_item
 
-from ..driver.leasing import POLL_SECONDS
+from ..driver.leasing import Block
 from ..errors import UserError
 from .sessions import LocalSession, active_session
 
 if TYPE_CHECKING:
     from ..stores.base import Grant
 
-Acquire = Callable[[Sequence[str], str, str, int], "Grant"]
+_NOTHING: Mapping[str, int] = MappingProxyType({})
+_held: ContextVar[Mapping[str, int]] = ContextVar(
+    "millrace_held", default=_NOTHING
+)  # by blocks around the code
 
 
 @contextmanager
@@ -28,20 +32,20 @@ def concurrency(
     """Hold slots of one or more limits inside the block; wait until all are free.
 
     A name without a limit is no obstacle. Limits are set with `millrace limit set NAME SLOTS` and shared by
-    all flow runs on one store.
+    all flow runs on one store. What blocks around this one hold is not taken again.
 
     Raises:
         TimeoutError: they were not free within `timeout_seconds`.
-        UserError: outside of a flow run.
+        UserError: outside of a flow run; or a block around this one holds fewer slots than this one needs.
     """
-    acquire, release, label = _ways()
-    wanted = [names] if isinstance(names, str) else list(names)
-    holder = f"{label}/{uuid.uuid4().hex[:12]}"
+    wanted = _not_held(names, occupy)
+    release = _take(wanted, occupy, timeout_seconds)
+    token = _held.set({**_held.get(), **dict.fromkeys(wanted, occupy)})
     try:
-        _wait_for(acquire, wanted, holder, label, occupy, timeout_seconds)
         yield
     finally:
-        release([holder])
+        _held.reset(token)
+        release()
 
 
 def rate_limit(names: str | Sequence[str], occupy: int = 1, timeout_seconds: float | None = None) -> None:
@@ -53,53 +57,57 @@ def rate_limit(names: str | Sequence[str], occupy: int = 1, timeout_seconds: flo
         TimeoutError: they were not there within `timeout_seconds`.
         UserError: outside of a flow run.
     """
-    acquire, release, label = _ways()
-    wanted = [names] if isinstance(names, str) else list(names)
-    holder = f"{label}/{uuid.uuid4().hex[:12]}"
-    try:
-        _wait_for(acquire, wanted, holder, label, occupy, timeout_seconds)
-    finally:
-        release([holder])
+    _take(_listed(names), occupy, timeout_seconds)()
 
 
-def _ways() -> tuple[Acquire, Callable[[Sequence[str]], Any], str]:
-    """Return how to acquire and release from here, and who asks."""
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _not_held(names: str | Sequence[str], slots: int) -> list[str]:
+    """Return the limits that blocks around the calling code do not hold: it would wait for itself."""
+    held = _held.get()
+    for name in _listed(names):
+        if 0 < held.get(name, 0) < slots:
+            raise UserError(
+                f"concurrency({name!r}, {slots}) is inside a block that holds {held[name]} of that limit, and might "
+                f"wait for itself. Let the outer block hold {slots}."
+            )
+    return [name for name in _listed(names) if name not in held]
+
+
+def _take(names: Sequence[str], slots: int, timeout: float | None) -> Callable[[], Any]:
+    """Wait until limits are granted; return what gives them back.
+
+    Raises:
+        TimeoutError
+    """
     session = active_session()
     if session is None:
         raise UserError("concurrency() and rate_limit() work inside flows and tasks only")
     item = current_item.get()
-    label = item.task_run_id if item is not None else f"{session.run_id}/flow"
+    label = item.name if item is not None else "the flow function"
+    block = Block(f"{session.run_id}/block/{uuid.uuid4().hex}", tuple(names), label, slots)
     if isinstance(session, LocalSession):
-        store, local = session.driver.journaling.store, session
+        leasing = session.driver.leasing
+        release: Callable[[], Any] = partial(leasing.give_back, block.holder)
+        hold = partial(leasing.hold, block, item.batch_id if item is not None else None, timeout)
+    else:
+        remote: Any = session
+        release = partial(remote.ask, "release", block.holder)
+        hold = partial(remote.ask, "acquire", block, timeout)
+    try:
+        grant: Grant = hold()
+    except BaseException:
+        release()
+        raise
+    if not grant.granted:
+        release()
+        raise TimeoutError(f"limits were not free within {timeout:g} s: {_in_the_way(grant)}")
+    return release if grant.names else lambda: None
 
-        def acquire(names: Sequence[str], holder: str, label: str, slots: int) -> Grant:
-            return store.acquire(
-                names, holder=holder, run_id=local.run_id, label=label, slots=slots, now=store.now()
-            )
 
-        return acquire, store.release, label
-    remote: Any = session
-    return (
-        lambda *args: remote.ask("acquire", *args),
-        lambda holders: remote.ask("release", holders),
-        label,
+def _in_the_way(grant: Grant) -> str:
+    return "; ".join(
+        f"{name} (held by {', '.join(who) or 'others'})" for name, who in grant.blocked_by.items()
     )
-
-
-def _wait_for(
-    acquire: Acquire, names: list[str], holder: str, label: str, slots: int, timeout: float | None
-) -> None:
-    """Ask until granted: other processes may release at any time, and a queue in the store keeps the order."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-    pause = threading.Event()
-    while True:
-        grant = acquire(names, holder, label, slots)
-        if grant.granted:
-            return
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            who = "; ".join(
-                f"{name} (held by {', '.join(h) or 'others'})" for name, h in grant.blocked_by.items()
-            )
-            raise TimeoutError(f"limits were not free within {timeout:g} s: {who}")
-        pause.wait(POLL_SECONDS if left is None else min(POLL_SECONDS, left))

@@ -44,8 +44,6 @@ class Gateway:
             "unsuccessful": session.unsuccessful,
             "width_now": lambda node_id: session.width(node_id, wait=False),
             "cancel": session.cancel,
-            "acquire": self._acquire,
-            "release": self._release,
             "call_open": self._open_call,
             "store_url": self._store_url,
         }
@@ -72,6 +70,8 @@ class Gateway:
             self._wait(call)
         elif call.kind == "call_next":
             self._next(call)
+        elif call.kind in ("acquire", "release"):
+            self._limit(call)
         else:
             self._pool.submit(self._work, call)
 
@@ -127,6 +127,21 @@ class Gateway:
         board.when([node_id for node_id, _ in refs], ready, answer)
         if timeout is not None:
             self._driver.timers.at(self._driver.clock.now() + timeout, answer)
+
+    # --- limits -----------------------------------------------------------------------------------
+
+    def _limit(self, call: Call) -> None:
+        """Take limits for a block of code on a worker, or give them back."""
+        leasing = self._driver.leasing
+        try:
+            if call.kind == "release":
+                leasing.give_back_remotely(call.batch_id, *loads(call.payload))
+                self._reply(call, None)
+            else:
+                block, timeout = loads(call.payload)
+                leasing.hold_remotely(block, call.batch_id, timeout, partial(self._reply, call))
+        except BaseException as error:
+            self._reply(call, error, failed=True)
 
     # --- tasks that a worker has called directly ----------------------------------------------------
 
@@ -187,23 +202,8 @@ class Gateway:
         state = self._session.state(node_id, index)
         return state.type, state.name, state.message
 
-    def _acquire(self, names: Sequence[str], holder: str, label: str, slots: int) -> Any:
-        store = self._driver.journaling.store
-        return store.acquire(
-            names,
-            holder=holder,
-            run_id=self._session.run_id,
-            label=label,
-            slots=slots,
-            now=store.now(),
-        )
-
     def _store_url(self, host: str) -> str | None:
         url = self._driver.journaling.store.address
         if url == "memory" or (url.startswith("sqlite") and host != socket.gethostname()):
             return None  # a file of this machine
         return url
-
-    def _release(self, holders: Sequence[str]) -> None:
-        self._driver.journaling.store.release(holders)
-        self._driver.leasing.tell_others()

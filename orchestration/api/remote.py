@@ -60,6 +60,8 @@ class RemoteSession:
         """
         from .remote_calls import call_here
 
+        if request.parent is None:
+            request.parent = (self._item.node_id, self._item.index)
         return call_here(self, self._item, request)
 
     def wait(self, node_id: int, indices: Sequence[int] | None, timeout: float | None) -> bool:

@@ -1,87 +1,286 @@
-"""Leases of batches: asking the store, asking again while others hold them, waking other runs of this process."""
+"""Leases of a run: those of its batches, and those that user code takes for a block.
+
+Whoever is refused has a place in the store's queue, and asks again when the store tells of news, when the answer said
+that it is worth it, and now and then: that is also when processes are looked for that died with a lease.
+"""
 
 from __future__ import annotations
 
-import weakref
+import logging
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
+
+from runners.context import listening
 
 from ..core.commands import AskLeases
 from ..core.events import LeasesAnswered
-from ..stores.base import Store
+from ..core.records import Flight
+from ..errors import CrashedRunError, InternalError, StoreError, UserError
+from ..stores.base import Grant, Store
 
 if TYPE_CHECKING:
     from .loop import Driver
 
-POLL_SECONDS = 0.05  # other processes on one store learn of a release by asking this often
+log = logging.getLogger("millrace.driver")
 
-_waiting: weakref.WeakSet[Leasing] = weakref.WeakSet()
+LOOK_SECONDS = 0.25  # how often who waits asks though there were no news, and looks for dead processes
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A demand that was refused, and whom to tell when it is granted."""
+
+    holder: str
+    names: tuple[str, ...]
+    label: str
+    slots: int
+    remote: bool
+    tell: Callable[[Grant], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block of user code that takes limits. `holder` is unique over all runs."""
+
+    holder: str
+    names: tuple[str, ...]
+    label: str
+    slots: int
 
 
 class Leasing:
-    """The leases of one run's batches. Used from its driver's thread, but for `wake`."""
+    """The leases of one run. Used from its driver's thread, but for `hold` and `give_back`."""
 
     def __init__(self, store: Store, run_id: str, driver: Driver) -> None:
         self._store = store
         self._run_id = run_id
         self._driver = driver
-        self._asks: dict[int, AskLeases] = {}  # not granted yet, in the order of asking
-        self._polling = False
+        self._waiting: dict[str, Waiter] = {}  # by holder, in the order of asking
+        self._passed_on: set[str] = set()  # blocks of this process that have had to wait
+        self._blocks: dict[int, set[str]] = {}  # by batch: what code on workers holds or waits for
+        self._stop_listening: Callable[[], None] | None = None
+        self._told = False  # of news that were not looked at yet
+        self._due = 0.0  # when to ask again without news
+
+    # --- batches --------------------------------------------------------------------------------
 
     def ask(self, request: AskLeases) -> None:
-        """Ask for a batch's leases; if they are not free, go on asking."""
-        if not self._try(request):
-            self._asks[request.batch_id] = request
-            _waiting.add(self)
-            self._poll_later()
+        """Ask for a batch's leases; if they are not free, say so and wait for them."""
+
+        def tell(grant: Grant) -> None:
+            self._driver.post(LeasesAnswered(request.batch_id, grant.granted, grant.blocked_by))
+
+        remote = not self._driver.runner.capabilities.in_process
+        waiter = Waiter(self._holder(request.batch_id), request.names, request.label, 1, remote, tell)
+        grant = self._acquire(waiter)
+        tell(grant)
+        if not grant.granted:
+            self._wait(waiter, grant)
 
     def withdraw(self, batch_ids: tuple[int, ...]) -> None:
-        """Stop asking, and give back what was granted meanwhile."""
-        for batch_id in batch_ids:
-            self._asks.pop(batch_id, None)
-        self._store.release([self._holder(batch_id) for batch_id in batch_ids])
-        self.tell_others()
-
-    def tell_others(self) -> None:
-        """A lease of this process has come free: let its other runs ask at once."""
-        for leasing in list(_waiting):
-            if leasing._store is self._store:
-                leasing._driver.do(leasing._poll)
-
-    def close(self) -> None:
-        _waiting.discard(self)
-        self._asks.clear()
+        """Stop waiting, and give back what was granted meanwhile."""
+        self._leave([self._holder(batch_id) for batch_id in batch_ids])
 
     def _holder(self, batch_id: int) -> str:
         return f"{self._run_id}/batch/{batch_id}"
 
-    def _try(self, request: AskLeases) -> bool:
-        grant = self._store.acquire(
-            request.names,
-            holder=self._holder(request.batch_id),
-            run_id=self._run_id,
-            label=request.label,
-            slots=1,
-            now=self._store.now(),
-        )
-        if grant.granted or request.batch_id not in self._asks:  # tell of a refusal once
-            self._driver.post(LeasesAnswered(request.batch_id, grant.granted, grant.blocked_by))
-        return grant.granted
+    # --- blocks of user code --------------------------------------------------------------------
 
-    def _poll(self) -> None:
-        for batch_id, request in list(self._asks.items()):
-            if batch_id in self._asks and self._try(request):
-                del self._asks[batch_id]
-        if not self._asks:
-            _waiting.discard(self)
+    def hold(self, block: Block, batch_id: int | None, timeout: float | None) -> Grant:
+        """Take limits for code of this process; wait until they are free. From any thread.
 
-    def _poll_later(self) -> None:
-        if self._polling or not self._asks:
+        Whatever comes of it, an exception, too: `give_back` has to be called.
+
+        Args:
+            batch_id: of the task run that the code is part of.
+
+        Raises:
+            UserError: it would wait for itself.
+        """
+        told = threading.Event()
+        answers: list[Grant] = []
+
+        def tell(grant: Grant) -> None:
+            answers.append(grant)
+            told.set()
+
+        waiter = self._waiter(block, batch_id, tell, remote=False)
+        refused = self._acquire(waiter)
+        if refused.granted:
+            return refused
+        self._passed_on.add(block.holder)
+        self._driver.do(partial(self._try_or_wait, waiter))
+        with listening(told.set):
+            self._until(told, timeout)
+        return answers[0] if answers else refused
+
+    def _until(self, told: threading.Event, timeout: float | None) -> None:
+        """Wait in slices: a driver that has broken tells nobody."""
+        end = None if timeout is None else self._driver.clock.now() + timeout
+        while True:
+            left = 1.0 if end is None else min(1.0, end - self._driver.clock.now())
+            if left <= 0 or told.wait(left):
+                return
+            if not self._driver.alive:
+                raise self._driver.board.failure or InternalError("the driver has stopped")
+
+    def give_back(self, holder: str) -> None:
+        """End what `hold` began. From any thread."""
+        if holder in self._passed_on:
+            self._passed_on.discard(holder)
+            self._driver.do(partial(self._leave, (holder,)))  # it may be asking again right now
+        self._store.release([holder])
+
+    def hold_remotely(
+        self, block: Block, batch_id: int, timeout: float | None, tell: Callable[[Grant], None]
+    ) -> None:
+        """Take limits for code of a batch on a worker, and tell. They end with the batch at the latest.
+
+        Raises:
+            CrashedRunError: the batch has ended for its run, whatever its worker does.
+            UserError: it would wait for itself.
+        """
+        if batch_id not in self._driver.core.ledger.live:
+            raise CrashedRunError("this attempt is over for its run, so it cannot take limits any more")
+        waiter = self._waiter(block, batch_id, tell, remote=True)
+        self._blocks.setdefault(batch_id, set()).add(block.holder)
+        refused = self._acquire(waiter)
+        if refused.granted:
+            tell(refused)
             return
-        self._polling = True
+        self._wait(waiter, refused)
+        if timeout is not None:
 
-        def again() -> None:
-            self._polling = False
-            self._poll()
-            self._poll_later()
+            def give_up() -> None:
+                if block.holder in self._waiting:
+                    self.give_back_remotely(batch_id, block.holder)
+                    tell(refused)
 
-        self._driver.timers.at(self._driver.clock.now() + POLL_SECONDS, again)
+            self._driver.timers.at(self._driver.clock.now() + timeout, give_up)
+
+    def give_back_remotely(self, batch_id: int, holder: str) -> None:
+        """End what `hold_remotely` began."""
+        self._blocks.get(batch_id, set()).discard(holder)
+        self._leave((holder,))
+
+    def batches_ended(self, live: Collection[int]) -> None:
+        """Give back what code held in batches that are no longer live: it has ended, or died with its worker."""
+        for batch_id in [batch_id for batch_id in self._blocks if batch_id not in live]:
+            holders = self._blocks.pop(batch_id)
+            if holders:
+                self._leave(sorted(holders))
+
+    def _waiter(
+        self, block: Block, batch_id: int | None, tell: Callable[[Grant], None], *, remote: bool
+    ) -> Waiter:
+        lent = self._held_above(batch_id)
+        for name in block.names:
+            if name in lent and block.slots > 1:
+                raise UserError(
+                    f"concurrency({name!r}, {block.slots}) is inside a task run that holds one slot of that limit by "
+                    "its tags, and might wait for itself. Take the tag off the task."
+                )
+        names = tuple(name for name in block.names if name not in lent)
+        return Waiter(block.holder, names, block.label, block.slots, remote, tell)
+
+    def _held_above(self, batch_id: int | None) -> set[str]:
+        """Return the limits of which the batch, or one whose code has started it and waits for it, holds a slot."""
+        held: set[str] = set()
+        flight = None if batch_id is None else self._driver.core.ledger.live.get(batch_id)
+        while flight is not None:
+            held.update(flight.names)
+            parent = flight.node.spec.parent
+            flight = None if parent is None else self._flight_of(*parent)
+        return held
+
+    def _flight_of(self, node_id: int, index: int) -> Flight | None:
+        flights = list(self._driver.core.nodes[node_id].flights.values())
+        return next((flight for flight in flights if index in flight.indices), None)
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def _acquire(self, waiter: Waiter) -> Grant:
+        return self._store.acquire(
+            waiter.names,
+            holder=waiter.holder,
+            run_id=self._run_id,
+            label=waiter.label,
+            slots=waiter.slots,
+            now=self._store.now(),
+            remote=waiter.remote,
+        )
+
+    def _try_or_wait(self, waiter: Waiter) -> None:
+        grant = self._acquire(waiter)
+        if grant.granted:
+            waiter.tell(grant)
+        else:
+            self._wait(waiter, grant)
+
+    def _wait(self, waiter: Waiter, refused: Grant) -> None:
+        self._waiting[waiter.holder] = waiter
+        self._ask_at(refused)
+        if self._stop_listening is None:
+            self._stop_listening = self._store.listen(self._notice)
+            self._notice()  # of what has happened before we listened
+
+    def _leave(self, holders: Sequence[str]) -> None:
+        for holder in holders:
+            self._waiting.pop(holder, None)
+        self._store.release(holders)
+        self._rest()
+
+    def _notice(self) -> None:
+        if not self._told:
+            self._told = True
+            self._driver.do(self._look)
+
+    def _look(self) -> None:
+        """Ask again for all that wait. Behind one that is refused nobody can be served who wants the same."""
+        self._told = False
+        refused: set[tuple[tuple[str, ...], int]] = set()
+        for waiter in list(self._waiting.values()):
+            wanted = waiter.names, waiter.slots
+            if wanted in refused:
+                continue
+            grant = self._acquire(waiter)
+            if grant.granted:
+                del self._waiting[waiter.holder]
+                waiter.tell(grant)
+            else:
+                refused.add(wanted)
+                self._ask_at(grant)
+        self._rest()
+
+    def _ask_at(self, refused: Grant) -> None:
+        """Have all ask again when it is worth it, or after LOOK_SECONDS."""
+        delay = LOOK_SECONDS
+        if refused.retry_at is not None:
+            delay = max(0.0, min(delay, refused.retry_at - self._store.now()))
+        now = self._driver.clock.now()
+        due = now + delay
+        if now < self._due <= due:
+            return
+        self._due = due
+        self._driver.timers.at(due, partial(self._when_due, due))
+
+    def _when_due(self, due: float) -> None:
+        if not self._waiting or due != self._due:
+            return
+        try:
+            self._store.reap(self._store.now())
+        except StoreError as error:  # the journal will tell if it lasts
+            log.debug("looking for dead processes: %s", error)
+        self._look()
+
+    def _rest(self) -> None:
+        if not self._waiting and self._stop_listening is not None:
+            self._stop_listening()
+            self._stop_listening = None
+
+    def close(self) -> None:
+        self._waiting.clear()
+        self._rest()

@@ -26,7 +26,7 @@ from ..core.commands import (
 )
 from ..core.coordinator import Coordinator
 from ..core.events import FusionRefused, RunInterrupted, SlotLent, SlotReclaimed, Tick
-from ..core.journal import AttemptsEnded, Entry, LeasesReturned, Moved
+from ..core.journal import AttemptsEnded, Entry, Moved
 from ..core.records import INLINE
 from ..errors import BackendError, CrashedRunError, FencedError, InternalError
 from ..stores.base import Store
@@ -196,8 +196,7 @@ class Driver:
         for node_id in {e.node_id for e in entries if isinstance(e, AttemptsEnded | Moved)}:
             if self.core.nodes[node_id].unfinished == 0:
                 self.packer.forget(node_id)
-        if any(isinstance(entry, LeasesReturned) for entry in entries):
-            self.leasing.tell_others()
+        self.leasing.batches_ended(self.core.ledger.live)
 
     # --- actions --------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -324,6 +325,26 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
     other.close()
     with pytest.raises(StoreNewerError, match="Upgrade"):
         SqliteStore(path)
+
+
+def test_processes_agree_on_the_time_of_leases(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that began after the clock was put forward by an hour does not take a live lease for expired."""
+    here, there = SqliteStore(path), SqliteStore(path)
+    here.set_limit("db", 1)
+    now = here.now()
+    assert here.acquire(["db"], holder="a", run_id="r", label="a", slots=1, now=now).granted
+    monkeypatch.setattr(
+        "orchestration.stores.sqlite.store.process_offset", lambda: now - time.monotonic() + 3600
+    )
+    assert not there.acquire(["db"], holder="b", run_id="r", label="b", slots=1, now=there.now()).granted
+    assert now <= there.now() < now + 60
+
+
+def test_a_store_that_cannot_tell_whether_clocks_agree(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system does not say which clock it has, a process keeps its own."""
+    monkeypatch.setattr("orchestration.stores.sqlite.store.monotonic_clock_id", lambda: "")
+    monkeypatch.setattr("orchestration.stores.sqlite.store.process_offset", lambda: 1e9 - time.monotonic())
+    assert 1e9 <= SqliteStore(path).now() < 1e9 + 60
 
 
 def test_an_older_schema_is_migrated(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,12 @@ def enter_and_leave(folder: Path, hold: float = 0.01) -> int:
     return inside
 
 
+def hold(store: Any, holder: str, name: str, slots: int = 1) -> None:
+    """Take slots of a limit as another run would."""
+    grant = store.acquire([name], holder=holder, run_id="other", label=holder, slots=slots, now=store.now())
+    assert grant.granted
+
+
 def test_limit_on_a_tag(parallel_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
     """Task runs with a limited tag never overlap more than the limit allows."""
     record.store.set_limit("database", 1)
@@ -43,7 +49,7 @@ def test_limit_on_a_tag(parallel_runner: TaskRunner, record: Any, tmp_path: Path
 
     many, singles = main()
     assert set(many) | set(singles) == {1}
-    assert record.store.leases("database", time.time()) == []
+    assert record.store.leases("database", record.store.now()) == []
 
 
 def test_limit_is_shared_by_runs(local_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
@@ -127,32 +133,72 @@ def test_concurrency_block(parallel_runner: TaskRunner, record: Any, tmp_path: P
     results = main()
     assert isinstance(results[0], ValueError)
     assert results[1:] == [1] * 4
-    assert record.store.leases("api", time.time()) == []
+    assert record.store.leases("api", record.store.now()) == []
 
 
 def test_concurrency_times_out(local_runner: TaskRunner, record: Any) -> None:
     """Who does not get a limit in time is told who holds it."""
     record.store.set_limit("api", 1)
+    hold(record.store, "somebody", "api")
 
     @flow(task_runner=local_runner)
     def main() -> None:
-        held, raises = concurrency("api"), pytest.raises(TimeoutError, match=r"api.*held by")
-        with held, raises, concurrency("api", timeout_seconds=0.1):
+        with (
+            pytest.raises(TimeoutError, match=r"api.*held by somebody"),
+            concurrency("api", timeout_seconds=0.1),
+        ):
             pass
+        record.store.release(["somebody"])
         with concurrency("api", timeout_seconds=5), concurrency("unknown"):
             pass
 
     main()
+    assert record.store.leases("api", record.store.now()) == []
+
+
+def test_what_is_held_is_not_taken_again(parallel_runner: TaskRunner, record: Any) -> None:
+    """Blocks in blocks, in tasks under a tag, in tasks that such a task calls: none waits for what it has."""
+    record.store.set_limit("api", 1)
+
+    @task(tags={"api"})
+    def inner() -> int:
+        with concurrency("api"):
+            return 1
+
+    @task(tags={"api"})
+    def outer() -> int:
+        with concurrency("api"), concurrency("api"):
+            return inner() + inner.submit().result()
+
+    @task(tags={"api"})
+    def greedy() -> None:
+        with concurrency("api", 2):
+            pass
+
+    @flow(task_runner=parallel_runner)
+    def main() -> Any:
+        with concurrency("api"), concurrency("api"):
+            pass
+        with pytest.raises(UserError, match="might wait for itself"):
+            greedy.submit().result()
+        with pytest.raises(UserError, match="outer block"), concurrency("api"), concurrency("api", 2):
+            pass
+        return outer.submit().result()
+
+    assert main() == 2
+    assert record.store.leases("api", record.store.now()) == []
 
 
 def test_occupy_several_slots(local_runner: TaskRunner, record: Any) -> None:
     """A block may occupy several slots of a limit."""
     record.store.set_limit("wide", 3)
+    hold(record.store, "somebody", "wide", slots=2)
 
     @flow(task_runner=local_runner)
     def main() -> None:
-        held, raises = concurrency("wide", 2), pytest.raises(TimeoutError)
-        with held, raises, concurrency("wide", 2, timeout_seconds=0.05):
+        with pytest.raises(TimeoutError), concurrency("wide", 2, timeout_seconds=0.05):
+            pass
+        with concurrency("wide", 1, timeout_seconds=5):
             pass
 
     main()
@@ -179,3 +225,34 @@ def test_outside_of_runs() -> None:
     """Limits belong to runs."""
     with pytest.raises(UserError), concurrency("x"):
         pass
+
+
+@pytest.mark.parametrize("then", ["waits", "holds"])
+def test_a_worker_that_dies_in_a_block_holds_nothing(
+    process_runner: TaskRunner, record: Any, then: str
+) -> None:
+    """What code on a worker held or waited for comes free with the loss of its batch, not with the flow run's end."""
+    store = record.store
+    store.set_limit("api", 1)
+    if then == "waits":
+        hold(store, "somebody", "api")
+
+    @task(retries_on_loss=0)
+    def die() -> None:
+        import os
+        import threading
+
+        if then == "waits":
+            threading.Timer(0.5, os._exit, (3,)).start()
+        with concurrency("api"):
+            os._exit(3)
+
+    @flow(task_runner=process_runner)
+    def main() -> Any:
+        future = die.submit()
+        future.wait()
+        store.release(["somebody"])
+        with concurrency("api", timeout_seconds=20):
+            return future.state.type
+
+    assert main() == "Crashed"
