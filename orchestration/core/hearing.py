@@ -98,10 +98,12 @@ class Hearing:
             return True
         if execution_id not in flight.repeats:
             flight.repeats = (*flight.repeats, execution_id)
-            node_id, batch_id = flight.node.node_id, flight.batch_id
-            self.ledger.emit(
-                StartRepeated(node_id, batch_id, flight.indices, execution_id, worker, self.ledger.now)
-            )
+            for node in flight.nodes:
+                self.ledger.emit(
+                    StartRepeated(
+                        node.node_id, flight.batch_id, flight.indices, execution_id, worker, self.ledger.now
+                    )
+                )
         return False
 
     def _seen(self, flight: Flight, started: int) -> None:

@@ -401,6 +401,7 @@ class Flight(_Part):
         repeats: further execution ids that have been recorded as repeated starts.
         permitted: id of the last call that was given a permit.
         keepers: nodes that have results in it, which may be needed.
+        rode: nodes of the riders of an ended flight: an engine may compute it again.
     """
 
     batch_id: int
@@ -425,6 +426,7 @@ class Flight(_Part):
     permitted: str = ""
     entry: int = 0
     keepers: int = 0
+    rode: tuple[Node, ...] = ()
 
     stage: ClassVar[int] = 0  # as a part of itself
 
@@ -437,12 +439,18 @@ class Flight(_Part):
         """The parts of its nodes, by stage."""
         return (self, *self.riders)
 
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes whose items are in it, by stage; also after its end."""
+        return (self.node, *(rider.node for rider in self.riders), *self.rode)
+
     def shrink(self) -> None:
         """Forget what an ended flight needs no longer."""
         self.attempts = _NO_ATTEMPTS
         self.settled = _NOTHING
         self.names = ()
         self.permitted = ""
+        self.rode = tuple(rider.node for rider in self.riders)
         self.riders = ()
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from orchestration.core.commands import CancelBatches, SubmitBatch
 from orchestration.core.events import FusionRefused, LimitsKnown
-from orchestration.core.journal import LOST, AttemptsEnded, LogWritten
+from orchestration.core.journal import LOST, AttemptsEnded, LogWritten, StartRepeated
 from orchestration.core.specs import Dependency, Policy, Reach
 from orchestration.core.states import State
 from orchestration.core.triggers import all_finished
 from orchestration.testing.handdriven import HandDriven
-from runners.messages import Detail, LogLine, Outcome
+from runners.messages import BatchStarted, Detail, LogLine, Outcome
 
 DONE, SHORT = Outcome.COMPLETED, 0.001
 
@@ -220,3 +220,12 @@ def test_log_lines_are_those_of_their_stage() -> None:
     run.progress(batch.batch_id, 1, outcomes=bytes([DONE]), logs=lines)
     found = {entry.node_id: [line.message for line in entry.lines] for entry in run.all_said(LogWritten)}
     assert found == {up: ["stage 0"], down: ["stage 1"]}
+
+
+def test_a_second_execution_is_recorded_for_each_stage() -> None:
+    """An engine that computes a fused batch again starts the code of all its stages again."""
+    run, up, down, batch = two_maps()
+    run.end(seconds=SHORT)
+    run.tell(BatchStarted(batch.batch_id, "again", "w", run.now))
+    said = [(entry.node_id, list(entry.indices)) for entry in run.all_said(StartRepeated)]
+    assert said == [(up, [0, 1]), (down, [0, 1])]
