@@ -16,7 +16,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 unexport UV_PROJECT_ENVIRONMENT
 
-.PHONY: help sync demo test bench lint imports types format lock clean
+.PHONY: help sync demo test faults bench lint imports types format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ demo: $(STAMP) ## Run a real job on all four runners
 
 test: $(STAMP) ## Run every test; ARGS="-k name" narrows it
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: $(STAMP) ## Inject faults into real runs and simulated ones, half an hour; ARGS="-k dask" narrows it
+	MILLRACE_SIMULATION=long MILLRACE_FAULTS=full $(BIN)/python -m pytest tests/simulation tests/faults $(ARGS)
 
 bench: $(STAMP) ## Run every benchmark and write down what they say; ARGS="overhead --runner dask" narrows it
 	$(UV) sync --frozen --all-extras --group bench

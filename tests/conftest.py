@@ -34,7 +34,7 @@ settings.register_profile(
 settings.load_profile("patient")
 
 # Quick and pure tests first; last the tests of the API, which keep a Dask and a Ray alive in this process.
-ORDER = ("unit", "simulation", "meta", "contract", "integration", "integration/api")
+ORDER = ("unit", "simulation", "meta", "contract", "faults", "integration", "integration/api")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,261 @@
+"""Trials of faults: each has a seed, a folder, processes of its own, and a verdict that goes into a row."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faultkit import checker, history
+from faultkit.plan import Plan
+from faultkit.processes import Child, is_alive, marked, wait_until
+
+from orchestration.stores.base import RunRow
+from orchestration.stores.sqlite import SqliteStore
+
+MODE = os.environ.get("MILLRACE_FAULTS", "short")
+SEED = int(os.environ.get("MILLRACE_SEED", "1"))
+ENOUGH_VIOLATIONS = 5
+
+
+@dataclass
+class Row:
+    """One line of the table: what was injected, and what came of it."""
+
+    fault: str
+    injected: int = 0
+    runs: int = 0
+    verdicts: list[checker.Verdict] = field(default_factory=list)
+    recoveries: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Trial:
+    """One run, or a few, that one fault is injected into.
+
+    Attributes:
+        rng: all that the trial chooses by chance comes from it.
+        deaths: of the trial's processes, by pid, by the monotonic clock.
+    """
+
+    def __init__(self, row: Row, seed: int, folder: Path) -> None:
+        self.row = row
+        self.seed = seed
+        self.folder = folder
+        self.rng = random.Random(seed)
+        self.mark = f"{os.getpid()}-{folder.name}"
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.history_path = folder / "history"
+        self.children: list[Child] = []
+        self.deaths: dict[int, float] = {}
+        self.injections: list[float] = []
+        self.violations: list[str] = []
+        self.environ = {"MILLRACE_HOME": str(self.home), "MILLRACE_DISPLAY": "off"}
+        self._store: SqliteStore | None = None
+
+    # --- processes ------------------------------------------------------------------------------
+
+    def start(
+        self,
+        plan: Plan,
+        runner: dict[str, Any],
+        *,
+        resume: str | None = None,
+        inject: list[list[Any]] | None = None,
+        fresh: bool = False,
+    ) -> Child:
+        """Start a process that runs the plan, or resumes a run of it."""
+        job = {
+            "output": str(self.folder / f"output-{len(self.children)}"),
+            "environ": self.environ,
+            "runner": runner,
+            "plan": plan.data(),
+            "history": str(self.history_path),
+            "resume": resume,
+            "inject": inject or [],
+        }
+        child = Child(job, self.mark, fresh=fresh)
+        self.children.append(child)
+        return child
+
+    def kill(self, child: Child) -> None:
+        """Kill a flow's process, and note it as an injection."""
+        if child.running:
+            self.deaths[child.pid] = self.injected()
+            child.kill()
+
+    def injected(self) -> float:
+        """Note that a fault has been injected now."""
+        now = time.monotonic()
+        self.injections.append(now)
+        return now
+
+    def finish(self, child: Child, timeout: float = 60.0) -> int:
+        """Wait for a process to end by itself; one that does not is stuck."""
+        code = child.wait(timeout)
+        if code is None:
+            child.signal(signal.SIGABRT)
+            child.kill()
+            self.violations.append(
+                f"stuck: pid {child.pid} still ran after {timeout:g} s\n{child.text[-3000:]}"
+            )
+            return 255
+        if code < 0:
+            self.deaths.setdefault(child.pid, time.monotonic())
+        return code
+
+    def to_the_end(
+        self, plan: Plan, runner: dict[str, Any], *, resumes: int = 5, fresh: bool = False
+    ) -> None:
+        """Resume the run, or begin it where none is recorded, until its record is complete."""
+        for _ in range(resumes):
+            run = self.run
+            if run is not None and run.state.title == "Completed":
+                return
+            child = self.start(plan, runner, resume=run.run_id if run else None, fresh=fresh)
+            if self.finish(child) == 0:
+                return
+        self.violations.append(f"stuck: {resumes} resumes did not complete the run\n{self.output}")
+
+    @property
+    def output(self) -> str:
+        return "\n".join(f"--- process {k}\n{child.text[-2500:]}" for k, child in enumerate(self.children))
+
+    # --- the record -----------------------------------------------------------------------------
+
+    @property
+    def store_path(self) -> Path:
+        return self.home / "millrace.db"
+
+    @property
+    def store(self) -> SqliteStore:
+        if self._store is None:
+            self._store = SqliteStore(self.store_path)
+        return self._store
+
+    def let_go(self) -> None:
+        """Close this process's view of the store, before the file is tampered with."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    @property
+    def run(self) -> RunRow | None:
+        if not self.store_path.exists():
+            return None
+        found = self.store.runs(limit=1)
+        return found[0] if found else None
+
+    @property
+    def history(self) -> history.History:
+        return history.read(self.history_path)
+
+    def lines(self) -> int:
+        """Return how many lines the history has by now."""
+        return self.history_path.read_bytes().count(b"\n") if self.history_path.exists() else 0
+
+    def wait_for_lines(self, number: int, child: Child, seconds: float = 30.0) -> bool:
+        """Wait until so much has happened, or the process has ended. Returns whether it has."""
+        wait_until(lambda: self.lines() >= number or not child.running, seconds)
+        return self.lines() >= number
+
+    # --- the verdict ----------------------------------------------------------------------------
+
+    def check(self, plan: Plan, **expected: Any) -> checker.Verdict:
+        """Judge the run; add what came of it to the row."""
+        run = self.run
+        told = self.history
+        if run is None:
+            verdict = checker.Verdict(lost=["no run is recorded"])
+        else:
+            verdict = checker.check(
+                self.store, run.run_id, plan, told, checker.Expected(deaths=self.deaths, **expected)
+            )
+        self._look_for_processes(verdict, told)
+        ends = sorted(one.ended for one in told.executions if one.ended is not None)
+        for at in self.injections:
+            after = next((end for end in ends if end > at), None)
+            if after is not None:
+                self.row.recoveries.append(after - at)
+        self.row.verdicts.append(verdict)
+        self.row.runs += 1
+        self.violations += verdict.violations
+        return verdict
+
+    def _look_for_processes(self, verdict: checker.Verdict, told: history.History) -> None:
+        ours = {child.pid for child in self.children}
+        wait_until(lambda: not any(map(is_alive, ours)) and not marked(self.mark), 15.0)
+        verdict.left_behind += [f"flow process {pid} runs" for pid in ours if is_alive(pid)]
+        verdict.left_behind += [f"process {pid}: {command}" for pid, command in marked(self.mark).items()]
+
+    def close(self) -> None:
+        self.let_go()
+        for child in self.children:
+            child.kill()
+        for pid in marked(self.mark):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+class Bench:
+    """Hands out trials, as many as the mode allows, and fails a test whose trials have found something."""
+
+    def __init__(self, test: str, rows: list[Row]) -> None:
+        self.test = test
+        self.rows = rows
+
+    def trials(self, fault: str, *, short: int, full: int, seconds: float = 120.0) -> Iterator[Trial]:
+        """Yield trials of a fault.
+
+        Args:
+            short, full: how many; with MILLRACE_FAULTS=one it is one, whose seed is MILLRACE_SEED.
+            seconds: after which no further trial begins.
+
+        Raises:
+            AssertionError: after the last one, with all that was found and how to see it again.
+        """
+        count = {"full": full, "one": 1}.get(MODE, short)
+        if not count:
+            pytest.skip("it takes long: make faults")
+        row = Row(fault)
+        self.rows.append(row)
+        own = zlib.crc32(fault.encode()) % 1_000_000
+        began = time.monotonic()
+        found: list[str] = []
+        for number in range(count):
+            seed = SEED if MODE == "one" else SEED * 10_000_000 + own + number
+            folder = Path(tempfile.mkdtemp(prefix="millrace-fault-"))
+            trial = Trial(row, seed, folder)
+            try:
+                yield trial
+            finally:
+                trial.close()
+            row.injected += len(trial.injections)
+            if trial.violations:
+                found.append(self._report(fault, trial))
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+            row.seconds = time.monotonic() - began
+            if len(found) >= ENOUGH_VIOLATIONS or (MODE == "full" and row.seconds > seconds):
+                break
+        assert not found, "\n\n".join(found)
+
+    def _report(self, fault: str, trial: Trial) -> str:
+        told = "\n  ".join(trial.violations)
+        (trial.folder / "violations").write_text(told)
+        again = f"MILLRACE_FAULTS=one MILLRACE_SEED={trial.seed} python -m pytest '{self.test}'"
+        return (
+            f"{fault}, seed {trial.seed}:\n  {told}\nkept in {trial.folder}; again: {again}\n{trial.output}"
+        )
