@@ -17,6 +17,7 @@ MAX_ITEMS = 10_000
 MAX_BYTES = 32 << 20  # of arguments and results per batch: it moves as a whole, and is held as a whole
 SMOOTHING = 0.3  # least weight of the newest batch in the mean
 SHORT_SECONDS = 0.05  # items below this are worth fusing
+MAX_AHEAD = 16  # batches per slot that are less than GRAIN_SECONDS of work together
 PREFETCH_SECONDS = 0.3  # and below this worth prefetching: a round trip would be a few percent of them
 
 
@@ -85,6 +86,11 @@ class Sizer:
     def is_crumb(self, ready: int) -> bool:
         """Whether so many items are too little work to go while all slots are busy: more may come meanwhile."""
         return self.mean is not None and ready * self.mean < GRAIN_SECONDS
+
+    def batches_ahead(self, items: int) -> int:
+        """Return how many batches of so few items a slot may have, so that it is not idle between them."""
+        seconds = items * (self.mean or GRAIN_SECONDS)
+        return max(1, min(MAX_AHEAD, int(GRAIN_SECONDS / max(seconds, _LEAST_SECONDS))))
 
     @property
     def short(self) -> bool:

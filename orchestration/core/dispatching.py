@@ -102,10 +102,18 @@ class Dispatcher:
             self._wake(self._limits_of(node))
 
     def _room_for(self, node: Node) -> bool:
+        return self.at_engine + self.asking < self.slots * self._batches_per_slot(node)
+
+    def _batches_per_slot(self, node: Node) -> int:
+        """Return how many batches a slot may have, this node's next one among them."""
         ready, more = len(node.ready), node.counts[State.PENDING]
-        ahead = node.sizer.short and not (more and node.sizer.is_crumb(ready))
-        window = self.slots * (self.prefetch if ahead else 1)
-        return self.at_engine + self.asking < window
+        if not node.sizer.short or (more and node.sizer.is_crumb(ready)):
+            return 1
+        if more or ready > node.sizer.size or node.ready.alone:
+            return self.prefetch
+        return max(
+            self.prefetch, node.sizer.batches_ahead(ready)
+        )  # all that the node has: it cannot be larger
 
     # --- batches --------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestration.core.batching import MAX_AHEAD
 from orchestration.core.specs import Dependency, Policy, Reach
 from orchestration.testing.handdriven import HandDriven
 
@@ -26,9 +27,24 @@ def test_single_task_runs_are_prefetched_one_after_the_other() -> None:
 
 def test_a_single_task_run_is_no_crumb() -> None:
     """Nothing will come to fill up its batch, so it goes though it is short."""
-    run = busy(0.001)
+    run = busy(0.004)
     for _ in range(3):
         run.add(task_name="t")
+    assert len(run.batches) == 2
+
+
+def test_single_task_runs_that_take_next_to_no_time_go_ahead_in_numbers() -> None:
+    """A slot has as many of them as take 5 ms together, but not more than 16; a map has larger batches instead."""
+    run = busy(0.0005)
+    for _ in range(30):
+        run.add(task_name="t")
+    assert len(run.batches) == 10
+    run = busy(1e-6)
+    for _ in range(30):
+        run.add(task_name="t")
+    assert len(run.batches) == MAX_AHEAD
+    run = busy(1e-6)
+    run.add(width=10_000, task_name="t")
     assert len(run.batches) == 2
 
 

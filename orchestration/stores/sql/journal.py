@@ -49,6 +49,7 @@ _ERROR = """
     VALUES (?,?,?,?,?,?,?,?,?,?,?)
     ON CONFLICT (run_no, node_id, digest) DO UPDATE SET ended = error.ended + excluded.ended
     RETURNING error_no"""
+MAX_NAMED = 500  # nodes in one statement
 _SPAN = """
     UPDATE node SET started = CASE WHEN started < ? THEN started ELSE coalesce(?, started) END,
                     ended = CASE WHEN ended > ? THEN ended ELSE coalesce(?, ended) END
@@ -314,23 +315,35 @@ class _Turn:
         )
 
     def _flush_counts(self) -> None:
-        for node_id, counts in self.node_counts.items():
-            found = self.connection.execute(
-                "SELECT counts, replaced_by FROM node WHERE run_no = ? AND node_id = ?",
-                (self.run_no, node_id),
-            ).fetchone()
-            if found is None:
-                continue
-            if found[1] is None:
-                before = json.loads(found[0])
-                self.counts = [a - b + c for a, b, c in zip(self.counts, before, counts, strict=True)]
-            waited = self.waits.get(node_id)
-            self.connection.execute(
+        """Write what is known of nodes by now: two statements for many nodes, since most of them are single items."""
+        known = self._known_counts(sorted(self.node_counts))
+        rows = []
+        for node_id, (before, replaced_by) in known.items():
+            counts, waited = self.node_counts[node_id], self.waits.get(node_id)
+            if replaced_by is None:
+                changed = zip(self.counts, json.loads(before), counts, strict=True)
+                self.counts = [a - b + c for a, b, c in changed]
+            rows.append((counts_to_json(counts), to_json(waited) if waited else None, self.run_no, node_id))
+        if rows:
+            self.connection.executemany(
                 "UPDATE node SET counts = ?, waited = coalesce(?, waited) WHERE run_no = ? AND node_id = ?",
-                (counts_to_json(counts), to_json(waited) if waited else None, self.run_no, node_id),
+                rows,
             )
         self.node_counts.clear()
         self.waits.clear()
+
+    def _known_counts(self, node_ids: Sequence[int]) -> dict[int, tuple[str, int | None]]:
+        """Return the recorded counts of nodes and by which others they were replaced."""
+        found: dict[int, tuple[str, int | None]] = {}
+        for first in range(0, len(node_ids), MAX_NAMED):
+            part = node_ids[first : first + MAX_NAMED]
+            rows = self.connection.execute(
+                "SELECT node_id, counts, replaced_by FROM node "
+                f"WHERE run_no = ? AND node_id IN ({', '.join('?' * len(part))})",
+                (self.run_no, *part),
+            )
+            found.update((row[0], (row[1], row[2])) for row in rows.fetchall())
+        return found
 
 
 _WRITERS: dict[type, Any] = {
