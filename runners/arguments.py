@@ -120,13 +120,17 @@ class Inputs:
         self._values: dict[int, dict[int, Any]] = {}
         self._lost: set[int] = set()  # nodes of which a result was asked for and is not there
 
-    def add(self, node_id: int, indices: Sequence[int], values: Sequence[Any]) -> None:
+    def add(self, node_id: int, indices: Sequence[int], values: Sequence[Any]) -> bool:
+        """Add results of a node. Returns whether all of them are there."""
         known = self._values.setdefault(node_id, {})
+        whole = True
         for index, value in zip(indices, values, strict=True):
             if value is MISSING:
                 self._lost.add(node_id)
+                whole = False
             else:
                 known[index] = value
+        return whole
 
     def of_node(self, node_id: int) -> dict[int, Any]:
         """Return the values of a node by item; stages of the same batch put theirs there and take them out."""

@@ -29,7 +29,7 @@ from .messages import (
     Table,
 )
 
-WIRE_VERSION = 3
+WIRE_VERSION = 4
 PROTOCOL = 5
 SMALL_BUFFER = 16 << 10  # bytes of an array from which on it is not copied into the pickle
 MAX_EXCEPTION = 1 << 20  # bytes of a pickled exception; some hold a whole response or data frame
@@ -195,6 +195,7 @@ def _table_out(t: Table) -> tuple[Any, ...]:
         t.cpu_seconds,
         t.logs_dropped,
         t.moved_bytes,
+        list(t.missing),
     )
 
 
@@ -220,6 +221,7 @@ def _table_in(body: Sequence[Any]) -> Table:
         cpu_seconds=body[12],
         logs_dropped=body[13],
         moved_bytes=body[14],
+        missing=tuple(body[15]),
     )
 
 

@@ -156,20 +156,23 @@ class DaskTaskRunner(TaskRunner):
                     self._emit(BatchRejected(batch.batch_id, detail_of(error, in_process=False)))
 
     def _submit(self, desk: Desk, batch: Batch) -> None:
-        from .dask_worker import pack_batch, upstream_ids
+        from .dask_worker import pack_batch
 
         light, shared = slim(batch)
         blob = pack_batch(light, desk.topic)
         with desk.lock:  # the news of a batch must not come before it is known
             flight = desk.flights[batch.batch_id] = Flight(light, desk.keep_shared(shared))
-            upstream = []
-            for batch_id in upstream_ids(batch):
+            upstream, missing = [], []
+            for batch_id in batch.reads:
                 kept = desk.kept.get(batch_id)
                 if kept is None or kept.future.status in ("error", "cancelled"):
-                    desk.lose_input(batch.batch_id, f"the results of batch {batch_id} are no longer there")
-                    return
+                    missing.append(batch_id)
+                    continue
                 upstream.append(kept.future)
                 flight.shared.update(kept.shared)  # for when Dask computes it again
+            if missing:
+                desk.lose_input(batch.batch_id, missing, "its worker or its cluster has gone")
+                return
             flight.future = submit_batch(desk.client, batch, blob, upstream, self._token)
         desk.watch(batch.batch_id, flight.future)
 
@@ -231,6 +234,9 @@ class DaskTaskRunner(TaskRunner):
             lost = ResultLostError(f"results of batch {batch_id} are gone from the cluster: {result}")
             lost.__cause__ = result
             return lost
+        if not result.packed.frames:  # Dask was to compute it again, and the worker refused
+            desk.kept.pop(batch_id, None)
+            return ResultLostError(f"results of batch {batch_id} are gone from the cluster")
         values = unpickled(batch_id, result.packed, 0 if asked.picked else stage)
         if asked.picked:
             return pick(batch_id, values, range(len(positions)))

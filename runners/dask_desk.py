@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -30,18 +30,20 @@ from .messages import (
     BatchProgress,
     BatchStarted,
     Call,
-    Detail,
     Outcome,
     Payload,
+    ResultsLost,
     RunnerFailed,
     SlotsChanged,
     Table,
 )
 from .shipping import PAYLOAD_CALL
-from .tables import uniform_table, unstarted_table
+from .tables import starved_table, unstarted_table
 
 SEND_SECONDS = 0.002  # between two messages to the scheduler
 TICK_SECONDS = 1.0  # between looks at the connection, when nothing else happens
+BROKEN = "the connection to the Dask scheduler broke"
+DIED_AGAIN = "a worker that had to compute them again died"
 MAX_CALLS = 10_000  # calls whose worker is remembered
 
 logger = logging.getLogger("millrace.runners.dask")
@@ -187,7 +189,7 @@ class Desk:
                 self._ship(message.payload.decode(), address)
                 return
             if message.batch_id in self.kept:  # a second execution, of which the flow knows nothing
-                self._forsake([message.batch_id])
+                self._forsake([message.batch_id], "Dask was to compute them again")
                 return
             while len(self.callers) >= MAX_CALLS:
                 self.callers.pop(next(iter(self.callers)))
@@ -273,7 +275,7 @@ class Desk:
                     flight.size,
                     len(table.outcomes),
                     flight.batch.run_id,
-                    _repeatable(table, len(flight.batch.stages)),
+                    _repeatable(table, flight.batch),
                     flight.shared,
                 )
         self._emit(BatchFinished(table))
@@ -288,7 +290,8 @@ class Desk:
 
         if isinstance(error, KilledWorker):
             if str(error.task) != str(flight.future.key):
-                self.lose_input(batch_id, "the worker that had to compute its input again died")
+                self._forsake(missing := [int(str(error.task).rpartition("-")[2])], DIED_AGAIN)
+                self.lose_input(batch_id, missing, DIED_AGAIN)
             elif flight.orphaned:
                 self._lose(batch_id, f"worker {getattr(error.last_worker, 'address', '?')} died")
             else:  # the news of the worker's end, which says more, is on its way
@@ -298,12 +301,11 @@ class Desk:
         else:
             self._lose(batch_id, f"its Dask task failed: {type(error).__name__}: {error}", suspect=True)
 
-    def lose_input(self, batch_id: int, reason: str) -> None:
-        """Report that a batch could not start, since an upstream result is gone."""
+    def lose_input(self, batch_id: int, missing: Sequence[int], reason: str) -> None:
+        """Report that a batch could not start, since results of others are gone."""
         flight = self.take(batch_id)
         if flight is not None:
-            detail = Detail("ResultLostError", reason)
-            self._emit(BatchFinished(uniform_table(flight.batch, Outcome.INPUT_LOST, detail)))
+            self._emit(BatchFinished(starved_table(flight.batch, missing, reason)))
 
     def give_back(self, batch_ids: Iterable[int]) -> None:
         """Report batches as unstarted and take them from Dask. Runs in the desk's thread."""
@@ -346,10 +348,10 @@ class Desk:
             self.client.cancel(gone)
         keys = {str(key) for key in message.get("lost-computed-tasks", ())}
         lost = [b for b, kept in list(self.kept.items()) if kept.future.key in keys and not kept.repeatable]
-        self._forsake(lost)
+        self._forsake(lost, reason)
         self.refresh_workers()
 
-    def _forsake(self, batch_ids: Iterable[int]) -> None:
+    def _forsake(self, batch_ids: Sequence[int], reason: str) -> None:
         """Give up results that Dask is about to compute again and must not.
 
         The futures are released and not cancelled, since Dask would cancel with them what was computed from
@@ -362,6 +364,8 @@ class Desk:
                 by_run.setdefault(kept.run_id, []).append(batch_id)
         for run_id, ids in by_run.items():
             self.spawn(partial(self.stop_on_workers, run_id, ids))
+        if by_run:
+            self._emit(ResultsLost(tuple(batch_ids), reason))
 
     async def stop_on_workers(self, run_id: str, batch_ids: list[int]) -> set[int]:
         """Stop batches wherever they are; returns those that workers had begun."""
@@ -393,9 +397,12 @@ class Desk:
         if self.client.status == "closed":
             self._fail("the connection to the Dask scheduler broke and could not be made again")
         elif self.client.scheduler_comm is not self._comm:
+            lost = tuple(self.kept)
             self.kept.clear()
+            if lost:
+                self._emit(ResultsLost(lost, BROKEN))
             for batch_id in list(self.flights):
-                self._lose(batch_id, "the connection to the Dask scheduler broke")
+                self._lose(batch_id, BROKEN)
             if self.client.scheduler_comm is not None:  # there is a new one, which knows of no subscription
                 self._subscribe()
                 self.refresh_workers()
@@ -407,12 +414,15 @@ class Desk:
         self._closed = True
 
 
-def _repeatable(table: Table, stages: int) -> bool:
+def _repeatable(table: Table, batch: Batch) -> bool:
     """Whether Dask may compute a batch again when its results are lost with their worker.
 
-    Not if items were cancelled or given back unstarted: these would run, or hang, behind the flow's back.
+    Not if items were cancelled or given back unstarted: these would run, or hang, behind the flow's back. Nor if
+    each start needs a permit.
     """
-    outcomes = table.outcomes
+    outcomes, stages = table.outcomes, len(batch.stages)
+    if any(stage.permit for stage in batch.stages):
+        return False
     whole = not {Outcome.CANCELLED, Outcome.REFUSED, Outcome.INPUT_LOST}.intersection(outcomes)
     if not whole or Outcome.UNSTARTED in outcomes[::stages]:
         return False

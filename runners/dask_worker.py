@@ -70,11 +70,6 @@ def pack_batch(batch: Batch, topic: str) -> bytes:
     return seal((versions()["millrace"], topic), batch)
 
 
-def upstream_ids(batch: Batch) -> list[int]:
-    """Return the batches whose results a batch reads, each once, in the order of the task's arguments."""
-    return list(dict.fromkeys(i.batch_id for i in batch.inputs if i.batch_id is not None))
-
-
 def run_packed(blob: bytes, *upstream: BatchResult) -> BatchResult:
     """Run a batch as a Dask task."""
     (version, topic), sealed = read_label(blob)
@@ -92,15 +87,18 @@ def run_packed(blob: bytes, *upstream: BatchResult) -> BatchResult:
         _running.pop(key, None)
         table = uniform_table(batch, Outcome.INPUT_LOST, Detail("ResultLostError", str(error)))
         return BatchResult(PackedResults([]), channel.send_table(table, PackedResults([])))
-    by_id = dict(zip(upstream_ids(batch), upstream, strict=True))
+    by_id = dict(zip(batch.reads, upstream, strict=True))
     held: dict[tuple[int, int], Held] = {}
     fetched: list[Held | None] = []
     for source in batch.inputs:
         if source.batch_id is None:
             fetched.append(None)
         else:
-            stage = source.batch_id, source.stage
-            fetched.append(held.setdefault(stage, Held(by_id[source.batch_id], source.stage)))
+            result, stage = by_id[source.batch_id], (source.batch_id, source.stage)
+            # empty where Dask has computed it again and was not to
+            fetched.append(
+                held.setdefault(stage, Held(result, source.stage)) if result.packed.frames else None
+            )
     try:
         results, table = run_batch(batch, fetched, channel, in_process=False)
     finally:

@@ -85,6 +85,7 @@ class Execution:
         self.names: dict[int, str] = {}
         self.stored: list[Stored | None] = [None] * self.n_stages
         self.moved_bytes = 0
+        self.missing: dict[int, None] = {}  # batches whose results should be here and are not
         self.cancelled = False
         # the item that runs now
         self.entry = 0
@@ -303,6 +304,7 @@ class Execution:
             cpu_seconds=cpu_seconds,
             logs_dropped=dropped,
             moved_bytes=self.moved_bytes,
+            missing=tuple(self.missing),
         )
 
 

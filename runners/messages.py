@@ -113,6 +113,11 @@ class Batch:
     priority: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)  # the task's runner_options
 
+    @property
+    def reads(self) -> list[int]:
+        """The batches whose results it reads from the engine, each once."""
+        return list(dict.fromkeys(i.batch_id for i in self.inputs if i.batch_id is not None))
+
 
 @dataclass(frozen=True, slots=True)
 class Detail:
@@ -163,6 +168,7 @@ class Table:
     cpu_seconds: float = 0.0
     logs_dropped: int = 0  # lines that were only sent live, because the batch wrote too many
     moved_bytes: int = 0  # pickled arguments and results; 0 where they stay in the process
+    missing: Sequence[int] = ()  # batches of `inputs` whose results were not there, or not whole
 
 
 # --- events: worker -> runner -> sink ------------------------------------------------------------
@@ -219,6 +225,17 @@ class BatchLost:
 
 
 @dataclass(frozen=True, slots=True)
+class ResultsLost:
+    """Results of finished batches are gone from the engine.
+
+    What still needs them will have them made again. Results that the engine makes again by itself are not lost.
+    """
+
+    batch_ids: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class BatchRejected:
     """The engine can never run this batch (it cannot be sent): a user's mistake, not a loss."""
 
@@ -254,6 +271,7 @@ Event = (
     | BatchProgress
     | BatchFinished
     | BatchLost
+    | ResultsLost
     | BatchRejected
     | Call
     | RunnerFailed

@@ -39,6 +39,7 @@ from .messages import (
 )
 from .options import using_options
 from .storage import MISSING
+from .tables import starved_table
 from .unpacked import Unpacked
 
 logger = logging.getLogger("millrace.ray")
@@ -246,11 +247,11 @@ class RayTaskRunner(TaskRunner):
 
     def _submit(self, batch: Batch) -> None:
         generation = len(self._callers) // self._slots
-        try:
-            results, table = self._submission.submit(batch, self._results, generation)
-        except KeyError as error:
-            self._emit(BatchLost(batch.batch_id, f"the results of batch {error} have gone", suspect=False))
+        missing = [batch_id for batch_id in batch.reads if batch_id not in self._results]
+        if missing:
+            self._emit(BatchFinished(starved_table(batch, missing, "Ray does not have it any more")))
             return
+        results, table = self._submission.submit(batch, self._results, generation)
         self._pending[batch.batch_id] = _Pending(batch, results, table)
         self._on_ready(table, functools.partial(self._ended, batch.batch_id))
 
@@ -273,7 +274,8 @@ class RayTaskRunner(TaskRunner):
 
         _handled(pending.results)
         own = {pending.table.hex() if hasattr(pending.table, "hex") else "", pending.results.hex()}
-        self._emit(ending(pending.batch, error, own, forced=pending.forced, started=pending.started))
+        read = {ref.hex(): b for b in pending.batch.reads if (ref := self._results.get(b)) is not None}
+        self._emit(ending(pending.batch, error, own, read, forced=pending.forced, started=pending.started))
 
     # --- events ---------------------------------------------------------------------------------
 

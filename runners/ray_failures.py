@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ray import exceptions as ray_errors
@@ -9,7 +10,7 @@ from ray import exceptions as ray_errors
 from .calling import detail_of
 from .errors import UserError, VersionMismatchError
 from .messages import Batch, BatchFinished, BatchLost, BatchRejected, Detail
-from .tables import unstarted_table
+from .tables import starved_table, unstarted_table
 
 Ending = BatchFinished | BatchLost | BatchRejected
 
@@ -19,11 +20,14 @@ INSTALL_HINT = (
 )
 
 
-def ending(batch: Batch, error: BaseException, own_refs: set[str], *, forced: bool, started: bool) -> Ending:
+def ending(
+    batch: Batch, error: BaseException, own: set[str], read: Mapping[str, int], *, forced: bool, started: bool
+) -> Ending:
     """Return how a batch ended whose table cannot be had.
 
     Args:
-        own_refs: ids of the objects that the batch returns.
+        own: ids of the objects that the batch returns.
+        read: ids of the objects that it reads, with the batches that made them.
         forced: its worker may have been killed on request.
         started: a worker has said that the batch began.
     """
@@ -32,11 +36,11 @@ def ending(batch: Batch, error: BaseException, own_refs: set[str], *, forced: bo
             return BatchLost(batch.batch_id, "cancelled by force: its worker process was ended")
         return BatchFinished(unstarted_table(batch))  # a running batch ends with its own table
     if isinstance(error, ray_errors.RayTaskError):
-        return _raised(batch, error)
+        return _raised(batch, error, read)
     if isinstance(error, ray_errors.ObjectLostError):
-        if getattr(error, "object_ref_hex", "") in own_refs:
+        if _object(error) in own:
             return BatchLost(batch.batch_id, f"its results were lost after it ran: {_first_line(error)}")
-        return BatchLost(batch.batch_id, f"an input was lost: {_first_line(error)}", suspect=False)
+        return _starved(batch, error, read)
     if isinstance(
         error,
         ray_errors.RuntimeEnvSetupError
@@ -61,11 +65,23 @@ def _reason(error: BaseException) -> str:
             return f"{type(error).__name__}: {_first_line(error)}"
 
 
-def _raised(batch: Batch, error: Any) -> Ending:
+def _starved(batch: Batch, error: BaseException, read: Mapping[str, int]) -> Ending:
+    """An object that the batch reads was lost: results of another batch, or what many batches are called with."""
+    made_by = read.get(_object(error))
+    if made_by is None:
+        return BatchLost(batch.batch_id, f"an input was lost: {_first_line(error)}", suspect=False)
+    return BatchFinished(starved_table(batch, (made_by,), _first_line(error)))
+
+
+def _object(error: BaseException) -> str:
+    return str(getattr(error, "object_ref_hex", ""))
+
+
+def _raised(batch: Batch, error: Any, read: Mapping[str, int]) -> Ending:
     """The far side itself raised: user code never gets that far."""
     cause = error.cause if isinstance(getattr(error, "cause", None), BaseException) else error
     if isinstance(cause, ray_errors.ObjectLostError):  # of an argument
-        return BatchLost(batch.batch_id, f"an input was lost: {_first_line(cause)}", suspect=False)
+        return _starved(batch, cause, read)
     if isinstance(cause, ray_errors.TaskCancelledError):
         return BatchLost(batch.batch_id, "interrupted on its worker")
     if isinstance(cause, ModuleNotFoundError) and (cause.name or "").split(".")[0] == "runners":

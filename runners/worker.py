@@ -20,7 +20,7 @@ from .channel import Channel
 from .context import ItemContext, RunContext, current_item
 from .errors import ResultLostError
 from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt
-from .messages import Batch, Detail, Input, Outcome, Payload, Stage, Table
+from .messages import Batch, Detail, Outcome, Payload, Stage, Table
 from .monitor import monitor
 from .results import IMMUTABLE, CheckedResults, Frame, bytes_of, own_copy, pack_values
 from .storage import MISSING, ResultSerializationError, open_storage, read_stored
@@ -120,7 +120,7 @@ def _prepare(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> I
             execution.bodies.append(body)
             execution.arguments.append(arguments)
         outcome = Outcome.INPUT_LOST
-        inputs = _collect(batch.inputs, fetched)
+        inputs = _collect(execution, fetched)
         capture.install()
         if any(map(is_async, (body.fn for body in execution.bodies))):
             execution.event_loop()
@@ -133,17 +133,26 @@ def _prepare(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> I
         return None
 
 
-def _collect(wanted: Sequence[Input], fetched: Sequence[Sequence[Any] | None]) -> Inputs:
-    inputs = Inputs()
-    for source, values in zip(wanted, fetched, strict=True):
+def _collect(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> Inputs:
+    """Bring the inputs together, and note all batches whose results are missing: they are to be made again."""
+    inputs, missing, gone = Inputs(), execution.missing, False
+    for source, values in zip(execution.batch.inputs, fetched, strict=True):
         if source.stored is not None:
             picked: Sequence[Any] = read_stored(source.stored, source.positions)
         else:
             held = load(source.literal) if source.literal is not None else values
             if held is None:
-                raise ResultLostError(f"results of batch {source.batch_id} are gone")
+                assert source.batch_id is not None, "what is not fetched comes from a batch"
+                missing[source.batch_id] = None
+                gone = True
+                continue
             picked = [held[p] for p in source.positions]
-        inputs.add(source.node_id, source.indices, picked)
+        if not inputs.add(source.node_id, source.indices, picked) and source.batch_id is not None:
+            missing[source.batch_id] = (
+                None  # which of its items need what is missing shows when they are bound
+            )
+    if gone:
+        raise ResultLostError(f"results of batches {', '.join(map(str, missing))} are gone")
     return inputs
 
 

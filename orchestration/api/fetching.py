@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runners.base import Wanted
 from runners.errors import ResultLostError, RunnerNotStartedError
-from runners.messages import Input
+from runners.messages import Input, ResultsLost
 from runners.storage import MISSING, read_stored
 
+from ..core.events import ResultsWanted
+from ..core.readiness import label
 from ..core.records import Node
 from ..core.states import State as TaskState
 from ..driver.outcomes import exception_of
@@ -19,6 +23,27 @@ from .outcome_lists import Outcomes
 if TYPE_CHECKING:
     from ..stores.base import RecoveredNode
     from .sessions import LocalSession
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Items whose results are asked for, and what has been found, by places among the indices."""
+
+    node: Node
+    indices: Sequence[int]
+    values: list[Any]
+    errors: dict[int, BaseException] = field(default_factory=dict)
+    gone: list[int] = field(default_factory=list)  # completed, and the result is lost
+
+    def put(self, places: Sequence[int], brought: Sequence[Any] | None) -> None:
+        """Fill in results; None if they are lost."""
+        if brought is None:
+            self.gone += places
+        elif isinstance(places, range):
+            self.values[places.start : places.stop] = brought
+        else:
+            for k, value in zip(places, brought, strict=True):
+                self.values[k] = value
 
 
 class Fetching:
@@ -35,14 +60,23 @@ class Fetching:
         node = self._driver.core.nodes.get(node_id)
         if node is None:
             raise MillraceError(f"node {node_id} of run {self._session.run_id} is not known yet")
-        values: list[Any] = [None] * len(indices)
-        errors: dict[int, BaseException] = {}
+        asked = _Asked(node, indices, [None] * len(indices))
         elsewhere: Iterable[int] = range(len(indices))
         if not errors_only and isinstance(indices, range) and _all_completed(node, indices):
-            elsewhere = self._fill_runs(node, indices, values)
+            elsewhere = self._fill_runs(asked, indices)
+        self._fill(asked, elsewhere, errors_only=errors_only)
+        while asked.gone:
+            again, asked.gone = asked.gone, []
+            self._have_made_again(node, [indices[k] for k in again])
+            self._fill(asked, again, errors_only=False)
+        return Outcomes(asked.values, dict(sorted(asked.errors.items())))
+
+    def _fill(self, asked: _Asked, places: Iterable[int], *, errors_only: bool) -> None:
+        """Fill in values and errors of items, given by their places in what was asked."""
+        node, indices, errors = asked.node, asked.indices, asked.errors
         files: dict[Any, list[int]] = {}
         batches: dict[int, list[int]] = {}
-        for k in elsewhere:
+        for k in places:
             index = indices[k]
             state = node.states[index] if index < node.width else TaskState.PENDING
             if state != TaskState.COMPLETED:
@@ -55,31 +89,35 @@ class Fetching:
                     batches.setdefault(place[0], []).append(k)
                 elif index in node.stored:
                     files.setdefault(node.stored[index][0], []).append(k)
+                elif index in node.known.hopeless:
+                    errors[k] = _hopeless(node, index)
+                elif node.gone(index):
+                    asked.gone.append(k)
                 else:
-                    errors[k] = self._session.inline.problem(node_id, index)
+                    errors[k] = self._session.inline.problem(node.node_id, index)
         found = self._from_batches(node, [(b, [indices[k] for k in ks]) for b, ks in batches.items()])
         found += [_from_storage(node, [indices[k] for k in ks]) for ks in files.values()]
         for ks, brought in zip([*batches.values(), *files.values()], found, strict=True):
-            for k, value in zip(ks, brought, strict=True):
-                values[k] = value
-        return Outcomes(values, dict(sorted(errors.items())))
+            asked.put(ks, brought)
 
-    def _fill_runs(self, node: Node, items: range, values: list[Any]) -> list[int]:
+    def _fill_runs(self, asked: _Asked, items: range) -> list[int]:
         """Fill in what batches hold of contiguous items that have all completed; return the places of the rest."""
         elsewhere: list[int] = []
         wanted: list[tuple[int, range]] = []
-        for batch_id, run in node.batch_runs(items):
+        for batch_id, run in asked.node.batch_runs(items):
             if batch_id < 0:
                 elsewhere += range(run.start - items.start, run.stop - items.start)
             else:
                 wanted.append((batch_id, run))
-        for (_, run), brought in zip(wanted, self._from_batches(node, wanted), strict=True):
-            values[run.start - items.start : run.stop - items.start] = brought
+        for (_, run), brought in zip(wanted, self._from_batches(asked.node, wanted), strict=True):
+            asked.put(range(run.start - items.start, run.stop - items.start), brought)
         return elsewhere
 
-    def _from_batches(self, node: Node, wanted: Sequence[tuple[int, Sequence[int]]]) -> list[Sequence[Any]]:
-        """Return results of batches, given their ids and the indices of the items."""
-        found: dict[int, Sequence[Any]] = {}
+    def _from_batches(
+        self, node: Node, wanted: Sequence[tuple[int, Sequence[int]]]
+    ) -> list[Sequence[Any] | None]:
+        """Return results of batches, given their ids and the indices of the items; None where they are lost."""
+        found: dict[int, Sequence[Any] | None] = {}
         remote: dict[int, Wanted] = {}  # by place in `wanted`
         for k, (batch_id, indices) in enumerate(wanted):
             positions, kept = node.positions_of(indices), self._session.inline.kept(batch_id)
@@ -93,21 +131,47 @@ class Fetching:
             brought = [ResultLostError(str(error))] * len(remote)
         for k, values in zip(remote, brought, strict=True):
             if isinstance(values, ResultLostError):
-                found[k] = self._instead(node, wanted[k][1], values)
+                found[k] = self._instead(node, *wanted[k], values)
             else:
                 found[k] = values
         return [found[k] for k in range(len(wanted))]
 
-    def _instead(self, node: Node, indices: Sequence[int], lost: ResultLostError) -> Sequence[Any]:
-        """Return results that the engine has lost from where else they are, or raise."""
-        if indices[0] in node.stored:
+    def _instead(
+        self, node: Node, batch_id: int, indices: Sequence[int], lost: ResultLostError
+    ) -> Sequence[Any] | None:
+        """Return results that the engine has lost from storage, or None: then the coordinator knows of it."""
+        if all(index in node.stored for index in indices):
             return _from_storage(node, indices)
         if self._session.closed:
-            raise UserError(
-                f"the flow run {self._session.run_id} has ended, and with it the results that were not asked "
-                "for. Return the future from the flow, or call result() inside it."
-            )
-        raise lost
+            raise self._too_late()
+        self._driver.post(ResultsLost((batch_id,), str(lost)))
+        return None
+
+    def _have_made_again(self, node: Node, indices: Sequence[int]) -> None:
+        """Have results that are gone made again, and wait until they are there or cannot be."""
+        if self._session.closed:
+            raise self._too_late()
+        board, heard = self._driver.board, threading.Event()
+
+        def hear() -> None:  # what was posted before has been handled by now
+            heard.set()
+            board.poke()
+
+        def there() -> bool:
+            known = node.known.hopeless
+            if not heard.is_set() or any(node.gone(i) and i not in known for i in indices):
+                return False
+            return board.written()
+
+        self._driver.post(ResultsWanted(node.node_id, indices))
+        self._driver.do(hear)
+        self._session.lent(lambda: board.wait(there))
+
+    def _too_late(self) -> UserError:
+        return UserError(
+            f"the flow run {self._session.run_id} has ended, and with it the results that were not asked "
+            "for. Return the future from the flow, or call result() inside it."
+        )
 
     def input(self, source: Input) -> Sequence[Any] | None:
         """Return the results that an input of an inline batch names, for positions up to the highest."""
@@ -116,7 +180,10 @@ class Fetching:
         kept = self._session.inline.kept(source.batch_id)
         if kept is not None:
             return kept[source.stage]
-        values = self._driver.runner.fetch(source.batch_id, source.stage, source.positions)
+        try:
+            values = self._driver.runner.fetch(source.batch_id, source.stage, source.positions)
+        except ResultLostError:
+            return None  # its batch's table will tell
         found: list[Any] = [MISSING] * (max(source.positions) + 1)
         for position, value in zip(source.positions, values, strict=True):
             found[position] = value
@@ -128,6 +195,13 @@ def _all_completed(node: Node, items: range) -> bool:
     if items.step != 1 or items.stop > node.width:
         return False
     return node.states.count(TaskState.COMPLETED, items.start, items.stop) == len(items)
+
+
+def _hopeless(node: Node, index: int) -> ResultLostError:
+    lost, why = node.known.losses.get(index) or "released", node.known.hopeless[index]
+    return ResultLostError(
+        f"the result of {label(node, index)} was lost ({lost}) and cannot be made again: {why}"
+    )
 
 
 def _from_storage(node: Node, indices: Sequence[int]) -> Sequence[Any]:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import socket
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("millrace.driver")
 
 KEPT_ANSWERS = 10_000
+MAX_THREADS = 32  # started as they are needed; who asks for lost results keeps one until these are there
 
 
 class Gateway:
@@ -35,7 +36,7 @@ class Gateway:
     def __init__(self, session: LocalSession) -> None:
         self._session = session
         self._driver = session.driver
-        self._pool = ThreadPoolExecutor(4, thread_name_prefix="millrace-gateway")
+        self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="millrace-gateway")
         self._answers: OrderedDict[str, bytes | None] = OrderedDict()  # None: being worked on
         self._verbs: dict[str, Callable[..., Any]] = {
             "submit": session.submit,
@@ -78,9 +79,20 @@ class Gateway:
     def _work(self, call: Call) -> None:
         try:
             args = loads(call.payload)
-            self._reply(call, self._verbs[call.kind](*args))
+            with self._lent(call) if call.kind == "results" else contextlib.nullcontext():
+                value = self._verbs[call.kind](*args)
+            self._reply(call, value)
         except BaseException as error:  # it is the caller's, on the worker
             self._reply(call, error, failed=True)
+
+    @contextlib.contextmanager
+    def _lent(self, call: Call) -> Iterator[None]:
+        """Lend the slot of the caller: its results may have to be made again first."""
+        self._driver.lend(call.batch_id)
+        try:
+            yield
+        finally:
+            self._driver.reclaim(call.batch_id)
 
     def _reply(self, call: Call, value: Any, *, failed: bool = False) -> None:
         try:

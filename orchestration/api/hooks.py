@@ -59,7 +59,7 @@ class TaskHooks:
     def observe(self, entries: Sequence[Entry]) -> None:
         """Take note of a turn. In the driver's thread."""
         for entry in entries:
-            if not isinstance(entry, AttemptsEnded | Moved):
+            if not isinstance(entry, AttemptsEnded | Moved) or _changes_nothing(entry):
                 continue
             task = self._session.tasks.get(entry.node_id)
             if task is None or not task.has_hooks():
@@ -131,6 +131,11 @@ class TaskHooks:
     def _work(self) -> None:
         while (order := self._queue.get()) is not None:
             call_hook(*order)
+
+
+def _changes_nothing(entry: AttemptsEnded | Moved) -> bool:
+    """Whether an attempt only made a lost result again: the task run had completed long before."""
+    return isinstance(entry, AttemptsEnded) and entry.remade
 
 
 def call_hook(hook: Any, kind: str, args: tuple[Any, ...]) -> None:

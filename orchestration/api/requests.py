@@ -50,8 +50,9 @@ class Dependencies:
         self.run_id = run_id
         self.shared: list[Ref] = []
         self.picked: dict[int, list[Ref]] = {}
-        self._whole: dict[tuple[int, bool], None] = {}
-        self._some: dict[tuple[int, bool], dict[int, None]] = {}
+        self._whole: dict[tuple[int, bool, bool], None] = {}  # by node, tolerant, reads
+        self._some: dict[tuple[int, bool, bool], dict[int, None]] = {}
+        self._ordering = False
         self._picks: dict[tuple[int, bool], dict[int, list[int]]] = {}
         self._others: list[Dependency] = []
 
@@ -94,10 +95,12 @@ class Dependencies:
 
     def order(self, wait_for: Iterable[Any]) -> None:
         """Note futures that are waited for without passing data, however they are nested."""
+        self._ordering = True
         for value in wait_for:
             before = len(self.shared)
             self.value(value)
             del self.shared[before:]
+        self._ordering = False
 
     def aligned(self, futures: TaskRunFutureList, *, tolerant: bool) -> Aligned:
         """Item i takes the result of the list's i-th future."""
@@ -113,24 +116,31 @@ class Dependencies:
     def all(self) -> tuple[Dependency, ...]:
         """Return what was collected, at most one dependency per upstream node and kind."""
         found = list(self._others)
-        found += [Dependency(n, Reach.ALL, tolerant=t) for n, t in self._whole]
-        for (n, t), members in self._some.items():
-            if (n, t) not in self._whole:
-                found.append(Dependency(n, Reach.SOME, tuple(members), tolerant=t))
+        whole, some = self._whole, self._some
+        all_of = dict.fromkeys((n, t) for n, t, _ in whole)
+        for n, t in all_of:
+            reads = (n, t, True) in whole or (n, t, True) in some
+            found.append(Dependency(n, Reach.ALL, tolerant=t, reads=reads))
+        for (n, t, reads), members in some.items():
+            read = () if reads else some.get((n, t, True), ())
+            rest = () if (n, t) in all_of else tuple(i for i in members if i not in read)
+            if rest:
+                found.append(Dependency(n, Reach.SOME, rest, tolerant=t, reads=reads))
         for (n, t), picks in self._picks.items():
             found.append(Dependency(n, Reach.PICKED, picks=picks, tolerant=t))
         return tuple(found)
 
     def _note(self, ref: Ref, item: int | None, tolerant: bool, part: Any) -> None:
         members = (ref.index,) if ref.index is not None else ref.indices
-        key = (ref.node_id, tolerant)
         if item is None:
             self.shared.append(ref)
+            order = (ref.node_id, tolerant, not self._ordering)
             if members is None:
-                self._whole[key] = None
+                self._whole[order] = None
             else:
-                self._some.setdefault(key, {}).update(dict.fromkeys(members))
+                self._some.setdefault(order, {}).update(dict.fromkeys(members))
             return
+        key = (ref.node_id, tolerant)
         self.picked.setdefault(item, []).append(ref)
         if members is None:  # the whole list in one item's arguments
             members = range(len(part))

@@ -77,7 +77,7 @@ def _changes(session: LocalSession, entry: Entry) -> Iterator[Change]:
         groups: dict[State, list[int]] = {}
         if isinstance(entry, Moved):
             groups[entry.state] = list(entry.indices)
-        else:
+        elif not entry.remade:
             for index, state in zip(entry.indices, entry.states, strict=True):
                 groups.setdefault(State(state), []).append(index)
         for state, indices in groups.items():

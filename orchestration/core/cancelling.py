@@ -24,6 +24,7 @@ def cancel(core: Coordinator, event: CancelRequested) -> None:
         core.cancelled = core.cancelled or event.reason
         for node in list(core.nodes.values()):
             cancel_node(core, node, event.reason)
+        core.remaking.stop(event.reason)
     elif event.node_id in core.nodes:
         cancel_node(core, core.nodes[event.node_id], event.reason, event.indices)
 
@@ -97,7 +98,9 @@ def _all_wanted(flight: Flight) -> bool:
     parts = flight.parts
     if len(parts) == 1:
         wanted = flight.node.known.cancel_wanted
-        left = flight.open_positions()
+        left = [
+            p for p in flight.open_positions() if p >= flight.entry
+        ]  # those before have ended, as was heard
         return bool(left) and all(flight.indices[p] in wanted for p in left)
     open_ = [frozenset(part.open_positions()) for part in parts]
     any_left = False
@@ -131,6 +134,7 @@ def interrupt(core: Coordinator, reason: str, type_name: str) -> None:
         return
     core.over = True
     core.cancelled = core.cancelled or reason
+    core.remaking.stop(reason)
     stopped: list[int] = []
     for flight in list(core.ledger.live.values()):
         if flight.submitted:

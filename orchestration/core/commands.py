@@ -56,6 +56,13 @@ class ReleaseBatches:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetNodes:
+    """No item of these nodes will run again: forget what they are called with."""
+
+    node_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AskLeases:
     """Ask the store for one slot of each of these limits; answer with `LeasesAnswered`."""
 
@@ -79,5 +86,7 @@ class AnswerPermit:
     permitted: bool
 
 
-Action = SubmitBatch | CancelBatches | ReleaseBatches | AskLeases | WithdrawLeases | AnswerPermit
+Action = (
+    SubmitBatch | CancelBatches | ReleaseBatches | ForgetNodes | AskLeases | WithdrawLeases | AnswerPermit
+)
 Command = Entry | Action

@@ -17,7 +17,9 @@ from runners.messages import (
     BatchProgress,
     BatchRejected,
     BatchStarted,
+    ResultsLost,
     SlotsChanged,
+    Table,
 )
 
 from . import cancelling
@@ -34,6 +36,7 @@ from .events import (
     NodeSubmitted,
     PauseRequested,
     PermitAsked,
+    ResultsWanted,
     ResumeRequested,
     RunInterrupted,
     SlotLent,
@@ -46,6 +49,8 @@ from .ledger import Ledger, compact, positions_in
 from .readiness import Readiness
 from .records import Flight, Node
 from .releasing import Releasing
+from .remade import Remade
+from .remaking import Remaking
 from .settling import Settling
 from .states import Cause, State
 
@@ -79,8 +84,11 @@ class Coordinator:
         self.releasing = Releasing(self.ledger)
         self.readiness = Readiness(self.ledger, self.releasing)
         self.settling = Settling(self.ledger, self._later, uniform)
+        self.remaking = Remaking(self.ledger, self.releasing, self._may_run)
+        self.settling.starve, self.settling.lacks = self.remaking.starve, self.remaking.lacks
+        self.remade = Remade(self.settling, self.remaking, self.at, uniform)
         self.hearing = Hearing(self.ledger, self.settling)
-        self.dispatcher = Dispatcher(self.ledger, prefetch, first_batch_id)
+        self.dispatcher = Dispatcher(self.ledger, self.remaking, prefetch, first_batch_id)
         self._timers: list[Timer] = []
         self._timer_seq = 0
         self._sizers: dict[str, Sizer] = {}
@@ -150,13 +158,19 @@ class Coordinator:
                 self._add_node(event)
             case BatchFinished(table):
                 self.hearing.finished(table)
-                self._end(table.batch_id, lambda flight: self.settling.finish(flight, table))
+                if table.missing:
+                    self._lose_results(table.missing, _first_words(table))
+                self._end(table.batch_id, lambda flight: self._ends(flight).finish(flight, table))
             case BatchProgress():
                 self.hearing.progress(event)
             case BatchStarted():
                 self.hearing.started(event)
             case BatchLost(batch_id, reason, suspect):
-                self._end(batch_id, lambda flight: self.settling.lose(flight, reason, suspect=suspect))
+                self._end(batch_id, lambda flight: self._ends(flight).lose(flight, reason, suspect=suspect))
+            case ResultsLost(batch_ids, reason):
+                self._lose_results(batch_ids, reason)
+            case ResultsWanted(node_id, indices):
+                self._want_results(self.nodes[node_id], indices)
             case FuturesDropped(node_id):
                 if node_id in self.nodes:
                     self.releasing.dropped(self.nodes[node_id])
@@ -165,7 +179,7 @@ class Coordinator:
                 if flight is not None:
                     self.settling.leave_riders(flight)
             case BatchRejected(batch_id):
-                self._end(batch_id, lambda flight: self.settling.reject(flight, event))
+                self._end(batch_id, lambda flight: self._ends(flight).reject(flight, event))
             case SlotsChanged(slots):
                 self.dispatcher.set_slots(slots)
             case LeasesAnswered():
@@ -192,10 +206,14 @@ class Coordinator:
                 assert_never(event)
 
     def _follow_up(self) -> None:
-        """Do what follows: downstream of what ended, then new batches."""
+        """Do what follows: downstream of what ended, then new batches. What these hold back may end others."""
         self._spread()
-        if not self.over:
+        while not self.over:
             self.dispatcher.dispatch()
+            if not (self.ledger.ended or self.settling.ready or self.dispatcher.may_remake):
+                break
+            self._spread()
+        self.remaking.settle()
 
     def _spread(self) -> None:
         """Tell downstream of what ended, and queue what may run."""
@@ -249,6 +267,26 @@ class Coordinator:
         settle(flight)
         flight.shrink()
 
+    def _ends(self, flight: Flight) -> Settling | Remade:
+        """Return what acts on a flight's end."""
+        return self.remade if flight.remake else self.settling
+
+    def _lose_results(self, batch_ids: Sequence[int], reason: str) -> None:
+        """Results are gone; batches that would read them and have not been sent yet are taken apart."""
+        for flight in self.remaking.lost(batch_ids, reason):
+            self.dispatcher.recall(flight, flight.indices)
+
+    def _want_results(self, node: Node, indices: Sequence[int]) -> None:
+        if self.over or self.cancelled:
+            self.remaking.give_up(
+                node, [i for i in indices if node.gone(i)], self.cancelled or "the run is over"
+            )
+        else:
+            self.remaking.want(node, indices)
+
+    def _may_run(self, node: Node, indices: Sequence[int]) -> None:
+        self.settling.ready.append((node, indices))
+
     def _lend(self, batch_id: int, change: int) -> None:
         flight = self.ledger.live.get(batch_id)
         if flight is not None:
@@ -293,3 +331,8 @@ class Coordinator:
         self.ledger.move(node, due, Cause.TIMER)
         if len(due):
             self.settling.ready.append((node, due))
+
+
+def _first_words(table: Table) -> str:
+    """Return what a table says of the first input that was missing."""
+    return next((detail.message for detail in table.details.values() if detail.message), "it was not there")

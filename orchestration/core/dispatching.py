@@ -19,6 +19,7 @@ from .commands import AskLeases, Fused, SubmitBatch, WithdrawLeases
 from .events import LeasesAnswered
 from .ledger import Ledger, compact
 from .records import INLINE, MAIN, Edge, Flight, Node, Rider
+from .remaking import Remaking
 from .states import Cause, State
 from .verdicts import label
 
@@ -28,8 +29,9 @@ Names = tuple[str, ...]
 class Dispatcher:
     """Forms batches as long as there is room for them."""
 
-    def __init__(self, ledger: Ledger, prefetch: int, first_batch_id: int) -> None:
+    def __init__(self, ledger: Ledger, remaking: Remaking, prefetch: int, first_batch_id: int) -> None:
         self.ledger = ledger
+        self.remaking = remaking
         self.prefetch = prefetch
         self.slots = 0
         self.at_engine = 0  # batches at the main runner that hold a slot
@@ -79,6 +81,8 @@ class Dispatcher:
             while len(node.ready):
                 self._form(node, self._limits_of(node))
         self._inline.clear()
+        while self.may_remake:
+            self._form_again()
         while self._queue:
             node = self._queue[0][3]
             if not len(node.ready):
@@ -101,6 +105,11 @@ class Dispatcher:
         if not len(node.ready):
             self._wake(self._limits_of(node))
 
+    @property
+    def may_remake(self) -> bool:
+        """Whether a batch may go that makes lost results again: others wait for it, so it goes before them."""
+        return bool(self.remaking.due) and not self.paused and self.at_engine + self.asking < self.slots
+
     def _room_for(self, node: Node) -> bool:
         return self.at_engine + self.asking < self.slots * self._batches_per_slot(node)
 
@@ -118,12 +127,26 @@ class Dispatcher:
     # --- batches --------------------------------------------------------------------------------
 
     def _form(self, node: Node, names: Names) -> None:
-        """Take items from a node's queue and send them off, or ask for their leases first."""
+        """Take items from a node's queue and send them off, unless what they read is gone."""
         edges = fusing.chain(node, self._limits_of)
-        indices = node.ready.take(self._size(node, edges))
-        flight = Flight(
-            self._next_batch, node, indices, _next_attempts(node, indices), node.spec.runner, names
+        indices = self.remaking.hold(node, node.ready.take(self._size(node, edges)))
+        if len(indices):
+            self._launch(node, indices, names, edges)
+
+    def _form_again(self) -> None:
+        """Send off items whose results are to be made again."""
+        node, indices = self.remaking.take(
+            lambda node, n: node.policy.batch or node.sizer.choose(n, n, self.slots)
         )
+        if len(indices):
+            self._launch(node, indices, self._limits_of(node), (), remake=True)
+
+    def _launch(
+        self, node: Node, indices: Sequence[int], names: Names, edges: Sequence[Edge], *, remake: bool = False
+    ) -> None:
+        """Send items off as a batch, or ask for its leases first."""
+        attempts = _next_attempts(node, indices)
+        flight = Flight(self._next_batch, node, indices, attempts, node.spec.runner, names, remake=remake)
         self._next_batch += 1
         self.ledger.flights[flight.batch_id] = flight
         self.ledger.live[flight.batch_id] = flight
@@ -152,9 +175,10 @@ class Dispatcher:
 
     def _submit(self, flight: Flight, edges: Sequence[Edge]) -> None:
         node, indices = flight.node, flight.indices
-        _set_attempts(node, indices, flight.attempts)
-        self.ledger.move(node, indices, Cause.DISPATCHED)
-        self._let_ride(flight, edges)
+        if not flight.remake:
+            _set_attempts(node, indices, flight.attempts)
+            self.ledger.move(node, indices, Cause.DISPATCHED)
+            self._let_ride(flight, edges)
         flight.submitted = True
         flight.submitted_at = self.ledger.now
         if flight.runner == MAIN:
@@ -177,6 +201,8 @@ class Dispatcher:
         indices = flight.indices
         riders: list[Rider] = []
         for follower in fusing.riders(flight.node, indices, edges):
+            if self.remaking.lacks(follower, indices):
+                break
             rider = Rider(flight, len(riders) + 1, follower, _next_attempts(follower, indices))
             _set_attempts(follower, indices, rider.attempts)
             self.ledger.move(follower, indices, Cause.RODE_ALONG)
@@ -244,10 +270,11 @@ class Dispatcher:
                 flight.waits_for_limit = True
                 self.asking -= 1
                 blocked = "; ".join(_blocked(name, who) for name, who in event.blocked_by.items())
-                self.ledger.move(flight.node, flight.indices, Cause.LIMIT_REACHED, blocked)
+                if not flight.remake:
+                    self.ledger.move(flight.node, flight.indices, Cause.LIMIT_REACHED, blocked)
         else:  # a pause has recalled what had not been granted
             self._asks_no_longer(flight)
-            self._submit(flight, fusing.chain(flight.node, self._limits_of))
+            self._submit(flight, () if flight.remake else fusing.chain(flight.node, self._limits_of))
 
     def recall(self, flight: Flight, back: Sequence[int]) -> None:
         """Give up a flight that has not been submitted. Items in `back` become ready again."""
@@ -256,6 +283,9 @@ class Dispatcher:
         self._asks_no_longer(flight)
         flight.shrink()
         self.ledger.emit(WithdrawLeases((flight.batch_id,)))
+        if flight.remake:
+            self.remaking.again(node, back)
+            return
         waiting = compact(sorted(i for i in back if node.states[i] == State.AWAITING_LIMIT))
         self.ledger.move(node, waiting, Cause.LIMIT_FREED)
         if len(back):

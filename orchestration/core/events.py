@@ -11,6 +11,7 @@ from runners.messages import (
     BatchProgress,
     BatchRejected,
     BatchStarted,
+    ResultsLost,
     SlotsChanged,
 )
 
@@ -49,6 +50,14 @@ class FuturesDropped:
     """User code can no longer ask for results of a node: it has let go of all its futures."""
 
     node_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsWanted:
+    """User code asks for results of a node that are gone."""
+
+    node_id: int
+    indices: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +134,7 @@ CoreEvent = (
     | LimitsKnown
     | LeasesAnswered
     | FuturesDropped
+    | ResultsWanted
     | FusionRefused
     | PermitAsked
     | SlotLent
@@ -139,5 +149,6 @@ CoreEvent = (
     | BatchProgress
     | BatchFinished
     | BatchLost
+    | ResultsLost
     | BatchRejected
 )

@@ -48,7 +48,7 @@ class Hearing:
             self._seen_riding(rider, event)
         flight.entry = max(flight.entry, event.entry)
         self.settling.log(flight, event.logs)
-        for entry, detail in event.details.items():
+        for entry, detail in event.details.items() if not flight.remake else ():
             position, stage = divmod(entry, len(parts))
             part = parts[stage]
             if not detail.abandoned or position in part.settled or entry >= len(event.outcomes):

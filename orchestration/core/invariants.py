@@ -65,7 +65,8 @@ def _check_waits(core: Coordinator, node: Node) -> None:
         _demand(waits == noted, _about(core, node, index, f"waits for {waits}, not {noted}"))
         if waits == 0 and not node.blockers:
             _demand(
-                node.states[index] != State.PENDING, _about(core, node, index, "could run but is Pending")
+                node.states[index] != State.PENDING or core.remaking.is_waiting(node, index),
+                _about(core, node, index, "could run but is Pending"),
             )
         elif node.states[index] not in TERMINAL and not _rides(node, index):
             _demand(node.states[index] == State.PENDING, _about(core, node, index, "runs too early"))
@@ -93,7 +94,7 @@ def _check_ready(core: Coordinator, node: Node) -> None:
     forming = [
         i
         for flight in node.flights.values()
-        if not flight.submitted and not flight.waits_for_limit
+        if not flight.submitted and not flight.waits_for_limit and not flight.remake
         for i in flight.indices
     ]
     places = queued + forming
@@ -115,6 +116,7 @@ def _check_flights(core: Coordinator) -> None:
             asking += not flight.waits_for_limit
         forming = {State.AWAITING_LIMIT} if flight.waits_for_limit else {State.READY}
         expected = AT_ENGINE if flight.submitted else forming
+        expected = {State.COMPLETED} if flight.remake else expected
         for part in flight.parts:
             node = part.node
             _demand(
@@ -150,6 +152,7 @@ def _check_progress(core: Coordinator) -> None:
     _demand(wanted == dispatcher.asks(), f"asks are {dispatcher.asks()}, should be {wanted}")
     if core.paused or core.over or core.at_engine + core.asking >= core.slots:
         return
+    _demand(not core.remaking.due, "lost results are due to be made again and there are free slots")
     for node in core.nodes.values():
         if len(node.ready):
             names = dispatcher.limits_of(node)

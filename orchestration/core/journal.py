@@ -83,6 +83,8 @@ class AttemptsEnded:
         lengths: by k: the length of a stored result that may be mapped over, which a resume must know.
         submitted_at: when the batch was submitted.
         cpu_seconds: what the batch cost its worker; in the one entry that its table gave.
+        remade: the items had Completed, their results were lost: these attempts were to make them again. Whatever
+            their outcomes, the items stay Completed. Not stored: the states before tell.
     """
 
     node_id: int
@@ -104,6 +106,7 @@ class AttemptsEnded:
     lengths: Mapping[int, int] = field(default_factory=dict)
     submitted_at: float = 0.0
     cpu_seconds: float = 0.0
+    remade: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,15 @@ Whatever only some items have (an error, a spent retry) is in `Facts`, which mos
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 from runners.messages import Detail, Stored
 
 from .batching import ReadyQueue, Sizer
-from .sparse import Lengths, Notes
+from .sparse import Facts, Notes, Spent
 from .specs import INLINE, MAIN, Dependency, NodeSpec, Policy, Reach, Recovered
 from .states import State
 from .triggers import Tally
@@ -38,21 +37,6 @@ __all__ = [
     "Spent",
     "StoredResults",
 ]
-
-
-@dataclass(slots=True)
-class Spent:
-    """What an item has used of its budgets."""
-
-    failures: int = 0
-    losses: int = 0
-    free_losses: int = 0  # its worker died, nothing says that it had started
-    queue_losses: int = 0  # its batch was only queued at what died
-
-    @property
-    def suspicious(self) -> bool:
-        """Whether it runs alone from now on, so that it can hurt no other item."""
-        return bool(self.failures or self.losses or self.free_losses)
 
 
 class Edge:
@@ -110,45 +94,20 @@ class Edge:
             return (dependency.picks or {}).get(item, ())
         return (item,) if dependency.indices is None else (dependency.indices[item],)
 
+    def read_by(self, items: Iterable[int]) -> Iterable[int]:
+        """Return the upstream items whose results some items read along this edge; some more than once."""
+        if self.dead or not self.dependency.reads:
+            return ()
+        if self.per_item:
+            return (upper for item in items for upper in self.uppers(item))
+        return range(self.up.width) if self.dependency.reach is Reach.ALL else self.members
+
 
 def _is_all_of(up: Node, indices: Sequence[int], width: int | None) -> bool:
     """Whether indices are those of all items of a node, in order."""
     if not isinstance(indices, range) or not up.opened or up.stand_in:
         return False
     return indices == range(up.width) and width == up.width
-
-
-class Facts:
-    """What only some items of a node have."""
-
-    __slots__ = (
-        "cancel_wanted",
-        "details",
-        "files",
-        "lengths",
-        "names",
-        "reasons",
-        "recovered",
-        "roots",
-        "run_names",
-        "spent",
-        "stages",
-    )
-
-    def __init__(self) -> None:
-        self.details: dict[int, Detail] = {}
-        self.reasons: Notes[str] = Notes()
-        self.roots: Notes[tuple[int, int]] = Notes()  # of items that never ran: whose failure it was
-        self.names: Notes[str] = Notes()  # state names such as Cached
-        self.run_names: dict[int, str] = {}
-        self.spent: dict[int, Spent] = {}
-        self.cancel_wanted: dict[int, str] = {}  # at the engine, to be cancelled: why
-        self.lengths = Lengths()
-        self.files: dict[int, Stored] = {}  # batch -> file with its results
-        self.stages: dict[
-            int, int
-        ] = {}  # fused batch -> which of its stages was this node's, if not the first
-        self.recovered: Mapping[int, tuple[Stored, int]] = MappingProxyType({})
 
 
 WAITS = (State.READY, State.AWAITING_LIMIT, State.AWAITING_RETRY)  # of which a node keeps the time
@@ -168,7 +127,9 @@ class Node:
         unusable: why what the node maps over cannot be mapped over.
         stand_in: its one item stands for a map whose width will never be known.
         flights: live batches by id.
-        takers: edges to nodes that have not ended. See `releasing` for `dropped`, `closed`, `released`.
+        takers: edges to nodes that have not ended. See `releasing` for `heirs`, `dropped`, `closed`, `released`,
+            `retired`.
+        holes: some results are gone: of items that are Completed and whose result is nowhere.
         waited: seconds spent in the states WAITS so far, summed over items, up to `since`; empty if none.
     """
 
@@ -183,6 +144,8 @@ class Node:
         "depth",
         "dropped",
         "flights",
+        "heirs",
+        "holes",
         "ins",
         "node_id",
         "opened",
@@ -193,6 +156,7 @@ class Node:
         "queued",
         "ready",
         "released",
+        "retired",
         "since",
         "sizer",
         "spec",
@@ -233,8 +197,9 @@ class Node:
         self.queued = False  # in the dispatcher's heap
         self.parked = False  # waits until fewer batches ask for its limits
         self.flights: dict[int, Flight] = {}
-        self.takers = 0
-        self.dropped = self.closed = self.released = False
+        self.takers = self.heirs = 0
+        self.dropped = spec.runner == INLINE  # only its caller gets the result, at once
+        self.closed = self.released = self.retired = self.holes = False
         self.waited: tuple[float, ...] = ()
         self.since = 0.0
         self._facts: Facts | None = None
@@ -272,6 +237,21 @@ class Node:
         """Return (batch_id, position) of a result that the engine holds."""
         batch_id = self.batches[index]
         return None if batch_id < 0 else (batch_id, self.positions[index])
+
+    def gone(self, index: int) -> bool:
+        """Whether an item completed and its result is nowhere any more."""
+        return (
+            self.holes
+            and self.batches[index] < 0
+            and self.states[index] == State.COMPLETED
+            and index not in self.known.recovered
+        )
+
+    def forget_places(self) -> None:
+        """The engine forgets the node's results; those in storage stay known by their files."""
+        if self.spec.runner == MAIN and not self.known.files:
+            self.batches = array("i", [-1]) * self.width
+            self.holes = True
 
     def batch_runs(self, items: range) -> Iterator[tuple[int, range]]:
         """Yield contiguous items with the batch that has their results, in order; -1 where none has."""
@@ -394,6 +374,7 @@ class Flight(_Part):
         riders: the nodes that are fused with this one, in order; position p of each depends on position p of
             the one before.
         names: limits of which it holds or awaits a lease.
+        remake: its items have Completed; it makes their results again, which were lost. It moves no state.
         seen: items that are known to have started: positions below it. Of riders, those that are Running.
         entry: the column entry (see `runners.messages.Table`) that is known to have been reached.
         settled: positions whose end was acted upon before the table came. Their items may be in another
@@ -427,6 +408,7 @@ class Flight(_Part):
     entry: int = 0
     keepers: int = 0
     rode: tuple[Node, ...] = ()
+    remake: bool = False
 
     stage: ClassVar[int] = 0  # as a part of itself
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TypeVar
 
 from runners.messages import BatchRejected, Detail, LogLine, Outcome, Stored, Table
 
@@ -16,15 +14,15 @@ from .journal import LOST, AttemptsEnded, LogWritten
 from .ledger import Ledger, compact
 from .outcomes import PLAIN, cause_of, retry_delay
 from .records import Flight, Node, Part
-from .retry import charge_loss
+from .retry import QUEUE_LOSSES, charge_loss
+from .stages import observe, of_stage
 from .states import TABLE, TERMINAL, Cause, State
 
 WARNING = 30  # a level of `logging`
-_DONE, _UNSTARTED = bytes([Outcome.COMPLETED]), bytes([Outcome.UNSTARTED])
+_DONE = bytes([Outcome.COMPLETED])
 _PLACES = array("i", range(10_000))
 
 Later = Callable[[float, Node, Sequence[int]], None]  # (delay in seconds, node, items)
-T = TypeVar("T")
 Ends = dict[tuple[Cause, str], list[int]]  # cause and reason -> positions
 
 
@@ -36,6 +34,8 @@ class Settling:
         self.later = later
         self.uniform = uniform  # random numbers in 0..1
         self.ready: list[tuple[Node, Sequence[int]]] = []  # items to queue again
+        self.starve: Callable[[Node, Sequence[int]], None]  # takes items that read what is gone
+        self.lacks: Callable[[Node, Sequence[int]], bool]
 
     # --- the ways in which batches end ----------------------------------------------------------
 
@@ -67,7 +67,7 @@ class Settling:
             rider.settle((position,))
         cause, reason = cause_of(part, position, Outcome(outcome), detail.message, detail.retriable)
         part.settle((position,))
-        self._record(
+        self.record(
             part,
             (position,),
             bytes([outcome]),
@@ -91,7 +91,7 @@ class Settling:
         open_, detail = flight.open_positions(), event.detail
         n = len(open_)
         details = dict.fromkeys(range(n), detail)
-        self._record(flight, open_, bytes([Outcome.FAILED]) * n, (Cause.FAILED,) * n, details=details)
+        self.record(flight, open_, bytes([Outcome.FAILED]) * n, (Cause.FAILED,) * n, details=details)
         self._apply(flight, {(Cause.FAILED, detail.message): list(open_)}, dict.fromkeys(open_, detail))
 
     def lose(self, flight: Flight, reason: str, *, suspect: bool) -> None:
@@ -137,12 +137,14 @@ class Settling:
         self, flight: Flight, cause: Cause, message: str, type_name: str = "runners.errors.TaskCancelledError"
     ) -> None:
         """End the open items of a batch whose table will not be waited for: their code may still run."""
+        if flight.remake:
+            return
         detail = Detail(type_name, message, abandoned=True)
         for part in flight.parts:
             open_ = part.open_positions()
             n = len(open_)
             details = dict.fromkeys(range(n), detail)
-            self._record(part, open_, bytes([Outcome.CANCELLED]) * n, (cause,) * n, details=details)
+            self.record(part, open_, bytes([Outcome.CANCELLED]) * n, (cause,) * n, details=details)
             self._apply(part, {(cause, message): list(open_)}, dict.fromkeys(open_, detail))
             part.settle(open_)
 
@@ -184,7 +186,7 @@ class Settling:
     def _all_completed(self, part: Part, table: Table) -> None:
         node, indices, n = part.node, part.indices, len(part.indices)
         zero, stored = table.started, table.stored[0] if table.stored else None
-        self._locate(part, range(n), stored)
+        self.locate(part, range(n), stored)
         self.ledger.emit(
             AttemptsEnded(
                 node.node_id,
@@ -208,7 +210,7 @@ class Settling:
         )
         self.ledger.move(node, indices, Cause.COMPLETED)
 
-    def _locate(self, part: Part, positions: Sequence[int], stored: Stored | None) -> None:
+    def locate(self, part: Part, positions: Sequence[int], stored: Stored | None) -> None:
         """Note where the results of completed items are."""
         node, indices, n = part.node, part.indices, len(positions)
         if isinstance(indices, range) and n == len(indices):
@@ -235,11 +237,15 @@ class Settling:
         causes: list[Cause] = []
         returned: list[int] = []
         located: list[int] = []
+        starved: list[int] = []
         dropped: dict[str, list[int]] = {}
         ends: Ends = {}
         outcomes, details = table.outcomes, table.details
         for position in part.open_positions():
             outcome, detail = Outcome(outcomes[position]), details.get(position)
+            if outcome is Outcome.INPUT_LOST and self._may_wait(part, position, table):
+                starved.append(position)
+                continue
             if detail is None and outcome in PLAIN:
                 cause, reason = PLAIN[outcome], ""
             else:
@@ -258,8 +264,8 @@ class Settling:
             ended.append(position)
             causes.append(cause)
             ends.setdefault((cause, reason), []).append(position)
-        self._locate(part, located, table.stored[0] if table.stored else None)
-        self._record(
+        self.locate(part, located, table.stored[0] if table.stored else None)
+        self.record(
             part,
             ended,
             bytes(outcomes[p] for p in ended),
@@ -270,6 +276,27 @@ class Settling:
         self._apply(part, ends, details, outcomes)
         self._drop(part, dropped)
         self._return(part, returned, "")
+        self._starve(part, starved)
+
+    def _may_wait(self, part: Part, position: int, table: Table) -> bool:
+        """Whether an item whose inputs were lost may wait for them at no charge. Not for ever, if they are there."""
+        node, index = part.node, part.indices[position]
+        if index in node.known.cancel_wanted:
+            return False
+        if not part.stage and self.lacks(node, (index,)):
+            return True
+        if not table.missing:
+            return False
+        spent = node.budget(index)
+        spent.queue_losses += 1
+        return spent.queue_losses <= QUEUE_LOSSES
+
+    def _starve(self, part: Part, positions: Sequence[int]) -> None:
+        """Items could not read their inputs: they wait until these are there again. Their attempt is not spent."""
+        lacking = [p for p in positions if not part.stage and self.lacks(part.node, (part.indices[p],))]
+        if lacking:
+            self.starve(part.node, self._unspend(part, lacking))
+        self._return(part, [p for p in positions if p not in lacking], "an input was lost")
 
     def _apply(
         self,
@@ -351,7 +378,7 @@ class Settling:
     def _end_as_lost(self, part: Part, ends: Ends, reason: str) -> None:
         positions = sorted(p for members in ends.values() for p in members)
         cause_at = {p: cause for (cause, _), members in ends.items() for p in members}
-        self._record(
+        self.record(
             part,
             positions,
             bytes([LOST]) * len(positions),
@@ -362,7 +389,7 @@ class Settling:
         gone = ends.get((Cause.LOST_FOR_GOOD, reason), ())
         self._apply(part, ends, dict.fromkeys(gone, detail))
 
-    def _record(
+    def record(
         self,
         part: Part,
         positions: Sequence[int],
@@ -374,6 +401,7 @@ class Settling:
         started: array[float] | None = None,
         durations: array[float] | None = None,
         reason: str = "",
+        remade: bool = False,
     ) -> None:
         """Journal attempts that have ended; with a table, its columns say when and where."""
         if not len(positions):
@@ -410,6 +438,7 @@ class Settling:
                 lengths,
                 part.submitted_at,
                 0.0 if table is None else table.cpu_seconds,
+                remade,
             )
         )
 
@@ -426,58 +455,3 @@ def _running(part: Part) -> Callable[[int], bool]:
     """Return a test by position whether an item is known to run."""
     states, indices = part.node.states, part.indices
     return lambda position: states[indices[position]] == State.RUNNING
-
-
-def observe(parts: Sequence[Part], table: Table) -> None:
-    """Let the sizers learn from the items that ran. Time that no item has is shared out equally."""
-    outcomes = table.outcomes
-    entries = len(outcomes) - outcomes.count(_UNSTARTED)
-    if not entries:
-        return
-    if len(parts) == 1:
-        seconds = table.offsets[entries - 1] + table.durations[entries - 1]
-        if seconds > 0 or _DONE in outcomes:  # else it could not even be loaded
-            parts[0].node.sizer.observe(entries, seconds, table.moved_bytes)
-        return
-    stages, last = len(parts), len(outcomes.rstrip(_UNSTARTED)) - 1
-    total = table.offsets[last] + table.durations[last]
-    if total <= 0 and _DONE not in outcomes:
-        return
-    overhead = max(0.0, total - sum(table.durations)) / stages
-    moved = table.moved_bytes // stages
-    observed: set[int] = set()
-    for part in parts:
-        own = outcomes[part.stage :: stages]
-        ran = len(own) - own.count(_UNSTARTED)
-        sizer = part.node.sizer
-        seconds = sum(table.durations[part.stage :: stages]) + overhead
-        sizer.observe(ran, seconds, moved, grow=id(sizer) not in observed)
-        observed.add(id(sizer))
-
-
-def of_stage(table: Table, stage: int, stages: int) -> Table:
-    """Return the record of one stage of a fused batch as a table of its own, with an entry per position."""
-    if stages == 1:
-        return table
-
-    def own(column: Mapping[int, T]) -> dict[int, T]:
-        return {entry // stages: value for entry, value in column.items() if entry % stages == stage}
-
-    return replace(
-        table,
-        outcomes=table.outcomes[stage::stages],
-        offsets=table.offsets[stage::stages],
-        durations=table.durations[stage::stages],
-        details=own(table.details) if table.details else {},
-        lengths=own(table.lengths) if table.lengths else {},
-        names=own(table.names) if table.names else {},
-        stored=table.stored[stage : stage + 1],
-        logs=(),
-        cpu_seconds=table.cpu_seconds * _share(table.durations, stage, stages),
-    )
-
-
-def _share(durations: Sequence[float], stage: int, stages: int) -> float:
-    """Return a stage's part of the time that user code took."""
-    total = sum(durations)
-    return sum(durations[stage::stages]) / total if total else 1 / stages

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Generic, TypeVar
+
+from runners.messages import Detail, Stored
 
 T = TypeVar("T")
 
 FEW = 8  # items that are noted singly even if they have one value
 _MAX_KINDS = 255  # values that fit into a byte, 0 being none
+
+
+@dataclass(slots=True)
+class Spent:
+    """What an item has used of its budgets."""
+
+    failures: int = 0
+    losses: int = 0
+    free_losses: int = 0  # its worker died, nothing says that it had started
+    queue_losses: int = 0  # its batch was only queued at what died, or could not be given its inputs
+    remakes: int = 0  # its result was lost after it had completed
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether it runs alone from now on, so that it can hurt no other item."""
+        return bool(self.failures or self.losses or self.free_losses)
 
 
 class Notes(Generic[T]):
@@ -91,3 +111,40 @@ class Lengths:
         if self._column is None or self._column[index] < 0:
             return None
         return self._column[index]
+
+
+class Facts:
+    """What only some items of a node have."""
+
+    __slots__ = (
+        "cancel_wanted",
+        "details",
+        "files",
+        "hopeless",
+        "lengths",
+        "losses",
+        "names",
+        "reasons",
+        "recovered",
+        "roots",
+        "run_names",
+        "spent",
+        "stages",
+    )
+
+    def __init__(self) -> None:
+        self.details: dict[int, Detail] = {}
+        self.reasons: Notes[str] = Notes()
+        self.roots: Notes[tuple[int, int]] = Notes()  # of items that never ran: whose failure it was
+        self.names: Notes[str] = Notes()  # state names such as Cached
+        self.run_names: dict[int, str] = {}
+        self.spent: dict[int, Spent] = {}
+        self.cancel_wanted: dict[int, str] = {}  # at the engine, to be cancelled: why
+        self.lengths = Lengths()
+        self.files: dict[int, Stored] = {}  # batch -> file with its results
+        self.stages: dict[
+            int, int
+        ] = {}  # fused batch -> which of its stages was this node's, if not the first
+        self.recovered: Mapping[int, tuple[Stored, int]] = MappingProxyType({})
+        self.losses: Notes[str] = Notes()  # of results that were lost: with what
+        self.hopeless: dict[int, str] = {}  # of these: why they cannot be made again

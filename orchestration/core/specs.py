@@ -30,6 +30,7 @@ class Dependency:
 
     Attributes:
         tolerant: the upstream may fail (`allow_failure`): it then counts as successful.
+        reads: its results are read; False where it is only waited for.
     """
 
     node_id: int
@@ -37,6 +38,7 @@ class Dependency:
     indices: Sequence[int] | None = None
     picks: Mapping[int, Sequence[int]] | None = None
     tolerant: bool = False
+    reads: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class Cause(IntEnum):
     RODE_ALONG = 21  # fused: it went to the engine in the batch of the items that it waits for
     WAITS_AGAIN = 22  # fused: it came back unstarted, and waits for its upstream as before
     LOST_ON_THE_WAY = 23  # fused: lost with its upstream, which will run again before it
+    INPUT_LOST = 24  # a result that it reads is gone, and is made again: it waits for that
 
 
 _P, _R, _L, _S, _X, _W, _H = (
@@ -76,7 +77,8 @@ _P, _R, _L, _S, _X, _W, _H = (
     State.PAUSED,
 )
 
-# cause -> (states in which it may happen, state that follows). Terminal states are in no left column.
+# cause -> (states in which it may happen, state that follows). Terminal states are in no left column: results that
+# are made again (see `remaking`) leave their items Completed.
 TABLE: dict[Cause, tuple[frozenset[State], State]] = {
     Cause.UPSTREAM_DONE: (frozenset({_P}), State.READY),
     Cause.UPSTREAM_FAILED: (frozenset({_P}), State.UPSTREAM_FAILED),
@@ -102,6 +104,7 @@ TABLE: dict[Cause, tuple[frozenset[State], State]] = {
     Cause.RODE_ALONG: (frozenset({_P}), State.SUBMITTED),
     Cause.WAITS_AGAIN: (frozenset({_S, _X}), State.PENDING),
     Cause.LOST_ON_THE_WAY: (frozenset({_S, _X}), State.PENDING),
+    Cause.INPUT_LOST: (frozenset({_R, _S, _X}), State.PENDING),
 }
 
 

@@ -35,6 +35,7 @@ _WORDS = {
     Cause.RODE_ALONG: "it went to the engine in one batch with its upstream",
     Cause.WAITS_AGAIN: "it came back unstarted and waits for its upstream",
     Cause.LOST_ON_THE_WAY: "it was lost with its worker and will run again after its upstream",
+    Cause.INPUT_LOST: "a result that it reads is gone and is made again",
 }
 
 

@@ -64,7 +64,11 @@ class Board:
             ended = node.unfinished == 0
         else:
             ended = index >= node.width or node.states[index] in TERMINAL
-        return ended and (not self._turning or self._settled())
+        return ended and self.written()
+
+    def written(self) -> bool:
+        """Whether what the core's states say is in the journal, after a wait for the turn that is going on."""
+        return not self._turning or self._settled()
 
     def _settled(self) -> bool:
         """Wait until the turn that is going on is in the journal."""
@@ -84,7 +88,7 @@ class Board:
             if node is None or not node.opened:
                 return False
             at = _first_open(node, members, at)
-            return at >= len(members) and (not self._turning or self._settled())
+            return at >= len(members) and self.written()
 
         return test
 

@@ -12,14 +12,16 @@ from typing import Any
 
 from runners.base import TaskRunner
 from runners.codec import dump_exception
-from runners.errors import SerializationError
-from runners.messages import Batch, BatchRejected, Call, Detail, RunnerFailed
+from runners.errors import ResultLostError, SerializationError
+from runners.messages import Batch, BatchFinished, BatchRejected, Call, Detail, RunnerFailed
+from runners.tables import starved
 
 from ..core.commands import (
     AnswerPermit,
     AskLeases,
     CancelBatches,
     Command,
+    ForgetNodes,
     ReleaseBatches,
     SubmitBatch,
     WithdrawLeases,
@@ -35,7 +37,7 @@ from .clock import Clock
 from .inbox import Inbox
 from .journaling import Journaling
 from .leasing import Leasing
-from .packing import Packer
+from .packing import InputGone, Packer
 from .timers import Timers
 
 log = logging.getLogger("millrace.driver")
@@ -195,7 +197,7 @@ class Driver:
         self.board.tell(entries)
         for node_id in {e.node_id for e in entries if isinstance(e, AttemptsEnded | Moved)}:
             if self.core.nodes[node_id].unfinished == 0:
-                self.packer.forget(node_id)
+                self.packer.ended(node_id)
         self.leasing.batches_ended(self.core.ledger.live)
 
     # --- actions --------------------------------------------------------------------------------
@@ -216,6 +218,8 @@ class Driver:
                     self.runner.cancel(batch_ids, force=force)
                 case ReleaseBatches(batch_ids):
                     released += batch_ids
+                case ForgetNodes(node_ids):
+                    self.packer.forget(node_ids)
                 case AskLeases():
                     self.leasing.ask(action)
                 case WithdrawLeases(batch_ids):
@@ -232,6 +236,10 @@ class Driver:
         inline = command.runner == INLINE
         try:
             batch = self.packer.pack(command, live=self.runs_here(command.node_id) if inline else None)
+        except InputGone as error:
+            sizes = len(command.indices), len(command.node_ids)
+            self.post(BatchFinished(starved(command.batch_id, *sizes, str(error))))
+            return None
         except Exception as error:
             if command.fused:  # whose fault it is shows when each goes alone
                 self.post(FusionRefused(command.batch_id))
@@ -244,7 +252,8 @@ class Driver:
         return batch
 
     def _unpackable(self, command: SubmitBatch, error: Exception) -> Detail:
-        if isinstance(error, SerializationError | InternalError):
+        made: Exception
+        if isinstance(error, SerializationError | InternalError | ResultLostError):
             made = error
         else:
             name = self.core.nodes[command.node_id].spec.task_name
@@ -298,4 +307,6 @@ def _sort(commands: Sequence[Command], entries: list[Entry], actions: list[Any])
             entries.append(command)  # type: ignore[arg-type]
 
 
-_ACTIONS = frozenset({SubmitBatch, CancelBatches, ReleaseBatches, AskLeases, WithdrawLeases, AnswerPermit})
+_ACTIONS = frozenset(
+    {SubmitBatch, CancelBatches, ReleaseBatches, ForgetNodes, AskLeases, WithdrawLeases, AnswerPermit}
+)

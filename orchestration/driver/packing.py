@@ -22,13 +22,20 @@ from runners.arguments import Aligned, Arguments, Column, Element, Ref, Shared, 
 from runners.body import TaskBody
 from runners.codec import dump_payload
 from runners.context import RunContext
+from runners.errors import ResultLostError
 from runners.messages import Batch, Input, Payload, Stage, Stored
 
 from ..core.commands import SubmitBatch
-from ..core.records import Node
+from ..core.records import MAIN, Node
 from ..core.states import State
 from ..errors import InternalError
 from .outcomes import exception_of
+
+KEPT_BYTES = 256 << 20  # of pickled arguments of ended nodes
+
+
+class InputGone(Exception):
+    """A result that a batch reads was lost after the core had formed the batch, in the same turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +75,35 @@ class Packer:
             int, tuple[TaskBody, Payload]
         ] = {}  # by id; the body is kept so that it stays its own
         self._shared: dict[int, Payload] = {}  # by node
+        self._sizes: dict[int, int] = {}  # by node that has not ended: bytes of its arguments so far
+        self._kept: dict[int, int] = {}  # by node that has: bytes of its arguments
+        self._kept_bytes = 0
         self._context: Payload | None = None
 
     def add(self, node_id: int, payload: NodePayload) -> None:
         self._payloads[node_id] = payload
 
-    def forget(self, node_id: int) -> None:
-        """The node's items have all ended: let go of what they were called with."""
-        self._payloads.pop(node_id, None)
-        self._shared.pop(node_id, None)
+    def ended(self, node_id: int) -> None:
+        """A node's items have all ended. What they were called with is kept in case that their results are lost.
+
+        Not where they cannot be lost, or not be made again, nor more than KEPT_BYTES of all ended nodes.
+        """
+        if node_id not in self._payloads or node_id in self._kept:
+            return
+        node, size = self._nodes[node_id], self._sizes.pop(node_id, 0)
+        may_return = not self._in_process and node.spec.runner == MAIN and node.policy.rerun_on_loss
+        if may_return and self._kept_bytes + size <= KEPT_BYTES:
+            self._kept[node_id] = size
+            self._kept_bytes += size
+        else:
+            self.forget((node_id,))
+
+    def forget(self, node_ids: Iterable[int]) -> None:
+        """No item of these nodes will run again: let go of what they were called with."""
+        for node_id in node_ids:
+            self._payloads.pop(node_id, None)
+            self._shared.pop(node_id, None)
+            self._kept_bytes -= self._kept.pop(node_id, 0)
 
     def pack(self, command: SubmitBatch, *, live: bool | None = None) -> Batch:
         """Return the batch that a command asks for.
@@ -88,6 +115,12 @@ class Packer:
             Exception: whatever pickling the user's values raised.
         """
         live = self._in_process if live is None else live
+        if command.node_id not in self._payloads:
+            raise ResultLostError(
+                f"what {self._nodes[command.node_id].spec.path} was called with is not kept any more: flows keep "
+                f"{KEPT_BYTES >> 20} MiB of arguments of tasks that have ended. Store its results with "
+                "persist_result=True, or pass references to large data instead of the data"
+            )
         stages = [self._stage(command, command.node_id, command.attempts, live)]
         stages += [self._stage(command, fused.node_id, fused.attempts, live) for fused in command.fused]
         return Batch(
@@ -105,15 +138,20 @@ class Packer:
     def _stage(self, command: SubmitBatch, node_id: int, attempts: Sequence[int], live: bool) -> Stage:
         node, payload = self._nodes[node_id], self._payloads[node_id]
         split = not live and node.width > 1 and any(type(source) is Static for source in payload.sources)
+        arguments = _payload(_arguments(payload, command.indices, split), live)
+        shared = self._static(node_id) if split else None
+        if not live and node.unfinished:
+            known = self._sizes.get(node_id, 0 if shared is None else shared.nbytes)
+            self._sizes[node_id] = known + arguments.nbytes
         return Stage(
             node_id=node_id,
             task_name=node.spec.task_name,
             body=Payload(value=payload.body) if live else self._body(node_id),
-            arguments=_payload(_arguments(payload, command.indices, split), live),
+            arguments=arguments,
             attempts=attempts,
             timeout_seconds=node.policy.timeout_seconds,
             permit=command.permit,
-            shared=self._static(node_id) if split else None,
+            shared=shared,
         )
 
     def _static(self, node_id: int) -> Payload:
@@ -229,6 +267,8 @@ class Packer:
         """Return what stands for the result of an item that has none: None if skipped, else its exception."""
         if up.states[index] == State.SKIPPED:
             return None
+        if up.gone(index):
+            raise InputGone(f"the result of {up.spec.path}[{index}] was lost when it was to be read")
         error = exception_of(up, index, self._nodes)
         if error is None:
             raise InternalError(

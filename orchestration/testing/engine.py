@@ -17,6 +17,7 @@ from runners.messages import (
     BatchStarted,
     Detail,
     Outcome,
+    ResultsLost,
     SlotsChanged,
     Stored,
     Table,
@@ -39,6 +40,7 @@ class Faults:
         hint_lost, hint_repeated: of live events. All live events are late by up to `delay`, in any order.
         repeated: the engine runs a finished batch again, and delivers both tables.
         input_lost: an item cannot read its inputs.
+        results_lost: a batch's results vanish, some time after it has ended. Half of these are told.
     """
 
     death: float = 0.0
@@ -47,6 +49,7 @@ class Faults:
     hint_repeated: float = 0.0
     repeated: float = 0.0
     input_lost: float = 0.0
+    results_lost: float = 0.0
     delay: float = 0.0
 
 
@@ -63,6 +66,7 @@ class Work(Protocol):
 
     def act(self, node_id: int, index: int) -> Act: ...
     def value(self, node_id: int, index: int, given: Value | None) -> Value: ...
+    def inputs(self, command: SubmitBatch) -> frozenset[int]: ...
     def persist(self, batch_id: int, node_id: int, values: Mapping[int, Value]) -> Stored | None: ...
     def post(self, event: CoreEvent) -> None: ...
 
@@ -83,6 +87,8 @@ class Execution:
         self.version = 0  # of its plan: what was scheduled for an older one does not happen
         self.over = False
         self.waiting_call = ""
+        self.inputs: frozenset[int] = frozenset()  # batches whose results it reads
+        self.missing: tuple[int, ...] = ()
 
 
 class SimulatedEngine:
@@ -99,6 +105,8 @@ class SimulatedEngine:
         self.alive = [True] * workers
         self.results: dict[tuple[int, int], dict[int, Value]] = {}  # batch, stage -> position -> value
         self.released: dict[tuple[int, int], dict[int, Value]] = {}
+        self.made: dict[tuple[int, int], Value] = {}  # the last value that each item returned
+        self.vanished: set[int] = set()  # batches whose results have been lost
         self.starts: Counter[tuple[int, int]] = Counter()  # how often each item's code was started
         self.deaths = 0
         self.gone = False  # the flow's process has died: nobody hears anything any more
@@ -114,6 +122,8 @@ class SimulatedEngine:
         acts = [self.work.act(node_id, index) for index in command.indices for node_id in command.node_ids]
         self._made += 1
         execution = Execution(command, acts, f"x{self._made}")
+        if self.faults.results_lost:
+            execution.inputs = self.work.inputs(command)
         candidates = [w for w, alive in enumerate(self.alive) if alive] or [0]
         worker = min(candidates, key=lambda w: len(self.queues[w]))
         self.queues[worker].append(execution)
@@ -146,7 +156,7 @@ class SimulatedEngine:
         command = execution.command
         execution.started = self.stage.now
         self._hint(BatchStarted(command.batch_id, execution.execution_id, f"w{worker}", self.stage.now))
-        if command.permit:
+        if command.permit and not execution.inputs & self.vanished:
             self._ask(worker, execution)
         else:
             self._lay_out(worker, execution)
@@ -158,6 +168,10 @@ class SimulatedEngine:
         """Compute a whole execution ahead: nothing but its cancellation or a death will change it."""
         command, elapsed = execution.command, 0.0
         stages, broken = len(command.node_ids), False
+        execution.missing = tuple(sorted(execution.inputs & self.vanished))
+        if execution.missing:
+            self._starve(worker, execution)
+            return
         for position, act in enumerate(execution.acts):  # an entry, where nodes are fused
             if position and command.deadline_seconds is not None and elapsed > command.deadline_seconds:
                 break
@@ -180,6 +194,14 @@ class SimulatedEngine:
             broken = act.outcome not in HAS_RESULT
         self._hints(worker, execution)
         self._schedule(worker, execution, elapsed, lambda: self._finish(worker, execution))
+
+    def _starve(self, worker: int, execution: Execution) -> None:
+        """Its inputs have vanished: no item of it starts."""
+        stages = len(execution.command.node_ids)
+        execution.ran = len(execution.acts)
+        for entry in range(0, len(execution.acts), stages):
+            execution.outcomes[entry] = Outcome.INPUT_LOST
+        self._schedule(worker, execution, 0.0, lambda: self._finish(worker, execution))
 
     def _hints(self, worker: int, execution: Execution) -> None:
         """Tell now and then how far the execution is."""
@@ -227,6 +249,10 @@ class SimulatedEngine:
         self._leave(worker, execution)
         table = self._table(worker, execution)
         self._deliver(table, execution)
+        if self.faults.results_lost and self.rng.random() < self.faults.results_lost:
+            self.stage.later(
+                self.faults.delay + self.rng.uniform(0, 3.0), partial(self._vanish, table.batch_id)
+            )
         if self.rng.random() < self.faults.repeated:
             self._made += 1
             execution.execution_id = f"x{self._made}"
@@ -290,6 +316,15 @@ class SimulatedEngine:
         if self.queues[worker] and not self.queues[worker][0].started:
             self._begin(worker)
 
+    def _vanish(self, batch_id: int) -> None:
+        """The results of a batch are gone, with the worker or node that had them."""
+        self.vanished.add(batch_id)
+        for held in [held for held in self.results if held[0] == batch_id]:
+            del self.results[held]
+        if self.rng.random() < 0.5:
+            lost = ResultsLost((batch_id,), "its worker has died")
+            self.stage.later(self._latency(), partial(self._post, lost))
+
     # --- news -----------------------------------------------------------------------------------
 
     def _table(self, worker: int, execution: Execution) -> Table:
@@ -306,7 +341,8 @@ class SimulatedEngine:
                 self.starts[node_id, index] += 1
             if outcome in HAS_RESULT:
                 given = values[stage - 1].get(position) if stage else None
-                values[stage][position] = self.work.value(node_id, index, given)
+                value = values[stage][position] = self.work.value(node_id, index, given)
+                self.made[node_id, index] = value
                 if act.length is not None:
                     lengths[entry] = act.length
             elif outcome and (act.message or not act.retriable or act.after_seconds is not None):
@@ -315,7 +351,7 @@ class SimulatedEngine:
                 )
         stored = []
         for stage, node_id in enumerate(command.node_ids):
-            if (command.batch_id, stage) not in self.released:
+            if (command.batch_id, stage) not in self.released and command.batch_id not in self.vanished:
                 self.results.setdefault((command.batch_id, stage), values[stage])
             stored.append(self.work.persist(command.batch_id, node_id, values[stage]))
         return Table(
@@ -329,6 +365,7 @@ class SimulatedEngine:
             details=details,
             lengths=lengths,
             stored=tuple(stored) if any(stored) else (),
+            missing=execution.missing,
         )
 
     def _deliver(self, table: Table, execution: Execution) -> None:

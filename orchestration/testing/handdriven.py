@@ -14,6 +14,7 @@ from runners.messages import (
     Detail,
     LogLine,
     Outcome,
+    ResultsLost,
     SlotsChanged,
     Stored,
     Table,
@@ -134,6 +135,7 @@ class HandDriven:
         stored: Stored | None = None,
         seconds: float = 1.0,
         execution: str = "",
+        missing: Sequence[int] = (),
     ) -> Table:
         """Return the table of a batch."""
         n = len(batch.indices) * len(batch.node_ids)
@@ -149,6 +151,7 @@ class HandDriven:
             details=details or {},
             lengths=lengths or {},
             stored=(stored,) if stored is not None else (),
+            missing=missing,
         )
 
     def lose(self, batch_id: int | None = None, *, suspect: bool = True) -> None:
@@ -156,6 +159,10 @@ class HandDriven:
         batch = self._batch(batch_id)
         del self.batches[batch.batch_id]
         self.tell(BatchLost(batch.batch_id, "the worker has died", suspect))
+
+    def lose_results(self, *batch_ids: int, reason: str = "w has died") -> list[Command]:
+        """Results of batches that have ended are gone."""
+        return self.tell(ResultsLost(batch_ids, reason))
 
     def permit(self, batch_id: int, entry: int, *, call: str = "", execution: str = "") -> bool:
         """A worker asks whether it may start an item; return the answer."""

@@ -117,11 +117,12 @@ class Replayed:
         self.highest_batch = max(self.highest_batch, entry.batch_id)
         for k, index in enumerate(entry.indices):
             item = self.items[entry.node_id][index]
-            if item.state not in AT_ENGINE:
+            if item.state is not State.COMPLETED if entry.remade else item.state not in AT_ENGINE:
                 raise JournalContradiction(f"an attempt ended of an item that is {item.state.title}")
             if entry.outcomes[k] == Outcome.UNSTARTED or entry.attempts[k] != item.spent + 1:
                 raise JournalContradiction(f"attempt {entry.attempts[k]} ended after {item.spent}")
-            item.move(State(entry.states[k]))
+            if not entry.remade:
+                item.move(State(entry.states[k]))
             item.spent = entry.attempts[k]
             item.ended.append((entry.attempts[k], entry.outcomes[k], item.state))
             if item.state is State.COMPLETED and entry.stored is not None:

@@ -18,7 +18,7 @@ class Results:
     Args:
         held: what the engine holds: batch and stage -> position -> value.
         files: what is in result storage: address -> position -> value.
-        released: what the engine has been told to forget.
+        made: by node and index, what each item returned last.
     """
 
     def __init__(
@@ -27,13 +27,13 @@ class Results:
         steps: Mapping[int, Step],
         held: Mapping[tuple[int, int], Mapping[int, Value]],
         files: Mapping[str, Mapping[int, Value]],
-        released: Mapping[tuple[int, int], Mapping[int, Value]] = MappingProxyType({}),
+        made: Mapping[tuple[int, int], Value] = MappingProxyType({}),
     ) -> None:
         self.core = core
         self.steps = steps
         self.held = held
         self.files = files
-        self.released = released
+        self.made = made
 
     def value(self, node_id: int, index: int, given: Value | None = None) -> Value:
         """Compute what an item returns, from what its upstreams returned.
@@ -63,12 +63,13 @@ class Results:
         if stored is not None:
             return self.files[stored[0].url][stored[1]]
         place = node.location(index)
-        assert place is not None, f"{node.spec.path}[{index}] is Completed and its result is nowhere"
-        return self.held[place[0], node.stage_in(place[0])][place[1]]
+        held = None if place is None else self.held.get((place[0], node.stage_in(place[0])))
+        if place is None or held is None:  # released, or lost since the reader was given it
+            return self.made[node.node_id, index]
+        return held[place[1]]
 
     def ends(self) -> dict[int, list[End]]:
         """Return how each item of each node has ended."""
-        self.held = {**self.held, **self.released}
         return {
             node_id: [End(node.state(i), self.find(node, i)) for i in range(node.width)]
             for node_id, node in self.core.nodes.items()

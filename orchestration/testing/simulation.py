@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from runners.messages import Stored
+from runners.messages import ResultsLost, Stored
 
 from ..core import invariants
 from ..core.commands import (
@@ -24,12 +24,21 @@ from ..core.commands import (
     AskLeases,
     CancelBatches,
     Command,
+    ForgetNodes,
     ReleaseBatches,
     SubmitBatch,
     WithdrawLeases,
 )
 from ..core.coordinator import Coordinator
-from ..core.events import CoreEvent, FuturesDropped, LeasesAnswered, LimitsKnown, NodeSubmitted, Tick
+from ..core.events import (
+    CoreEvent,
+    FuturesDropped,
+    LeasesAnswered,
+    LimitsKnown,
+    NodeSubmitted,
+    ResultsWanted,
+    Tick,
+)
 from ..core.journal import Entry, LeasesReturned
 from ..core.states import State
 from .clock import ManualClock
@@ -107,7 +116,8 @@ class Run:
         self.leases = leases
         self.files = {} if files is None else files  # result storage: it outlives the process
         engine = self.engine
-        self.results = Results(self.core, self.steps, engine.results, self.files, engine.released)
+        self.results = Results(self.core, self.steps, engine.results, self.files, engine.made)
+        self.forgotten: set[int] = set()
         self.journal: list[Entry] = []
         self.turns = 0
         self.crash_after = crash_after
@@ -119,8 +129,11 @@ class Run:
         for step in steps:
             world.later(step.at, partial(self.post, NodeSubmitted(step.spec)))
         last, moods = max((step.at for step in steps), default=0.0), random.Random(seed + 1)
+        self.held: list[int] = []  # nodes of which the flow keeps futures
         for step in steps:
-            if moods.random() < 0.5:  # the flow lets go of its futures
+            if moods.random() < 0.5:
+                self.held.append(step.spec.node_id)
+            else:
                 dropped = FuturesDropped(step.spec.node_id)
                 world.later(last + moods.uniform(0.0, 2.0), partial(self.post, dropped))
 
@@ -160,7 +173,10 @@ class Run:
     def _perform(self, command: Command) -> None:
         match command:
             case SubmitBatch():
+                assert self.forgotten.isdisjoint(command.node_ids), "a node runs that was to be forgotten"
                 self.engine.submit(command)
+            case ForgetNodes(node_ids):
+                self.forgotten.update(node_ids)
             case CancelBatches(batch_ids):
                 self.engine.cancel(batch_ids)
             case ReleaseBatches(batch_ids):
@@ -208,12 +224,35 @@ class Run:
     def value(self, node_id: int, index: int, given: Value | None) -> Value:
         return self.results.value(node_id, index, given)
 
+    def inputs(self, command: SubmitBatch) -> frozenset[int]:
+        """Return the batches that hold what a batch reads."""
+        found: set[int] = set()
+        for node in map(self.core.nodes.__getitem__, command.node_ids):
+            for edge in node.ins:
+                if edge.up.node_id not in command.node_ids:
+                    members = edge.read_by(command.indices)
+                    found.update(edge.up.batches[i] for i in members if i not in edge.up.stored)
+        return frozenset(found - {-1})
+
     def persist(self, batch_id: int, node_id: int, values: Mapping[int, Value]) -> Stored | None:
         if not self.steps[node_id].persist or not values:
             return None
         url = f"memory:{batch_id}/{node_id}"
         self.files.setdefault(url, dict(values))
         return Stored(url, "")
+
+    def fetch(self) -> bool:
+        """Ask for all results that the flow has futures of, as its last act. Returns whether all of them were there."""
+        whole = True
+        for node in (self.core.nodes[node_id] for node_id in self.held):
+            silent = {b for b in set(node.batches) if b in self.engine.vanished}
+            if silent:
+                self.post(ResultsLost(tuple(silent), "it is not there"))
+            gone = [i for i in range(node.width) if node.gone(i) and i not in node.known.hopeless]
+            if gone:
+                self.post(ResultsWanted(node.node_id, gone))
+                whole = False
+        return whole
 
     # --- afterwards -----------------------------------------------------------------------------
 
@@ -305,6 +344,8 @@ def simulate(
         lives.append(run)
         try:
             drain(world, [run])
+            while not run.fetch():
+                drain(world, [run])
             break
         except Crash:
             replayed = run.replay()

@@ -31,6 +31,7 @@ from orchestration.core.events import (
     NodeSubmitted,
     PauseRequested,
     PermitAsked,
+    ResultsWanted,
     ResumeRequested,
     RunInterrupted,
     SlotLent,
@@ -52,6 +53,7 @@ from runners.messages import (
     BatchStarted,
     Detail,
     Outcome,
+    ResultsLost,
     SlotsChanged,
     Stored,
     Table,
@@ -88,7 +90,8 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.past: list[CoreEvent] = []
         self.told: dict[int, set[int]] = {}  # batch -> entries told to be abandoned
         self.begun: dict[int, int] = {}  # batch -> items that its first execution has begun
-        self.where = Results(self.core, self.steps, self.results, self.files)
+        self.made: dict[tuple[int, int], int] = {}
+        self.where = Results(self.core, self.steps, self.results, self.files, self.made)
 
     # --- the driver -----------------------------------------------------------------------------
 
@@ -238,6 +241,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
         values: list[dict[int, int]] = [{} for _ in range(stages)]
         details: dict[int, Detail] = {}
         lengths: dict[int, int] = {}
+        missing: list[int] = []
         flight = self.core.flights[command.batch_id]
         parts = flight.parts
         for entry in range(ran):
@@ -258,6 +262,9 @@ class CoordinatorMachine(RuleBasedStateMachine):
                 outcomes[entry] = Outcome.CANCELLED
             elif input_lost and entry == ran - 1:
                 outcomes[entry] = Outcome.INPUT_LOST
+                missing = self.inputs_of(node_id, index)
+                if not missing:  # nobody knows why: it is charged
+                    self.comparable = self.comparable and self.tame
             elif command.permit and entry >= self.begun.get(command.batch_id, 0):
                 outcomes[entry] = Outcome.REFUSED
             elif act.outcome in HAS_RESULT:
@@ -265,6 +272,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
                 values[stage][position] = self.where.value(node_id, index, given)
                 if act.length is not None:
                     lengths[entry] = act.length
+                self.made[node_id, index] = values[stage][position]
             elif act.message:
                 details[entry] = Detail(
                     message=act.message, retriable=act.retriable, after_seconds=act.after_seconds
@@ -280,9 +288,36 @@ class CoordinatorMachine(RuleBasedStateMachine):
         table = Table(
             command.batch_id, f"{command.batch_id}", "w", self.now, bytes(outcomes), columns, columns,
             details=details, lengths=lengths, stored=tuple(stored) if any(stored) else (),
+            missing=missing,
         )  # fmt: skip
         del self.batches[command.batch_id]
         self.handle(BatchFinished(table))
+
+    def inputs_of(self, node_id: int, index: int) -> list[int]:
+        """Return the batches that have results which an item reads."""
+        found: set[int] = set()
+        for edge in self.core.nodes[node_id].ins:
+            found.update(
+                edge.up.batches[i] for i in edge.read_by((index,)) if edge.up.states[i] == State.COMPLETED
+            )
+        return sorted(found - {-1})
+
+    @precondition(lambda self: self.results)
+    @rule(picks=st.lists(SEEDS, min_size=1, max_size=4))
+    def lose_results(self, picks: list[int]) -> None:
+        """A worker dies that has results of batches which have ended."""
+        ended = sorted({batch_id for batch_id, _ in self.results})
+        self.comparable = self.comparable and self.tame
+        self.handle(ResultsLost(tuple({ended[pick % len(ended)] for pick in picks}), "w has died"))
+
+    @precondition(lambda self: any(node.holes for node in self.core.nodes.values()))
+    @rule(pick=SEEDS)
+    def want_results(self, pick: int) -> None:
+        """User code asks for results that are gone."""
+        nodes = [node for node in self.core.nodes.values() if node.holes and not node.dropped]
+        if nodes:
+            node = nodes[pick % len(nodes)]
+            self.handle(ResultsWanted(node.node_id, [i for i in range(node.width) if node.gone(i)]))
 
     @precondition(lambda self: self.batches)
     @rule(pick=SEEDS, suspect=st.booleans())
