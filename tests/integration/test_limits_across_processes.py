@@ -1,0 +1,255 @@
+"""Limits shared by many flow processes that die and hang: what an outside history says of them.
+
+Each execution appends its start and its end to a file; the checker knows nothing of stores. LIMIT_KILLS=200 makes the
+test of random kills longer, LIMIT_SEED=7 chooses others.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestration.core.states import RunState
+from orchestration.stores import open_store
+from orchestration.stores.base import DEAD_AFTER_SECONDS, LEASE_SECONDS, Store
+
+PROCESSES, SLOTS, ITEMS = 20, 3, 6
+KILLS = int(os.environ.get("LIMIT_KILLS", "10"))
+SEED = int(os.environ.get("LIMIT_SEED", "1"))
+
+STORES: dict[str, Callable[[Path, pytest.FixtureRequest], str]] = {
+    "sqlite": lambda folder, request: f"sqlite:///{folder / 'millrace.db'}",
+}
+
+FLOW = """
+import os, random, sys, time
+from orchestration import flow, task
+from orchestration.errors import FencedError, RunNotFoundError
+from runners import ThreadPoolTaskRunner
+
+url, path, name, items, seconds = sys.argv[1:6]
+history = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+def note(sign, item):
+    os.write(history, f"{sign} {time.monotonic()!r} {os.getpid()} {name}/{item}\\n".encode())
+
+@task(tags={"db"}, persist_results=True)
+def use(item):
+    note("+", item)
+    time.sleep(float(seconds) * (0.5 + random.random()))
+    note("-", item)
+
+@flow(flow_run_name=name, store=url, result_storage=path + ".results", task_runner=ThreadPoolTaskRunner(max_workers=2))
+def work():
+    use.map(range(int(items)))
+
+try:
+    try:
+        work.resume(name)
+    except RunNotFoundError:
+        work()
+except FencedError:
+    note("!", "fenced")
+"""
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store that processes share."""
+    store = open_store(STORES[request.param](tmp_path, request))
+    yield store
+    store.close()
+
+
+class Processes:
+    """Flow processes by the names of their runs, and the history that they write."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store = store
+        self.history = folder / "history"
+        self.history.touch()
+        self.output = (folder / "output").open("wb")
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.killed: dict[int, float] = {}  # pid -> when
+
+    def start(self, name: str, *, items: int = ITEMS, seconds: float = 0.02) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", FLOW, self.store.url, self.history, name, items, seconds]
+        quiet = {**os.environ, "MILLRACE_PROGRESS": "off"}
+        process = subprocess.Popen(list(map(str, command)), stdout=self.output, stderr=self.output, env=quiet)
+        self.running[name] = process
+        return process
+
+    def kill(self, name: str) -> None:
+        process = self.running.pop(name)
+        self.killed[process.pid] = time.monotonic()
+        process.kill()
+        process.wait()
+
+    def events(self) -> list[tuple[float, str, int, str]]:
+        """Return (time, sign, pid, item) of all starts and ends, in the order of their times."""
+        found = []
+        for line in self.history.read_text().splitlines():
+            sign, at, pid, item = line.split()
+            found.append((float(at), sign, int(pid), item))
+        return sorted(found)
+
+    def inside(self) -> set[int]:
+        """Return the processes that hold the limit now."""
+        open_: dict[tuple[int, str], None] = {}
+        for _, sign, pid, item in self.events():
+            if sign == "+":
+                open_[pid, item] = None
+            else:
+                open_.pop((pid, item), None)
+        return {pid for pid, _ in open_}
+
+    def most_at_once(self, since: float = 0.0) -> int:
+        """Return how many executions overlapped at most; what a killed process had begun ended with it.
+
+        Args:
+            since: leave out what had ended or begun before.
+        """
+        edges: list[tuple[float, int]] = []
+        begun: dict[tuple[int, str], float] = {}
+        for at, sign, pid, item in self.events():
+            if sign == "+":
+                begun[pid, item] = at
+            else:
+                edges += [(begun.pop((pid, item)), 1), (at, -1)]
+        for (pid, _), at in begun.items():
+            edges += [(at, 1), (max(at, self.killed.get(pid, math.inf)), -1)]
+        now = most = 0
+        for at, change in sorted(edges):
+            now += change
+            if at >= since:
+                most = max(most, now)
+        return most
+
+    def close(self) -> None:
+        for process in self.running.values():
+            process.kill()
+            process.wait()
+        self.output.close()
+
+
+@pytest.fixture
+def processes(store: Store, tmp_path: Path) -> Iterator[Processes]:
+    made = Processes(store, tmp_path)
+    yield made
+    made.close()
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 3 * PROCESSES + 5 * KILLS)
+def test_holders_that_are_killed(store: Store, processes: Processes) -> None:
+    """20 flow processes under a limit of 3, holders killed at random and resumed: never 4, and all work is done."""
+    chance = random.Random(SEED)
+    store.set_limit("db", SLOTS)
+    names = [f"worker-{k}" for k in range(PROCESSES)]
+    for name in names:
+        processes.start(name)
+    kills = 0
+    while processes.running:
+        for name in [name for name, process in processes.running.items() if process.poll() is not None]:
+            assert processes.running.pop(name).returncode == 0, Path(processes.output.name).read_text()
+        inside = processes.inside()
+        holders = [name for name, process in processes.running.items() if process.pid in inside]
+        if kills < KILLS and holders and chance.random() < 0.2:
+            kills += 1
+            victim = chance.choice(holders)
+            processes.kill(victim)
+            processes.start(victim)
+        time.sleep(0.01)
+    assert kills == KILLS
+    assert processes.most_at_once() == SLOTS
+    ended = {item for _, sign, _, item in processes.events() if sign == "-"}
+    assert ended == {f"{name}/{item}" for name in names for item in range(ITEMS)}
+    assert {store.run(name).state for name in names} == {RunState.COMPLETED}
+    assert store.leases("db", store.now()) == []
+
+
+def test_waiters_that_are_killed(store: Store, processes: Processes) -> None:
+    """Those who stood first in the queue are dead; who comes after them does not wait for them."""
+    store.set_limit("db", 1)
+    grant = store.acquire(["db"], holder="test", run_id="test", label="test", slots=1, now=store.now())
+    assert grant.granted
+    for name in ("first", "second"):
+        before = len(waiting(store))
+        processes.start(name, items=1)
+        until(lambda before=before: len(waiting(store)) > before)
+    processes.kill("first")
+    store.release(["test"])
+    assert processes.running["second"].wait(30) == 0
+    assert store.run("second").state is RunState.COMPLETED
+
+
+def test_a_holder_that_was_suspended(store: Store, processes: Processes) -> None:
+    """Its slot goes to another when its lease has run out, with a note; what it does when it wakes changes nothing."""
+    store.set_limit("db", 1)
+    process = processes.start("sleeper", items=1, seconds=0.5)
+    until(processes.inside)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        now = store.now()
+        assert store.reap(now + DEAD_AFTER_SECONDS + 1) == [store.run("sleeper").run_id]
+
+        def take(after: float) -> bool:
+            return store.acquire(
+                ["db"], holder="test", run_id="test", label="test", slots=1, now=now + after
+            ).granted
+
+        assert not take(DEAD_AFTER_SECONDS + 2)
+        assert take(LEASE_SECONDS + 6)  # a heartbeat may have come just before
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    assert process.wait(30) == 0
+    assert "sleeper/fenced" in [item for _, _, _, item in processes.events()]
+    assert [lease.holder for lease in store.leases("db", now)] == ["test"]
+    (note,) = [line.message for line in store.logs(store.run("sleeper").run_id, min_level=30)]
+    assert "possibly overbooked" in note
+
+
+def test_a_limit_that_changes_while_it_is_waited_for(store: Store, processes: Processes) -> None:
+    """From 3 to 1 to 5, then none: as many are let in as the limit says, and all work is done."""
+    store.set_limit("db", 3)
+    names = [f"worker-{k}" for k in range(6)]
+    for name in names:
+        processes.start(name, items=15, seconds=0.05)
+    until(lambda: len(processes.inside()) == 3 and len(waiting(store)) >= 3)
+    store.set_limit("db", 1)
+    until(lambda: len(store.leases("db", store.now())) - len(waiting(store)) <= 1)
+    lowered, before = time.monotonic(), len(processes.events())
+    until(lambda: len(processes.events()) > before + 8)
+    assert processes.most_at_once(lowered) == 1
+    store.set_limit("db", 5)
+    until(lambda: processes.most_at_once(lowered) == 5)
+    raised, before = time.monotonic(), len(processes.events())
+    until(lambda: len(processes.events()) > before + 20)
+    assert processes.most_at_once(raised) <= 5
+    assert store.remove_limit("db")
+    for name in names:
+        assert processes.running[name].wait(60) == 0
+        assert store.run(name).state is RunState.COMPLETED
+    assert processes.most_at_once(raised) > 5
+    store.set_limit("db", 1)
+    assert store.leases("db", store.now()) == []
+
+
+def waiting(store: Store) -> list:
+    return [lease for lease in store.leases("db", store.now()) if not lease.held]
