@@ -1,15 +1,18 @@
-"""Several processes on one SQLite store: no errors, nothing lost, no limit exceeded."""
+"""Several processes on one store: no errors, nothing lost, no limit exceeded."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from orchestration.core.states import State
+from orchestration.core.states import RunState, State
+from orchestration.stores import open_store
 from orchestration.stores.sqlite import SqliteStore
+from orchestration.testing.postgres import PrivateServer
 
 RECORD = """
 import sys
@@ -55,24 +58,50 @@ for k in range(15):
 """
 
 
+FLOW = """
+import sys
+from orchestration import flow, task
+from runners import SequentialTaskRunner
+
+@task
+def double(x):
+    return 2 * x
+
+@flow(task_runner=SequentialTaskRunner(), store=sys.argv[1])
+def many(n):
+    return sum(double.map(range(n)).result())
+
+assert many(5000) == 24_995_000
+"""
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where processes share a store that does not exist yet."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/millrace.db"
+    server: PrivateServer = request.getfixturevalue("postgres_server")
+    return server.new_database()
+
+
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    quiet = {**os.environ, "MILLRACE_DISPLAY": "off"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=quiet)
 
 
-def finish(processes: list[subprocess.Popen[str]]) -> None:
+def finish(processes: list[subprocess.Popen[str]], seconds: float = 60) -> None:
     for process in processes:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=seconds)
         assert process.returncode == 0, errors
         assert (output, errors) == ("", "")
 
 
 @pytest.mark.timeout(90)
-def test_eight_processes_share_a_file(tmp_path: Path) -> None:
+def test_eight_processes_share_a_store(url: str) -> None:
     """8 flow processes record 500 task runs each into a store that does not exist before."""
-    path = tmp_path / "millrace.db"
-    finish([start(RECORD, path, k) for k in range(8)])
-    store = SqliteStore(path)
+    finish([start(RECORD, url, k) for k in range(8)])
+    store = open_store(url)
     for k in range(8):
         run_id = f"run-{k}"
         assert store.run(run_id).counts[State.COMPLETED] == 500
@@ -80,18 +109,33 @@ def test_eight_processes_share_a_file(tmp_path: Path) -> None:
         assert [row.index for row in rows] == list(range(500))
         assert {row.state for row in rows} == {State.COMPLETED}
         assert [line.message for line in store.logs(run_id)] == [f"batch {n}" for n in range(100)]
-    with store._database.read() as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    if isinstance(store, SqliteStore):
+        with store._database.read() as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    store.close()
+
+
+@pytest.mark.timeout(180)
+def test_sixteen_flows_share_a_store(url: str) -> None:
+    """16 flow processes at once, each a map of 5,000: nobody meets a lock, and all that ran is recorded once."""
+    finish([start(FLOW, url) for _ in range(16)], seconds=150)
+    store = open_store(url)
+    runs = store.runs()
+    assert [(run.state, run.counts[State.COMPLETED]) for run in runs] == [(RunState.COMPLETED, 5000)] * 16
+    for run in runs:
+        rows = store.task_runs(run.run_id, limit=6000)
+        assert [(row.index, row.attempts) for row in rows] == [(k, 1) for k in range(5000)]
+        assert store.logs(run.run_id) == []
     store.close()
 
 
 @pytest.mark.timeout(90)
-def test_a_limit_holds_across_processes(tmp_path: Path) -> None:
+def test_a_limit_holds_across_processes(url: str, tmp_path: Path) -> None:
     """6 processes under a limit of 2: an outside history, appended while the lease is held, never shows 3."""
-    path, history = tmp_path / "millrace.db", tmp_path / "history"
-    store = SqliteStore(path)
+    history = tmp_path / "history"
+    store = open_store(url)
     store.set_limit("db", 2)
-    finish([start(HOLD, path, f"p{k}", history) for k in range(6)])
+    finish([start(HOLD, url, f"p{k}", history) for k in range(6)])
     inside: set[str] = set()
     most, lines = 0, history.read_text().splitlines()
     for line in lines:
@@ -105,10 +149,10 @@ def test_a_limit_holds_across_processes(tmp_path: Path) -> None:
 
 APPEND = """
 import sys
-from orchestration.stores.sqlite import SqliteStore
+from orchestration.stores import open_store
 from orchestration.testing.store_entries import ended, new_run
 
-store = SqliteStore(sys.argv[1])
+store = open_store(sys.argv[1])
 new_run(store, "killed")
 k = 0
 while True:
@@ -120,9 +164,9 @@ while True:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("acknowledged", [1, 50, 400])
-def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, acknowledged: int) -> None:
+def test_what_was_acknowledged_survives_a_kill(url: str, acknowledged: int) -> None:
     """kill -9 in the middle of appends: all that had returned is there, the rest is whole batches."""
-    process = start(APPEND, tmp_path / "millrace.db")
+    process = start(APPEND, url)
     assert process.stdout is not None
     while int(process.stdout.readline()) < acknowledged:
         pass
@@ -130,7 +174,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, acknowledged: int
     told = acknowledged + process.stdout.read().count("\n")
     process.wait()
     process.communicate()
-    store = SqliteStore(tmp_path / "millrace.db")
+    store = open_store(url)
     rows = store.task_runs("killed", states=frozenset({State.COMPLETED}), limit=10**6)
     assert len(rows) in (told * 10, told * 10 + 10)
     assert [row.index for row in rows] == list(range(len(rows)))

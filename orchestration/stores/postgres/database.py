@@ -44,6 +44,10 @@ _REGISTER = """
     INSERT INTO writer (writer_id, number, at) VALUES (%s, 0, extract(epoch FROM now()))
     ON CONFLICT (writer_id) DO UPDATE SET at = excluded.at RETURNING number"""
 
+_NUMBER = """
+    INSERT INTO writer (writer_id, number, at) VALUES (%s, %s, extract(epoch FROM now()))
+    ON CONFLICT (writer_id) DO UPDATE SET number = excluded.number, at = excluded.at"""
+
 T = TypeVar("T")
 log = logging.getLogger("millrace.driver")
 _left_to_parents: list[Any] = []  # connections must not be used, nor even closed, on the other side of a fork
@@ -87,9 +91,9 @@ class Database(GroupCommit[PostgresConnection]):
             connection = None
             try:
                 connection = self._readers.pop() if self._readers else self._connect_reader()
-                connection.raw.execute(b"BEGIN")
+                connection.begin()
                 result = work(connection)
-                connection.raw.execute(b"COMMIT")
+                connection.commit()
             except psycopg.Error as error:
                 waiting.after(error, connection)
             except BaseException:
@@ -148,17 +152,11 @@ class Database(GroupCommit[PostgresConnection]):
         waiting.over()
 
     def _attempt(self, connection: PostgresConnection, jobs: list[Job[PostgresConnection]]) -> None:
-        begun = connection.raw.execute(
-            f"BEGIN; UPDATE writer SET number = {self._number}, at = extract(epoch FROM now()) "
-            f"WHERE writer_id = '{self._writer_id}'".encode(),
-            prepare=False,
-        )
-        begun.nextset()
-        if not begun.rowcount:
-            raise psycopg.OperationalError("this process's row in the table `writer` was removed")
+        connection.begin()
+        connection.raw.execute(_NUMBER, (self._writer_id, self._number))
         for job in jobs:
             job.result = job.work(connection)
-        connection.raw.execute(b"COMMIT")
+        connection.commit()
         for job in jobs:
             job.done = True
 
@@ -166,7 +164,7 @@ class Database(GroupCommit[PostgresConnection]):
         if connection is None:
             return
         try:
-            connection.raw.execute(b"ROLLBACK")
+            connection.roll_back()
         except psycopg.Error:
             _drop(connection)
         else:
@@ -263,4 +261,4 @@ class _Waiting:
 
 def _drop(connection: PostgresConnection | None) -> None:
     if connection is not None:
-        connection.raw.close()
+        connection.close()

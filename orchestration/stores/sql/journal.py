@@ -302,11 +302,11 @@ class _Turn:
 
     def flush(self) -> None:
         connection, run_no = self.connection, self.run_no
+        self._flush_counts()  # reads, and what follows need not be waited for
         if self.journal:
             connection.insert("journal", _JOURNAL, self.journal)
         if self.logs:
             connection.insert("log", LOG, self.logs)
-        self._flush_counts()
         if self.spans:
             connection.executemany(_SPAN, [(a, a, b, b, run_no, n) for n, (a, b) in self.spans.items()])
         connection.execute(

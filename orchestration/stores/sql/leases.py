@@ -159,7 +159,7 @@ def set_limit(connection: Connection, name: str, slots: int, per_second: float |
 def remove_limit(connection: Connection, name: str) -> bool:
     # What holds it stays: it counts if the limit is set again meanwhile.
     connection.execute("DELETE FROM lease WHERE name = ? AND NOT held", (name,))
-    return connection.execute("DELETE FROM limit_ WHERE name = ?", (name,)).rowcount > 0
+    return bool(connection.execute("DELETE FROM limit_ WHERE name = ? RETURNING name", (name,)).fetchall())
 
 
 def limits(connection: Connection, now: float) -> list[Limit]:

@@ -49,9 +49,10 @@ def create(connection: Connection, run: RunRow) -> None:
     }
     columns, marks = ", ".join(row), ", ".join("?" * len(row))
     added = connection.execute(
-        f"INSERT INTO run ({columns}) VALUES ({marks}) ON CONFLICT (run_id) DO NOTHING", list(row.values())
-    )
-    if not added.rowcount:
+        f"INSERT INTO run ({columns}) VALUES ({marks}) ON CONFLICT (run_id) DO NOTHING RETURNING run_no",
+        list(row.values()),
+    ).fetchall()
+    if not added:
         raise UserError(f"There already is a run {run.run_id!r} in this store.")
 
 
@@ -124,10 +125,10 @@ def requests(connection: Connection, run_id: str, epoch: int) -> Requests:
 def request(connection: Connection, run_id: str, cancel: bool | None, pause: bool | None) -> None:
     done = connection.execute(
         "UPDATE run SET cancel_requested = coalesce(?, cancel_requested), "
-        "pause_requested = coalesce(?, pause_requested) WHERE run_id = ?",
+        "pause_requested = coalesce(?, pause_requested) WHERE run_id = ? RETURNING run_no",
         (cancel, pause, run_id),
-    )
-    if not done.rowcount:
+    ).fetchall()
+    if not done:
         raise unknown(run_id)
 
 
