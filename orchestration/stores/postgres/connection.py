@@ -45,17 +45,17 @@ class PostgresConnection:
 
     def begin(self) -> None:
         self._pipeline.enter_context(self.raw.pipeline())
-        self.raw.execute(b"BEGIN")
+        self.raw.execute(b"BEGIN", prepare=False)
 
     def commit(self) -> None:
         """End the transaction, and raise what its statements have not raised yet."""
-        self.raw.execute(b"COMMIT")
+        self.raw.execute(b"COMMIT", prepare=False)
         self._pipeline.close()
 
     def roll_back(self) -> None:
         with contextlib.suppress(psycopg.Error):
             self._pipeline.close()
-        self.raw.execute(b"ROLLBACK")
+        self.raw.execute(b"ROLLBACK", prepare=False)
 
     def close(self) -> None:
         """Let go of the server, whatever the transaction was at."""

@@ -246,6 +246,7 @@ class _Waiting:
         began = self._began = now if self._began is None else self._began
         shown, patience = self._database.address.shown, self._database.patience_seconds
         if now - began > patience or self._database.closing.is_set():
+            self._database.reached = False  # who asks next does not wait all over again
             raise unreachable(error, shown, now - began) from error
         if not self._told and now - began > _QUIET_SECONDS:
             self._told = True
