@@ -38,19 +38,25 @@ class Faults:
         death: a worker dies while it runs a batch.
         zombie: the table of a batch that was reported lost arrives nevertheless.
         hint_lost, hint_repeated: of live events. All live events are late by up to `delay`, in any order.
+        hint_late: a live event comes up to a minute late, when its batch has long ended.
         repeated: the engine runs a finished batch again, and delivers both tables.
         input_lost: an item cannot read its inputs.
         results_lost: a batch's results vanish, some time after it has ended. Half of these are told.
+        skew: by how many seconds the clocks of workers are wrong at most, either way.
+        leap: the flow's process stands still for an hour before it takes an event.
     """
 
     death: float = 0.0
     zombie: float = 0.0
     hint_lost: float = 0.0
     hint_repeated: float = 0.0
+    hint_late: float = 0.0
     repeated: float = 0.0
     input_lost: float = 0.0
     results_lost: float = 0.0
     delay: float = 0.0
+    skew: float = 0.0
+    leap: float = 0.0
 
 
 class Stage(Protocol):
@@ -103,6 +109,8 @@ class SimulatedEngine:
         self.faults = faults or Faults()
         self.queues: list[deque[Execution]] = [deque() for _ in range(workers)]
         self.alive = [True] * workers
+        skew = self.faults.skew
+        self.skews = [rng.uniform(-skew, skew) if skew else 0.0 for _ in range(workers)]
         self.results: dict[tuple[int, int], dict[int, Value]] = {}  # batch, stage -> position -> value
         self.released: dict[tuple[int, int], dict[int, Value]] = {}
         self.made: dict[tuple[int, int], Value] = {}  # the last value that each item returned
@@ -155,7 +163,8 @@ class SimulatedEngine:
         execution = self.queues[worker][0]
         command = execution.command
         execution.started = self.stage.now
-        self._hint(BatchStarted(command.batch_id, execution.execution_id, f"w{worker}", self.stage.now))
+        started = execution.started + self.skews[worker]
+        self._hint(BatchStarted(command.batch_id, execution.execution_id, f"w{worker}", started))
         if command.permit and not execution.inputs & self.vanished:
             self._ask(worker, execution)
         else:
@@ -211,7 +220,7 @@ class SimulatedEngine:
                 execution.execution_id,
                 f"w{worker}",
                 position,
-                execution.started + execution.offsets[position],
+                execution.started + self.skews[worker] + execution.offsets[position],
                 bytes(execution.outcomes[:position]),
             )
             self._schedule(worker, execution, execution.offsets[position], partial(self._hint, event))
@@ -256,7 +265,8 @@ class SimulatedEngine:
         if self.rng.random() < self.faults.repeated:
             self._made += 1
             execution.execution_id = f"x{self._made}"
-            self._hint(BatchStarted(table.batch_id, execution.execution_id, f"w{worker}", self.stage.now))
+            again = self.stage.now + self.skews[worker]
+            self._hint(BatchStarted(table.batch_id, execution.execution_id, f"w{worker}", again))
             self._deliver(self._table(worker, execution), execution)
 
     def _leave(self, worker: int, execution: Execution) -> None:
@@ -358,7 +368,7 @@ class SimulatedEngine:
             command.batch_id,
             execution.execution_id if execution.ran else "",
             f"w{worker}",
-            execution.started,
+            execution.started + self.skews[worker],
             bytes(execution.outcomes),
             execution.offsets[:],
             execution.durations[:],
@@ -378,7 +388,9 @@ class SimulatedEngine:
         if self.rng.random() < self.faults.hint_lost:
             return
         for _ in range(2 if self.rng.random() < self.faults.hint_repeated else 1):
-            self.stage.later(self._latency(), lambda: self._post(event))
+            late = self.faults.hint_late and self.rng.random() < self.faults.hint_late
+            seconds = self.rng.uniform(0.0, 60.0) if late else self._latency()
+            self.stage.later(seconds, lambda: self._post(event))
 
     def _latency(self) -> float:
         return self.rng.uniform(0, self.faults.delay) if self.faults.delay else 0.0

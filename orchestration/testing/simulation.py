@@ -153,6 +153,9 @@ class Run:
         """Let the coordinator handle an event, journal, then act."""
         if self.engine.gone:
             return
+        leap = self.engine.faults.leap
+        if leap and self.engine.rng.random() < leap:
+            self.world.clock.jump(self.world.now + 3600.0)
         commands = self.core.handle(event, self.world.now)
         entries = [c for c in commands if isinstance(c, Entry)]
         self.journal += entries

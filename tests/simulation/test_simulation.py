@@ -18,8 +18,10 @@ from orchestration.testing.script import Act, End, Step, reference
 from orchestration.testing.simulation import Report, Run, World, drain, simulate
 from runners.messages import Outcome
 
-LONG = os.environ.get("MILLRACE_SIMULATION", "") == "long"
-BLOCKS, SEEDS = (100, 500) if LONG else (8, 150)
+# How many: "faults" is for `make faults`, "long" for an idle machine.
+BLOCKS, SEEDS, FUSION_SEEDS = {"long": (100, 500, 20_000), "faults": (16, 500, 2_000)}.get(
+    os.environ.get("MILLRACE_SIMULATION", ""), (8, 150, 150)
+)
 
 LYING = Faults(delay=0.5, hint_lost=0.3, hint_repeated=0.3, repeated=0.1)
 DEADLY = Faults(
@@ -29,6 +31,7 @@ FORGETFUL = Faults(results_lost=0.2, delay=0.2)
 CRUEL = Faults(
     death=0.1, zombie=0.5, hint_lost=0.2, repeated=0.2, input_lost=0.02, results_lost=0.15, delay=1.0
 )
+ODD_CLOCKS = Faults(death=0.1, hint_late=0.3, hint_repeated=0.3, delay=0.5, skew=4000.0, leap=0.02)
 HARDY = Policy(retries_on_loss=ENOUGH)
 
 
@@ -42,7 +45,7 @@ def play(seed: int, *, check: bool) -> tuple[Report, list[Step]]:
         seed=seed,
         workers=rng.choice((1, 3, 8)),
         prefetch=rng.choice((1, 2)),
-        faults=rng.choice((None, LYING, DEADLY, FORGETFUL, CRUEL)),
+        faults=rng.choice((None, LYING, DEADLY, FORGETFUL, CRUEL, ODD_CLOCKS)),
         limits=limits,
         crashes=[rng.randrange(1, 40) for _ in range(rng.choice((0, 0, 1, 3)))],
         check=check,
@@ -144,9 +147,6 @@ def test_a_map_of_a_map_of_a_map_on_dying_workers() -> None:
     assert fused(report) > 30_000
 
 
-FUSION_SEEDS = 20_000 if LONG else 150
-
-
 def test_fused_maps_end_as_the_reference_interpreter_says() -> None:
     """Chains of short maps, with failures, skips, losses and crashes at every stage."""
     rode = 0
@@ -158,7 +158,7 @@ def test_fused_maps_end_as_the_reference_interpreter_says() -> None:
             steps,
             seed=seed,
             workers=rng.choice((1, 3)),
-            faults=rng.choice((None, LYING, DEADLY, FORGETFUL, CRUEL)),
+            faults=rng.choice((None, LYING, DEADLY, FORGETFUL, CRUEL, ODD_CLOCKS)),
             limits=limits,
             crashes=[rng.randrange(1, 40) for _ in range(rng.choice((0, 0, 1, 2)))],
             check=seed % 5 == 0,
