@@ -250,7 +250,8 @@ class LocalSession:
         if found.fingerprint != fingerprint:
             if found.results:
                 log.warning(
-                    "%s has other code or arguments than when its results were stored: it runs again", path
+                    "%s has other code or arguments than when its results were stored: they are not used",
+                    path,
                 )
             return Recovered(attempts=found.attempts, started=found.started, width=found.width)
         return Recovered(

@@ -199,7 +199,7 @@ class Readiness:
             self.ledger.move(node, done, Cause.RECOVERED, "its result was stored by an earlier process")
         if found.started and not node.policy.rerun_on_loss:
             lost = sorted(i for i in found.started if i < node.width and i not in found.results)
-            why = "an earlier process of this run started it and left no result, and it must not run twice"
+            why = "an earlier process of this run started it and left no result of use, and it must not run twice"
             self.ledger.move(node, compact(lost), Cause.LOST_FOR_GOOD, why)
 
     # --- counting -------------------------------------------------------------------------------

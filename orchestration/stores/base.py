@@ -169,7 +169,7 @@ class RecoveredNode:
         attempts: by index, attempts that had been spent, for items that have not completed.
         results: by index, where the results of completed items are stored: (file, position in it).
         started: of nodes that must not run twice: items that were running when the process died, were lost, or
-            completed with a result that is not stored.
+            completed; those with a result may run again no more than others, should it be of no use.
     """
 
     path: str

@@ -239,7 +239,6 @@ def recovered(view: JournalView) -> dict[str, RecoveredNode]:
                         results[index] = (stored, entry.positions[k])
                 elif entry.outcomes[k] != Outcome.UNSTARTED:
                     spent[index] = max(spent.get(index, 0), entry.attempts[k])
-        started -= results.keys()
         found[node.path] = RecoveredNode(
             node.path, node.fingerprint, width, spent, results, frozenset(started)
         )

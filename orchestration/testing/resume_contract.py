@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from runners.messages import Outcome, Stored
 
@@ -60,6 +61,20 @@ class ResumeContract:
         assert found["task#0"].results == {0: (file, 0), 1: (file, 1), 2: (file, 2), 5: (newer, 0)}
         assert found["task#0"].attempts == {3: 1}
         assert (found["task#1"].results, found["task#1"].fingerprint) == ({}, "v2")
+
+    def test_what_must_not_run_twice_counts_as_started_for_ever(self, store: Store) -> None:
+        """Also where its result is stored: the result may be of no use to a later process, with other code."""
+        run_id = new_run(store)
+        once = replace(node(1, 4), policy={"rerun_on_loss": False})
+        file = Stored("file:///r/1", "abc")
+        first: list[Entry] = [once, ended(1, [0], stored=file), ended(1, [1], State.FAILED, Outcome.FAILED)]
+        store.append(run_id, 1, [*first, RunMoved(RunState.CRASHED, NOW)])
+        assert store.recovered(run_id)["task#1"].started == {0}
+        store.claim(run_id, host="h", pid=1, now=NOW)
+        store.append(run_id, 2, [replace(once, node_id=2, path="task#1", fingerprint="v2")])
+        found = store.recovered(run_id)["task#1"]
+        assert not found.results
+        assert found.started == {0}
 
     def test_a_later_process_replaces_nodes_of_the_same_path(self, store: Store) -> None:
         """Counts, task runs and errors are about the newest node of each path, the older stays readable."""
