@@ -96,10 +96,10 @@ def test_the_disk_fails(bench: Bench, require: Callable[[str, object], None]) ->
 
 @contextmanager
 def small_disk(trial: Trial) -> Iterator[Path]:
-    """A file system of one megabyte for the store alone."""
+    """A file system of a few megabytes for the store alone."""
     place = trial.folder / "disk"
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)], check=True)
     trial.store_path = place / "millrace.db"
     trial.environ["MILLRACE_STORE"] = str(trial.store_path)
     try:

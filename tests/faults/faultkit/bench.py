@@ -55,6 +55,7 @@ class Trial:
         self.mark = f"{os.getpid()}-{folder.name}"
         self.home = folder / "home"
         self.home.mkdir()
+        self.store_path = self.home / "millrace.db"
         self.history_path = folder / "history"
         self.children: list[Child] = []
         self.deaths: dict[int, float] = {}
@@ -87,6 +88,14 @@ class Trial:
         child = Child(job, self.mark, fresh=fresh)
         self.children.append(child)
         return child
+
+    def begin(self, plan: Plan, runner: dict[str, Any], least: int = 1, most: int = 12) -> bool:
+        """Run a plan for a while and kill its process; the kill is no injection. Returns whether it came to that."""
+        child = self.start(plan, runner)
+        reached = self.wait_for_lines(self.rng.randint(least, most), child)
+        if child.running:
+            self.deaths[child.pid] = child.kill()
+        return reached and child.wait(0) == -signal.SIGKILL
 
     def kill(self, child: Child) -> None:
         """Kill a flow's process, and note it as an injection."""
@@ -132,10 +141,6 @@ class Trial:
         return "\n".join(f"--- process {k}\n{child.text[-2500:]}" for k, child in enumerate(self.children))
 
     # --- the record -----------------------------------------------------------------------------
-
-    @property
-    def store_path(self) -> Path:
-        return self.home / "millrace.db"
 
     @property
     def store(self) -> SqliteStore:

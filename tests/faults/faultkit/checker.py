@@ -52,7 +52,8 @@ class Expected:
     Attributes:
         run_states: in which the run may end.
         states: by which a task run may end that should have completed, such as "Cancelled".
-        rerun_stored: stored results were damaged: what had been stored may run again.
+        rerun_stored: stored results were damaged, or the code has changed: what had been stored may run again.
+        forgotten: the last transactions were taken from the store: it cannot tell of what they told.
         limit: slots of the limit, if there is one.
         deaths: of processes, by pid, by the monotonic clock.
     """
@@ -60,6 +61,7 @@ class Expected:
     run_states: frozenset[str] = frozenset({"Completed"})
     states: frozenset[str] = frozenset()
     rerun_stored: bool = False
+    forgotten: bool = False
     limit: int | None = None
     deaths: dict[int, float] = field(default_factory=dict)
 
@@ -219,7 +221,7 @@ def _wanted(
 def _judge_executions(found: Verdict, place: str, node: Node, item: Item, expected: Expected) -> None:
     """Each execution is recorded; each beyond the first has its reason; none where `rerun_on_loss` forbids it."""
     unnamed = [one for one in item.ran if not item.is_recorded(one)]
-    for one in unnamed[item.cut_short + item.suspected :]:
+    for one in unnamed[item.cut_short + item.suspected :] if not expected.forgotten else ():
         found.unrecorded.append(
             f"{place}: attempt {one.attempt}, execution {one.execution_id}, ended {one.end!r}"
         )
@@ -241,7 +243,7 @@ def _judge_executions(found: Verdict, place: str, node: Node, item: Item, expect
         found.forbidden.append(f"{place} was tried after {failures} failures")
     for one, after in zip(item.ran, item.ran[1:], strict=False):
         reasons = item.losses or item.cut_short or item.suspected or item.repeats or item.not_kept
-        if one.end != "fail" and not reasons and not expected.rerun_stored:
+        if one.end != "fail" and not reasons and not (expected.rerun_stored or expected.forgotten):
             found.forbidden.append(f"{place} ran again as {after.execution_id}, and the record tells no loss")
             break
 

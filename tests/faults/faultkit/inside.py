@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
@@ -102,20 +103,75 @@ def jump_clock(after: float, by: float) -> None:
     time.time = jumping
 
 
-def file_size_limit(after: float, seconds: float, room: int) -> None:
-    """Let the disk be full for a time: no file grows beyond `room` bytes more than the store has then."""
-    import resource
+def impatient(seconds: float) -> None:
+    """Take processes for dead that have been silent for so long, instead of 30 s."""
+    from orchestration.stores.sqlite import runs
 
-    from orchestration import settings
+    runs.DEAD_AFTER_SECONDS = seconds
 
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    def fill() -> None:
-        path = settings.store_url().removeprefix("sqlite:///")
-        size = os.path.getsize(f"{path}-wal") if os.path.exists(f"{path}-wal") else 0
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, hard))
-        time.sleep(seconds)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+def change_code() -> None:
+    """Let the task's code differ from what it was, and do the same."""
+    from dataclasses import replace
 
-    threading.Timer(after, fill).start()
+    from faultkit import workload
+
+    def play(given: Any, index: int, spec: dict[str, Any]) -> Any:
+        changed = "this line is new"
+        return original(given, index, spec) if changed else None
+
+    original = workload.play
+    workload.work = replace(workload.work, fn=play)
+
+
+def writes_fail(after_writes: int, code: int) -> None:
+    """Let each write of SQLite to a file fail from the n-th transaction on, by the kernel: EIO, EROFS.
+
+    SQLite writes by `pwrite64`, which nothing else here uses; a seccomp filter over all threads answers it.
+    """
+    from orchestration.stores.sqlite.database import Database
+
+    write = Database.write
+    seen = [0]
+
+    def counted(self: Database, work: Callable[..., Any]) -> Any:
+        seen[0] += 1
+        if seen[0] == after_writes:
+            _refuse_pwrite(code)
+        return write(self, work)
+
+    Database.write = counted  # type: ignore[method-assign]
+
+
+class _Filter(ctypes.Structure):
+    _fields_ = [
+        ("code", ctypes.c_ushort),
+        ("jt", ctypes.c_ubyte),
+        ("jf", ctypes.c_ubyte),
+        ("k", ctypes.c_uint32),
+    ]
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.POINTER(_Filter))]
+
+
+PWRITE64 = {"x86_64": 18, "aarch64": 68}
+SECCOMP = {"x86_64": 317, "aarch64": 277}
+_NO_NEW_PRIVILEGES, _SET_FILTER, _ALL_THREADS = 38, 1, 1
+
+
+def _refuse_pwrite(code: int) -> None:
+    machine = os.uname().machine
+    rules = (_Filter * 4)(
+        _Filter(0x20, 0, 0, 0),  # load the system call's number
+        _Filter(0x15, 0, 1, PWRITE64[machine]),
+        _Filter(0x06, 0, 0, 0x00050000 | code),  # fail with this errno
+        _Filter(0x06, 0, 0, 0x7FFF0000),  # allow
+    )
+    libc = ctypes.CDLL(None, use_errno=True)
+    program = _Program(len(rules), rules)
+    if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+    if libc.syscall(SECCOMP[machine], _SET_FILTER, _ALL_THREADS, ctypes.byref(program)):
+        raise OSError(ctypes.get_errno(), "seccomp")
