@@ -1,0 +1,65 @@
+"""Code that hangs, cannot be moved or eats its memory, and cancellations that race with everything."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from faultkit.bench import Bench, Trial
+from faultkit.plan import Node, Plan, random_plan
+
+pytestmark = pytest.mark.timeout(600)
+
+SEQUENTIAL: dict[str, Any] = {"kind": "sequential"}
+THREADS: dict[str, Any] = {"kind": "threads"}
+
+
+def hanging(rng: random.Random, ways: tuple[str, ...], width: int = 8) -> Plan:
+    """Return a flow of which some items hang, beyond a timeout of a fifth of a second."""
+    sick = {i: f"always:{rng.choice(ways)}" for i in rng.sample(range(width), rng.randint(1, 2))}
+    first = Node("t0", width, seconds=0.005, sick=sick, timeout=0.2, batch=rng.choice((None, 1, 3)))
+    return Plan((first, Node("t1", width, source=0), Node("t2", 1, gather=1)))
+
+
+def test_hanging_code_times_out(bench: Bench) -> None:
+    """Code that hangs in Python or in `time.sleep` is stopped by its timeout, and its neighbours complete."""
+    for trial in bench.trials("code hangs in Python or time.sleep, with a timeout", short=1, full=25):
+        plan = hanging(trial.rng, ("spin", "sleep"))
+        child = trial.start(plan, trial.rng.choice((SEQUENTIAL, THREADS)))
+        for _ in plan.nodes[0].sick:
+            trial.injected()
+        trial.finish(child)
+        trial.check(plan)
+
+
+def test_code_hanging_in_c_times_out(bench: Bench) -> None:
+    """What hangs in a C call in a thread cannot be stopped: its task run ends, abandoned, and so does the process."""
+    for trial in bench.trials("code hangs in C, with a timeout", short=1, full=15):
+        plan = hanging(trial.rng, ("c",), width=4)
+        child = trial.start(plan, THREADS)
+        for _ in plan.nodes[0].sick:
+            trial.injected()
+        trial.finish(child)
+        trial.check(plan)
+
+
+def cancel_somewhere(trial: Trial, plan: Plan, runner: dict[str, Any]) -> None:
+    """Run a plan, and ask from outside that its run is cancelled, at a random moment."""
+    child = trial.start(plan, runner)
+    trial.wait_for_lines(trial.rng.randint(1, 12), child)
+    run = trial.run
+    if run is not None:
+        trial.store.request(run.run_id, cancel=True)
+        trial.injected()
+    trial.finish(child)
+
+
+def test_cancellation_races(bench: Bench) -> None:
+    """A run is cancelled while task runs complete, wait for retries, time out: each ends in one way or the other."""
+    for trial in bench.trials("cancel races completion, retry and timeout", short=2, full=60):
+        plan = random_plan(trial.rng, width=20, seconds=0.02, limited=trial.rng.random() < 0.3)
+        if trial.rng.random() < 0.3:
+            plan = hanging(trial.rng, ("spin", "sleep"))
+        cancel_somewhere(trial, plan, trial.rng.choice((SEQUENTIAL, THREADS)))
+        trial.check(plan, run_states=frozenset({"Completed", "Cancelled"}), states=frozenset({"Cancelled"}))
