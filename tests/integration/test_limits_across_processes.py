@@ -83,7 +83,7 @@ class Processes:
 
     def start(self, name: str, *, items: int = ITEMS, seconds: float = 0.02) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", FLOW, self.store.url, self.history, name, items, seconds]
-        quiet = {**os.environ, "MILLRACE_PROGRESS": "off"}
+        quiet = {**os.environ, "MILLRACE_DISPLAY": "off"}
         process = subprocess.Popen(list(map(str, command)), stdout=self.output, stderr=self.output, env=quiet)
         self.running[name] = process
         return process
