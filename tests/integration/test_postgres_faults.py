@@ -89,8 +89,7 @@ class Cutter:
                     break
                 if how == "after":
                     hush.set()
-                there.sendall(data)
-                if how == "behind":
+                if not _send(there, data) or how == "behind":
                     break
             _shut(client, there)
 
@@ -100,7 +99,8 @@ class Cutter:
                 if b"COMMIT\0" in data:  # it is done
                     break
                 continue
-            client.sendall(data)
+            if not _send(client, data):
+                break
         _shut(client, there)
 
 
@@ -109,6 +109,14 @@ def _read(connection: socket.socket) -> bytes:
         return connection.recv(1 << 20)
     except OSError:
         return b""
+
+
+def _send(connection: socket.socket, data: bytes) -> bool:
+    try:
+        connection.sendall(data)
+    except OSError:
+        return False
+    return True
 
 
 def _shut(*connections: socket.socket) -> None:
@@ -184,7 +192,7 @@ def test_sessions_that_are_ended_while_they_write(store: PostgresStore, server: 
     over.set()
     go.set()
     killer.join()
-    assert ended_sessions > 50
+    assert ended_sessions > 10
     assert [row.batch_id for row in store.attempts(run_id, 0, 0)] == list(range(300))
 
 

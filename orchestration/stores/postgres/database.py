@@ -46,7 +46,7 @@ _REGISTER = """
 
 _NUMBER = """
     INSERT INTO writer (writer_id, number, at) VALUES (%s, %s, extract(epoch FROM now()))
-    ON CONFLICT (writer_id) DO UPDATE SET number = excluded.number, at = excluded.at"""
+    ON CONFLICT (writer_id) DO UPDATE SET number = excluded.number, at = excluded.at RETURNING number"""
 
 T = TypeVar("T")
 log = logging.getLogger("millrace.driver")
@@ -153,9 +153,12 @@ class Database(GroupCommit[PostgresConnection]):
 
     def _attempt(self, connection: PostgresConnection, jobs: list[Job[PostgresConnection]]) -> None:
         connection.begin()
-        connection.raw.execute(_NUMBER, (self._writer_id, self._number))
+        numbered = connection.raw.execute(_NUMBER, (self._writer_id, self._number))
         for job in jobs:
             job.result = job.work(connection)
+        # No COMMIT may leave before the row is known to be locked: a server that had not come to it would let a new
+        # connection find the old number, and commit afterwards.
+        numbered.fetchone()
         connection.commit()
         for job in jobs:
             job.done = True
