@@ -168,12 +168,14 @@ class DaskTaskRunner(TaskRunner):
                 if kept is None or kept.future.status in ("error", "cancelled"):
                     missing.append(batch_id)
                     continue
-                upstream.append(kept.future)
+                upstream.append(kept)
                 flight.shared.update(kept.shared)  # for when Dask computes it again
             if missing:
                 desk.lose_input(batch.batch_id, missing, "its worker or its cluster has gone")
                 return
-            flight.future = submit_batch(desk.client, batch, blob, upstream, self._token)
+            flight.place = desk.place_for(batch, upstream)
+            inputs = [kept.future for kept in upstream]
+            flight.future = submit_batch(desk.client, batch, blob, inputs, self._token, flight.place)
         desk.watch(batch.batch_id, flight.future)
 
     def cancel(self, batch_ids: Sequence[int], *, force: bool = False) -> None:
@@ -192,7 +194,7 @@ class DaskTaskRunner(TaskRunner):
         from .dask_worker import answer
 
         desk = self._started()
-        address = desk.callers.get(call_id)
+        address = desk.caller(call_id)
         if address is not None:
             run = partial(desk.client.run, workers=[address], on_error="ignore", asynchronous=True)
             desk.spawn(partial(run, answer, call_id, reply))

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 from . import codec
 from .base import Sink
 from .dask_connect import PIP_LINE, Connection
+from .dask_places import place_for
 from .dask_tasks import submit_helper
 from .errors import InternalError, VersionMismatchError
 from .messages import (
@@ -56,7 +57,9 @@ class Flight:
     batch: Batch
     shared: dict[str, Payload] = field(default_factory=dict)  # what its workers may ask for, by digest
     future: Any = None
+    place: str = ""  # address of where it was sent; "" if Dask chose
     worker: str = ""  # address of where it was seen to start
+    asking: set[str] = field(default_factory=set)  # calls without an answer: its slot is lent to others
     process: str = ""  # the same as host:pid
     table: bytes | None = None
     size: int = 0  # bytes of its results
@@ -72,6 +75,7 @@ class Kept:
     size: int
     entries: int
     run_id: str
+    worker: str  # address of where it was computed, as far as known
     repeatable: bool  # Dask may compute it again ...
     shared: Mapping[str, Payload]  # ... and then a worker may ask for these; by digest
 
@@ -85,7 +89,7 @@ class Desk:
         self.topic = topic
         self.flights: dict[int, Flight] = {}  # in the order of submission
         self.kept: dict[int, Kept] = {}
-        self.callers: dict[str, str] = {}  # call_id -> address of the worker that asked
+        self.callers: dict[str, tuple[str, int]] = {}  # call_id -> address of the worker that asked, batch
         self.workers: dict[str, Mapping[str, Any]] = {}
         self.lock = threading.RLock()
         # large payloads by digest, for as long as a flight or a result needs them
@@ -193,7 +197,11 @@ class Desk:
                 return
             while len(self.callers) >= MAX_CALLS:
                 self.callers.pop(next(iter(self.callers)))
-            self.callers[message.call_id] = address
+            self.callers[message.call_id] = address, message.batch_id
+            with self.lock:
+                asking = self.flights.get(message.batch_id)
+                if asking is not None and message.kind != "permit":
+                    asking.asking.add(message.call_id)
             self._emit(message)
             return
         with self.lock:
@@ -227,6 +235,20 @@ class Desk:
                 self._shipping.discard(parcel)
 
         self.spawn(ship)
+
+    def caller(self, call_id: str) -> str | None:
+        """Return the address of the worker that asked, now that it gets its answer."""
+        address, batch_id = self.callers.get(call_id, (None, -1))
+        with self.lock:
+            flight = self.flights.get(batch_id)
+            if flight is not None:
+                flight.asking.discard(call_id)
+        return address
+
+    def place_for(self, batch: Batch, upstream: Iterable[Kept]) -> str:
+        """Return the address of the worker that shall run a batch; "" leaves it to Dask."""
+        busy = [flight.worker or flight.place for flight in self.flights.values() if not flight.asking]
+        return place_for(batch, self.workers, busy, [(kept.worker, kept.size) for kept in upstream])
 
     # --- ends of batches ------------------------------------------------------------------------
 
@@ -275,6 +297,7 @@ class Desk:
                     flight.size,
                     len(table.outcomes),
                     flight.batch.run_id,
+                    flight.worker,
                     _repeatable(table, flight.batch),
                     flight.shared,
                 )

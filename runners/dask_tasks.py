@@ -23,8 +23,10 @@ def submit_helper(client: Any, name: str, *args: Any) -> Any:
     return client.submit(operator.call, far_side(name), *args, pure=False, retries=0, priority=100)
 
 
-def submit_batch(client: Any, batch: Batch, blob: bytes, upstream: list[Any], token: str) -> Any:
-    """Submit a batch as one Dask task and return its future."""
+def submit_batch(
+    client: Any, batch: Batch, blob: bytes, upstream: list[Any], token: str, place: str = ""
+) -> Any:
+    """Submit a batch as one Dask task, for the worker at `place` if it is there, and return its future."""
     import dask
 
     options = dict(batch.options)
@@ -37,6 +39,8 @@ def submit_batch(client: Any, batch: Batch, blob: bytes, upstream: list[Any], to
         "priority": batch.priority + own,
         **options,
     }
+    if place:
+        arguments.update(workers=[place], allow_other_workers=True)
     if len(blob) < LARGE_BLOB:
         return client.submit(operator.call, far_side("run_packed"), blob, *upstream, **arguments)
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):

@@ -18,7 +18,7 @@ from ..core.records import Node
 from ..core.states import State as TaskState
 from ..driver.outcomes import exception_of
 from ..errors import MillraceError, UserError
-from .outcome_lists import Outcomes
+from .outcome_lists import Outcome, Outcomes
 
 if TYPE_CHECKING:
     from ..stores.base import RecoveredNode
@@ -70,6 +70,26 @@ class Fetching:
             self._have_made_again(node, [indices[k] for k in again])
             self._fill(asked, again, errors_only=False)
         return Outcomes(asked.values, dict(sorted(asked.errors.items())))
+
+    def singles(self, items: Sequence[tuple[int, int]]) -> list[Outcome]:
+        """Return (value, exception) of items that have ended, each a node and an index, in one round trip."""
+        wanted: dict[int, Wanted] = {}  # by place in `items`
+        for k, (node_id, index) in enumerate(items):
+            node = self._driver.core.nodes[node_id]
+            place = node.location(index) if node.state(index) is TaskState.COMPLETED else None
+            if place is not None and self._session.inline.kept(place[0]) is None:
+                wanted[k] = place[0], node.stage_in(place[0]), (place[1],)
+        try:
+            brought = self._driver.runner.fetch_many(list(wanted.values())) if wanted else []
+        except RunnerNotStartedError:
+            brought = []
+        found: dict[int, Outcome] = {}
+        for k, values in zip(wanted, brought, strict=False):
+            if not isinstance(values, ResultLostError):
+                found[k] = values[0], None
+        rest = {k: item for k, item in enumerate(items) if k not in found}
+        found |= {k: self.outcomes(node_id, (index,), False)[0] for k, (node_id, index) in rest.items()}
+        return [found[k] for k in range(len(items))]
 
     def _fill(self, asked: _Asked, places: Iterable[int], *, errors_only: bool) -> None:
         """Fill in values and errors of items, given by their places in what was asked."""

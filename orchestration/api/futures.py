@@ -289,6 +289,20 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
         return _restore_list, (self.run_id, self.node_id, self.indices)
 
 
+def fetch_together(
+    futures: Iterable[TaskRunFuture], fetch: Callable[[Sequence[tuple[int, int]]], Iterable[Outcome]]
+) -> None:
+    """Let futures that have ended have their results, which takes less time than one after the other.
+
+    Args:
+        fetch: returns the outcomes of (node, index), in order.
+    """
+    due = [future for future in futures if future._outcome is None]
+    outcomes = fetch([(future.node_id, future.index) for future in due])
+    for future, outcome in zip(due, outcomes, strict=True):
+        future._outcome = outcome
+
+
 class DoneAndNotDone(NamedTuple):
     """What `wait` returns."""
 

@@ -10,7 +10,7 @@ from runners.arguments import ATOMS, rebuild
 
 from ..core.states import RunState
 from ..errors import CancelledRunError, FlowRunFailedError
-from .futures import TaskRunFuture, TaskRunFutureList
+from .futures import TaskRunFuture, TaskRunFutureList, fetch_together
 from .states import State
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def verdict_of(run: RunningFlow, result: Any = None, error: BaseException | None
     parts = list(_parts(result))
     total, bad = _counted(parts)
     if not bad:
-        value = _value(result) if parts else result  # now, while the engine still has the results
+        value = _value(run, result) if parts else result  # now, while the engine still has the results
         return Verdict(RunState.COMPLETED, data=lambda: value)
     if any(state.is_cancelled() for state in bad):
         kind, words = RunState.CANCELLED, "were cancelled"
@@ -110,12 +110,20 @@ def _counted(parts: Iterable[Part]) -> tuple[int, list[State]]:
     return total, bad
 
 
-def _value(result: Any) -> Any:
+def _value(run: RunningFlow, result: Any) -> Any:
     """Return a flow's return value with results in the place of futures and states."""
+    futures: list[TaskRunFuture] = []
+
+    def find(part: Any) -> Any:
+        if isinstance(part, TaskRunFuture) and part.run_id == run.session.run_id:
+            futures.append(part)
+        return part
 
     def leaf(part: Any) -> Any:
         if isinstance(part, TaskRunFuture | TaskRunFutureList | State):
             return part.result()
         return part
 
+    rebuild(result, find)
+    fetch_together(futures, run.session.fetching.singles)
     return rebuild(result, leaf)

@@ -82,6 +82,11 @@ def wait_for(path: Any) -> str:
     return "through"
 
 
+def wait_as_told(lists: Any) -> None:
+    while not Path(lists[0][0]).exists():
+        time.sleep(0.01)
+
+
 def wait_for_ever(_: Any) -> None:
     while True:
         time.sleep(0.01)
@@ -147,6 +152,36 @@ def test_upstream_batches_arrive_as_values(port: Any) -> None:
     down = port.batch(total, inputs=ups)
     port.run(down)
     assert port.runner.fetch(down.batch_id, 0, [0]) == [sum(2 * i for i in range(300))]
+
+
+def test_dependents_of_one_batch_run_at_the_same_time(port: Any, gate: Path) -> None:
+    """Their input is at one worker; the other one is idle, so it gets one of them."""
+    up = port.batch(lambda x: x, [str(gate)])
+    port.run(up)
+    downs = [port.batch(wait_as_told, inputs=[up]) for _ in range(2)]
+    port.runner.submit(downs)
+    places = {port.of(BatchStarted, batch).worker for batch in downs}
+    assert len(places) == 2
+    gate.touch()
+    assert [port.table(batch).outcomes for batch in downs] == [bytes([DONE])] * 2
+    port.runner.release([batch.batch_id for batch in [up, *downs]])
+
+
+def test_a_task_that_waits_for_others_does_not_count_as_work(port: Any, gate: Path) -> None:
+    """While a task at one worker has a question, two further ones run, one at each worker."""
+    asking = port.batch(ask, [b"who"])
+    port.runner.submit([asking])
+    call = port.until(lambda e: isinstance(e, Call) and e.batch_id == asking.batch_id)
+    batches = [port.batch(wait_for, [str(gate)]) for _ in range(2)]
+    port.runner.submit(batches)
+    for batch in batches:
+        port.of(BatchStarted, batch)
+    gate.touch()
+    for batch in batches:
+        port.table(batch)
+    port.runner.answer(call.call_id, b"you")
+    port.table(asking)
+    port.runner.release([batch.batch_id for batch in [asking, *batches]])
 
 
 def test_strings_are_never_taken_for_keys(port: Any) -> None:
