@@ -253,23 +253,36 @@ class RayTaskRunner(TaskRunner):
             return
         results, table = self._submission.submit(batch, self._results, generation)
         self._pending[batch.batch_id] = _Pending(batch, results, table)
-        self._on_ready(table, functools.partial(self._ended, batch.batch_id))
+        table.future().add_done_callback(functools.partial(self._ended, batch.batch_id))
 
     def _ended(self, batch_id: int, done: Any) -> None:
+        """Tell how a batch ended. In Ray's own thread where it finished: a hand-over would cost 0.1 ms."""
+        try:
+            error = done.exception() or self._finished(batch_id, done.result())
+        except Exception as unforeseen:
+            error = unforeseen
+        if error is not None:
+            self._inbox.put(functools.partial(self._broke, batch_id, error))
+
+    def _finished(self, batch_id: int, data: bytes) -> InternalError | None:
+        """Take a batch's table. Returns what is wrong with it."""
+        try:
+            table = codec.unpack(data)
+            assert isinstance(table, Table)
+        except InternalError as unreadable:
+            return unreadable
+        pending = self._pending.pop(batch_id, None)
+        if pending is not None:
+            self._callers.discard(batch_id)
+            self._results[batch_id] = pending.results
+            self._emit(BatchFinished(table))
+        return None
+
+    def _broke(self, batch_id: int, error: BaseException) -> None:
         pending = self._pending.pop(batch_id, None)
         if pending is None:
             return
         self._callers.discard(batch_id)
-        error: BaseException | None = done.exception()
-        if error is None:
-            try:
-                table = codec.unpack(done.result())
-                assert isinstance(table, Table)
-                self._results[batch_id] = pending.results
-                self._emit(BatchFinished(table))
-                return
-            except InternalError as unreadable:
-                error = unreadable
         from .ray_failures import ending
 
         _handled(pending.results)

@@ -271,7 +271,7 @@ def test_large_arguments_are_shared(port: Any) -> None:
 
 
 def test_released_results_are_gone(port: Any) -> None:
-    """What was released cannot be fetched, and a batch that reads it is lost without suspicion."""
+    """What was released cannot be fetched, and a batch that reads it says that its input is lost."""
     batch = port.batch(square, [1])
     port.run(batch)
     port.runner.release([batch.batch_id])
@@ -280,8 +280,8 @@ def test_released_results_are_gone(port: Any) -> None:
     reader = port.batch(ownership, inputs=[batch])
     port.runner.submit([reader])
     end = port.end(reader)
-    assert isinstance(end, BatchLost)
-    assert not end.suspect
+    assert isinstance(end, BatchFinished)
+    assert end.table.outcomes == bytes([Outcome.INPUT_LOST])
 
 
 def test_a_result_larger_than_the_object_store(port: Any) -> None:
