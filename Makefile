@@ -38,7 +38,8 @@ test: $(STAMP) ## Run every test; ARGS="-k name" narrows it
 	$(BIN)/python -m pytest $(ARGS)
 
 faults: $(STAMP) ## Inject faults into real runs and simulated ones, half an hour; ARGS="-k dask" narrows it
-	MILLRACE_SIMULATION=faults MILLRACE_FAULTS=full $(BIN)/python -m pytest tests/simulation tests/faults $(ARGS)
+	MILLRACE_SIMULATION=faults MILLRACE_FAULTS=full MILLRACE_FAULTS_PAGE=$(if $(ARGS),,docs/faults.md) \
+	  $(BIN)/python -m pytest tests/simulation tests/faults $(ARGS)
 
 bench: $(STAMP) ## Run every benchmark and write down what they say; ARGS="overhead --runner dask" narrows it
 	$(UV) sync --frozen --all-extras --group bench

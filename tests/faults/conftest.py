@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,13 +19,18 @@ _rows: list[Row] = []
 @pytest.fixture
 def bench(request: pytest.FixtureRequest) -> Bench:
     """Trials of faults; see `Bench.trials`."""
-    return Bench(request.node.nodeid, _rows)
+    known = request.node.get_closest_marker("xfail")
+    how = " ".join((request.function.__doc__ or "").split())
+    return Bench(request.node.nodeid, _rows, how, known.kwargs["reason"] if known else "")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table; the full suite also writes the page."""
+    """Print the table; `make faults` also has it written into the documentation."""
     if not _rows:
         return
     terminalreporter.section(f"faults: MILLRACE_FAULTS={MODE} MILLRACE_SEED={SEED}")
     for line in table.lines(_rows):
         terminalreporter.write_line(line)
+    page = os.environ.get("MILLRACE_FAULTS_PAGE")
+    if page and MODE == "full":
+        Path(page).write_text(table.page(_rows, SEED), encoding="utf-8")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from faultkit.bench import Bench, Trial
-from faultkit.clusters import dask_scheduler, dask_workers
+from faultkit.clusters import Proxy, dask_cluster, dask_workers
 from faultkit.plan import Node, Plan, random_plan
-from faultkit.processes import Child, is_alive, wait_until
+from faultkit.processes import Child, is_alive, marked, wait_until
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.dask]
 
@@ -20,8 +22,8 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.dask]
 def dask() -> Iterator[dict[str, Any]]:
     """The runner of a cluster of three worker processes that several trials use one after another."""
     pytest.importorskip("distributed")
-    with dask_scheduler() as address, dask_workers(address, 3):
-        yield {"kind": "dask", "address": address}
+    with dask_cluster(3) as (_, runner):
+        yield runner
 
 
 def busy(trial: Trial, child: Child) -> int | None:
@@ -125,4 +127,103 @@ def test_poison(bench: Bench, dask: dict[str, Any]) -> None:
         trial.finish(child, 120)
         for _ in range(3 if always else 1):
             trial.injected()
+        trial.check(plan)
+
+
+def test_a_worker_retires(bench: Bench, dask: dict[str, Any]) -> None:
+    """A worker is told to leave in the middle of a run, as by an adaptive cluster: its results move, its work ends."""
+    from distributed import Client
+
+    for trial in bench.trials("Dask worker retires gracefully", short=0, full=8, seconds=80):
+        plan = random_plan(trial.rng, width=30, seconds=0.05)
+        with dask_workers(dask["address"], 1), Client(dask["address"], set_as_default=False) as client:
+            before = set(client.scheduler_info(n_workers=-1)["workers"])
+            child = trial.start(plan, dask)
+            trial.wait_for_lines(trial.rng.randint(4, 15), child)
+            client.retire_workers([trial.rng.choice(sorted(before))])
+            trial.injected()
+            trial.finish(child, 120)
+            trial.check(plan)
+
+
+def test_the_scheduler_is_killed(bench: Bench) -> None:
+    """SIGKILL of a foreign cluster's scheduler: the run ends and says why, and is resumed on another cluster."""
+    for trial in bench.trials("Dask scheduler killed", short=0, full=5, seconds=100):
+        plan = random_plan(trial.rng, width=30, seconds=0.05, persist=True)
+        with dask_cluster(2) as (scheduler, first):
+            child = trial.start(plan, first)
+            trial.wait_for_lines(trial.rng.randint(2, 20), child)
+            os.killpg(scheduler.process.pid, signal.SIGKILL)
+            trial.injected()
+            if trial.finish(child, 120) and "BackendError" not in child.text:
+                trial.violations.append(f"it is not said why the run has ended:\n{child.text[-1500:]}")
+        with dask_cluster(2) as (_, second):
+            trial.to_the_end(plan, second)
+            trial.check(plan)
+
+
+def test_the_connection_is_cut(bench: Bench, dask: dict[str, Any]) -> None:
+    """The client's connection to the scheduler is cut, once or twice: it is made again and the run goes on."""
+    for trial in bench.trials("connection to the Dask scheduler cut", short=0, full=10, seconds=120):
+        plan = random_plan(trial.rng, width=30, seconds=0.05)
+        with Proxy(dask["address"]) as proxy:
+            child = trial.start(plan, {**dask, "address": proxy.address})
+            for _ in range(trial.rng.randint(1, 2)):
+                if trial.wait_for_lines(trial.lines() + trial.rng.randint(2, 10), child):
+                    proxy.cut()
+                    trial.injected()
+            trial.finish(child, 120)
+            trial.check(plan)
+
+
+def test_memory_runs_out(bench: Bench, dask: dict[str, Any], require: Callable[[str, object], None]) -> None:
+    """The kernel kills a worker whose memory is used up by an item, once or each time (a cgroup)."""
+    groups = Path("/sys/fs/cgroup/memory")
+    require(
+        "root and cgroups of version 1", os.geteuid() == 0 and (groups / "memory.limit_in_bytes").exists()
+    )
+    for trial in bench.trials("out-of-memory kill of a Dask worker", short=0, full=5, seconds=60):
+        sick = {trial.rng.randrange(10): "memory"}
+        plan = Plan((Node("t0", 10, seconds=0.02, sick=sick), Node("t1", 10, source=0)))
+        group = groups / f"millrace-{trial.seed}"
+        group.mkdir()
+        try:
+            (group / "memory.limit_in_bytes").write_text(str(600 << 20))
+            with dask_cluster(1) as (_, runner), group_of(runner, group):
+                child = trial.start(plan, runner)
+                trial.injected()
+                trial.finish(child, 120)
+                trial.check(plan)
+        finally:
+            group.rmdir()
+
+
+@contextmanager
+def group_of(runner: dict[str, Any], group: Path) -> Iterator[None]:
+    """Put a cluster's worker processes, and those that follow them, into a cgroup."""
+    from distributed import Client
+
+    def join(path: str) -> None:
+        Path(path, "cgroup.procs").write_text(str(os.getppid()))
+        Path(path, "cgroup.procs").write_text(str(os.getpid()))
+
+    with Client(runner["address"], set_as_default=False) as client:
+        client.run(join, str(group))
+    yield
+
+
+def test_the_flow_process_with_its_own_cluster_is_killed(bench: Bench) -> None:
+    """SIGKILL of a flow's process that has started its cluster itself: nothing of it is left, and it is resumed."""
+    own = {
+        "kind": "dask",
+        "cluster_kwargs": {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None},
+    }
+    for trial in bench.trials("flow process with an own Dask cluster killed", short=0, full=5, seconds=100):
+        plan = random_plan(trial.rng, width=20, seconds=0.05, persist=True)
+        child = trial.start(plan, own, fresh=True)
+        if trial.wait_for_lines(trial.rng.randint(1, 15), child):
+            trial.kill(child)
+            if not wait_until(lambda mark=trial.mark: not marked(mark), 20.0):
+                trial.violations.append(f"left behind: {marked(trial.mark)}")
+        trial.to_the_end(plan, own, fresh=True)
         trial.check(plan)

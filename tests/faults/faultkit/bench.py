@@ -19,7 +19,8 @@ from faultkit import checker, history
 from faultkit.plan import Plan
 from faultkit.processes import Child, is_alive, marked, wait_until
 
-from orchestration.stores.base import RunRow
+from orchestration.stores.base import RunRow, Store
+from orchestration.stores.postgres import PostgresStore
 from orchestration.stores.sqlite import SqliteStore
 
 MODE = os.environ.get("MILLRACE_FAULTS", "short")
@@ -29,9 +30,16 @@ ENOUGH_VIOLATIONS = 5
 
 @dataclass
 class Row:
-    """One line of the table: what was injected, and what came of it."""
+    """One line of the table: what was injected, and what came of it.
+
+    Attributes:
+        how: the fault in a sentence.
+        defect: what is known not to hold yet.
+    """
 
     fault: str
+    how: str = ""
+    defect: str = ""
     injected: int = 0
     runs: int = 0
     verdicts: list[checker.Verdict] = field(default_factory=list)
@@ -62,7 +70,8 @@ class Trial:
         self.injections: list[float] = []
         self.violations: list[str] = []
         self.environ = {"MILLRACE_HOME": str(self.home), "MILLRACE_DISPLAY": "off"}
-        self._store: SqliteStore | None = None
+        self._store: Store | None = None
+        self.postgres = ""  # the URL of a store that is no file
 
     # --- processes ------------------------------------------------------------------------------
 
@@ -142,10 +151,14 @@ class Trial:
 
     # --- the record -----------------------------------------------------------------------------
 
+    def use_postgres(self, url: str) -> None:
+        """Keep the record in a database."""
+        self.postgres = self.environ["MILLRACE_STORE"] = url
+
     @property
-    def store(self) -> SqliteStore:
+    def store(self) -> Store:
         if self._store is None:
-            self._store = SqliteStore(self.store_path)
+            self._store = PostgresStore(self.postgres) if self.postgres else SqliteStore(self.store_path)
         return self._store
 
     def let_go(self) -> None:
@@ -156,7 +169,7 @@ class Trial:
 
     @property
     def run(self) -> RunRow | None:
-        if not self.store_path.exists():
+        if not self.postgres and not self.store_path.exists():
             return None
         found = self.store.runs(limit=1)
         return found[0] if found else None
@@ -217,9 +230,11 @@ class Trial:
 class Bench:
     """Hands out trials, as many as the mode allows, and fails a test whose trials have found something."""
 
-    def __init__(self, test: str, rows: list[Row]) -> None:
+    def __init__(self, test: str, rows: list[Row], how: str, defect: str) -> None:
         self.test = test
         self.rows = rows
+        self.how = how
+        self.defect = defect
 
     def trials(self, fault: str, *, short: int, full: int, seconds: float = 120.0) -> Iterator[Trial]:
         """Yield trials of a fault.
@@ -234,7 +249,7 @@ class Bench:
         count = {"full": full, "one": 1}.get(MODE, short)
         if not count:
             pytest.skip("it takes long: make faults")
-        row = Row(fault)
+        row = Row(fault, self.how, self.defect)
         self.rows.append(row)
         own = zlib.crc32(fault.encode()) % 1_000_000
         began = time.monotonic()
@@ -258,7 +273,9 @@ class Bench:
         assert not found, "\n\n".join(found)
 
     def _report(self, fault: str, trial: Trial) -> str:
-        told = "\n  ".join(trial.violations)
+        told = "\n  ".join(trial.violations[:12])
+        if len(trial.violations) > 12:
+            told += f"\n  and {len(trial.violations) - 12} more"
         (trial.folder / "violations").write_text(told)
         again = f"MILLRACE_FAULTS=one MILLRACE_SEED={trial.seed} python -m pytest '{self.test}'"
         return (

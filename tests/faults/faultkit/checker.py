@@ -202,7 +202,8 @@ def _wanted(
     given: Any = [value for _, value in before] if node.gather is not None else None
     if node.source is not None and before:
         given = before[0][1]
-    begun = node.once and (item.losses or item.cut_short or item.not_kept)  # perhaps in an earlier process
+    useless = expected.rerun_stored and item.ran  # it may have completed, and its result is not used
+    begun = node.once and (item.losses or item.cut_short or item.not_kept or useless)
     lost = {"Crashed"} if begun or item.losses > node.retries_on_loss else set()
     if "Skipped" in states:
         return lost | {"Skipped"} | (expected.states & {"Cancelled"}), given

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 # Dask itself must not start what died with its worker: as it is for clusters that a flow makes.
@@ -66,12 +71,14 @@ class Command:
 
 
 @contextmanager
-def dask_scheduler(*arguments: str, host: str = "127.0.0.1", **options: Any) -> Iterator[str]:
-    """Run `dask scheduler`; yield its address."""
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", host, "--port", "0"]
-    scheduler = Command(*command, "--no-dashboard", *arguments, **options)
+def dask_cluster(workers: int, *arguments: str) -> Iterator[tuple[Command, dict[str, Any]]]:
+    """Run `dask scheduler` and workers; yield the scheduler's command, and the runner that uses them."""
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    scheduler = Command(*command, "--no-dashboard")
     try:
-        yield scheduler.said(r"Scheduler at:\s+(\S+)").group(1)
+        address = scheduler.said(r"Scheduler at:\s+(\S+)").group(1)
+        with dask_workers(address, workers, *arguments):
+            yield scheduler, {"kind": "dask", "address": address}
     finally:
         scheduler.end()
 
@@ -88,3 +95,102 @@ def dask_workers(address: str, number: int, *arguments: str, **options: Any) -> 
         yield workers
     finally:
         workers.end()
+
+
+class Proxy:
+    """A TCP proxy whose connections can be cut."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
+        self._target = host, int(port)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self._server.getsockname()[1]}"
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Reset all connections; new ones are accepted."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for end in pair:
+                with suppress(OSError):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    end.shutdown(socket.SHUT_RDWR)
+                    end.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+                far = socket.create_connection(self._target)
+            except OSError:
+                return
+            self._pairs.append((near, far))
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+class RayCluster:
+    """A Ray that was started by `ray start --head`, with everything it keeps in one folder.
+
+    Args:
+        folder: with a short name, because the paths of sockets have 107 bytes.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self._port = probe.getsockname()[1]
+
+        # a token of its own: it neither needs nor makes the user's
+        self._secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+
+    @property
+    def runner(self) -> dict[str, Any]:
+        return {"kind": "ray", "address": f"127.0.0.1:{self._port}"}
+
+    def lend(self, environ: dict[str, str]) -> dict[str, Any]:
+        """Give a process's environment what it needs to connect; return the runner."""
+        environ.update(self._secret)
+        return self.runner
+
+    def __enter__(self) -> RayCluster:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={self._port}"]
+        command += ["--num-cpus=2", "--object-store-memory=100000000", "--include-dashboard=false"]
+        command += ["--disable-usage-stats", f"--temp-dir={self.folder}"]
+        environ = {**os.environ, **self._secret}
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        """Kill every process of it, as when its machine fails."""
+        name = self.folder.encode()
+        for _ in range(3):  # what is being started meanwhile shows up in the next round
+            for entry in Path("/proc").glob("[0-9]*"):
+                try:
+                    said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                    if name in said and int(entry.name) != os.getpid():
+                        os.kill(int(entry.name), signal.SIGKILL)
+                except OSError:
+                    continue

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import sqlite3
 from collections.abc import Sequence
+from datetime import date
+from importlib.metadata import version
 
 from faultkit.bench import Row
 
@@ -55,31 +60,86 @@ def _seconds(values: Sequence[float], quantile: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
+SHORT_HEAD = (
+    "fault", "inj", "runs", "items", "lost", "again", "bad", "wrong", "limit", "left", "p50", "p99", "redone",
+)  # fmt: skip
+
+
+def total(rows: Sequence[Row]) -> Row:
+    """Return all rows as one."""
+    whole = Row("all")
+    for row in rows:
+        whole.injected += row.injected
+        whole.runs += row.runs
+        whole.verdicts += row.verdicts
+        whole.recoveries += row.recoveries
+    return whole
+
+
 def lines(rows: Sequence[Row]) -> list[str]:
     """Return the table as lines of text, columns aligned."""
-    table = [HEAD, *map(cells, rows)]
-    short = [
-        (
-            "fault",
-            "inj",
-            "runs",
-            "items",
-            "lost",
-            "again",
-            "bad",
-            "wrong",
-            "limit",
-            "left",
-            "p50",
-            "p99",
-            "redone",
-        )
-    ]
-    widths = [max(len(line[k]) for line in short + table[1:]) for k in range(len(HEAD))]
+    table = [SHORT_HEAD, *map(cells, rows), cells(total(rows))]
+    widths = [max(len(line[k]) for line in table) for k in range(len(HEAD))]
     return [
         "  ".join(
-            cell.ljust(w) if not k else cell.rjust(w)
+            cell.rjust(w) if k else cell.ljust(w)
             for k, (cell, w) in enumerate(zip(line, widths, strict=True))
         )
-        for line in short + table[1:]
+        for line in table
     ]
+
+
+INTRODUCTION = """\
+# Faults
+
+`make faults` injects faults into real runs of random small flows: processes are killed, stopped and poisoned,
+connections cut, files torn. Each execution of user code appends a line to a file that Millrace knows nothing of.
+Afterwards that history is compared with the record, and both with what should have happened. A short version is part
+of `make test`. The suite writes this page.
+
+- **lost**: task runs that are not in the record, or Completed without an execution that made their value, or whose
+  value the flow did not get.
+- **executions beyond the first**: starts of code that had been started before. Each has to be in the record, by its
+  attempt, as a second start, or as begun by a process that died; and it has to be allowed, by the policy's retries or
+  by a loss. With `rerun_on_loss=False` none is.
+- **wrong states**: task runs or runs whose state is not what the flow's plan and what was done to it imply, or that
+  `millrace runs show` tells wrongly.
+- **left behind**: processes that still run, leases that are still held, states that are not final after the end.
+- **recovery**: from the fault to the next task run that completes, with the start of a new flow process where one was
+  killed.
+- **work redone**: the share of all execution time that went into executions whose result was lost.
+"""
+
+SIMULATED = """
+Beside these, `make faults` plays 10,000 seeds of simulated flows, with lost workers and results, lying networks, wrong
+clocks and crashes, against a naive interpreter (`tests/simulation`).
+
+## What is done
+"""
+
+
+def page(rows: Sequence[Row], seed: int) -> str:
+    """Return the page of the documentation."""
+    rule = ["---", *["--:"] * (len(HEAD) - 1)]
+    table = [HEAD, rule, *map(cells, rows), cells(total(rows))]
+    told = [f"- **{row.fault}**: {row.how}" for row in rows if row.how]
+    defects = [f"- **{row.fault}**: {row.defect}." for row in rows if row.defect]
+    known = ["", "## Known not to hold yet", "", *defects] if defects else []
+    return "\n".join(
+        [
+            INTRODUCTION,
+            f"Made on {date.today().isoformat()} by `make faults` with `MILLRACE_SEED={seed}`: {_versions()}.",
+            "",
+            *("| " + " | ".join(line) + " |" for line in table),
+            SIMULATED,
+            *told,
+            *known,
+            "",
+        ]
+    )
+
+
+def _versions() -> str:
+    names = ("millrace", "distributed", "ray", "psycopg")
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
+    return f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {packages}, {os.cpu_count()} cores"
