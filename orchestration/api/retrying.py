@@ -11,12 +11,11 @@ from runners.codec import loads
 from ..core.states import RUN_TERMINAL
 from ..errors import RunAliveError, RunNotFoundError, RunNotResumableError
 from ..stores import open_store
-from ..stores.base import RecoveredNode, RunRow, Store
+from ..stores.base import REUSE_TAG, RecoveredNode, RunRow, Store
 from .annotations import tags
 from .flows import Flow
 
 RETRY_TAG = "retry-of:"
-REUSE_TAG = "reuses-results-of:"
 
 
 def retry_flow(flow: Flow[Any, Any], run: str, *, failed_only: bool = False, return_state: bool) -> Any:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..api.flows import Flow
     from ..stores.base import RunRow, Store
 
+IN_MEMORY = "The store is in memory: other processes' runs are not in it. Set MILLRACE_STORE."
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -35,16 +37,22 @@ def open_reaped(url: str | None, *, new: bool = False) -> Store:
     """Open the store, with runs of dead processes marked as Crashed; only with `new` make one that is named."""
     from ..stores import open_store
 
-    path = (url or "").removeprefix("sqlite:///")
-    if url and not new and "://" not in path and url != "memory" and not os.path.exists(path):
-        raise UserError(f"There is no store {path}. Name another one, or leave --store out.")
+    if not new:
+        refuse_missing(url)
     store = open_store(url)
     if store.url == "memory":
-        raise UserError("The store is in memory: other processes' runs are not in it. Set MILLRACE_STORE.")
+        raise UserError(IN_MEMORY)
     # who may only read can still look
     with contextlib.suppress(StoreReadOnlyError, StoreFullError, StoreLockedError):
         store.reap(store.now())
     return store
+
+
+def refuse_missing(url: str | None) -> None:
+    """Raise UserError for a file that was named and is not there."""
+    path = (url or "").removeprefix("sqlite:///")
+    if url and "://" not in path and url != "memory" and not os.path.exists(path):
+        raise UserError(f"There is no store {path}. Name another one, or leave --store out.")
 
 
 def find_run(store: Store, run: str) -> RunRow:

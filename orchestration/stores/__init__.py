@@ -36,6 +36,27 @@ def open_store(url: str | None = None) -> Store:
         return store
 
 
+def schema_versions(url: str | None = None) -> tuple[int, int]:
+    """Return the version of a store's schema, 0 of an empty one, and the one that this program brings it to.
+
+    `open_store` migrates; this leaves the store as it is.
+
+    Raises:
+        UserError: the URL names no store that keeps anything.
+        StoreError: the store cannot be used.
+    """
+    key = _normalized(url or settings.store_url())
+    if key == "memory":
+        raise UserError("A store in memory has no schema.")
+    if key.startswith("sqlite:"):
+        from .sqlite import SqliteStore
+
+        return SqliteStore.versions(key.removeprefix("sqlite:///"))
+    from .postgres import PostgresStore
+
+    return PostgresStore.versions(key)
+
+
 def _normalized(url: str) -> str:
     scheme, colon, rest = url.partition("://")
     if url in ("memory", "memory://"):
@@ -82,4 +103,4 @@ def _after_fork() -> None:
 atexit.register(_close_all)
 os.register_at_fork(after_in_child=_after_fork)
 
-__all__ = ["open_store"]
+__all__ = ["open_store", "schema_versions"]

@@ -28,6 +28,7 @@ from .timing import RunTiming
 HEARTBEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 30.0  # without a heartbeat a run's process counts as dead
 LEASE_SECONDS = 60.0  # renewed with the heartbeat
+REUSE_TAG = "reuses-results-of:"  # with a run's id: a tag of the run that has taken over its stored results
 BATCH_IDS_PER_EPOCH = 10_000_000  # a run's 200th process is still below 2**31
 
 

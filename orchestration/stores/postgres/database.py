@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -106,6 +106,30 @@ class Database(GroupCommit[PostgresConnection]):
                     _drop(connection)
                 waiting.over()
                 return result
+
+    def version(self) -> int:
+        """Return the number of the newest migration that was applied, and apply none."""
+        try:
+            with psycopg.connect(**self.address.parameters, autocommit=True) as raw:
+                return schema.version_of(raw, self.address.shown)
+        except psycopg.Error as error:
+            self.explain(error, lost=is_lost(error, None))
+
+    def vacuum(self) -> None:
+        """Let the room of deleted rows be used again. Nobody waits meanwhile."""
+        try:
+            with self._connect(_TO_WRITE).raw as raw:
+                raw.execute("VACUUM run, node, journal, error, run_history, log, lease, writer")
+        except psycopg.Error as error:
+            self.explain(error, lost=is_lost(error, None))
+
+    def explain(self, error: psycopg.Error, *, lost: bool) -> NoReturn:
+        """Raise what has happened, in words that name the server."""
+        shown = self.address.shown
+        explained = unreachable(error, shown) if lost else explain(error, shown)
+        if explained is error:
+            raise error
+        raise explained from error
 
     def listener(self, channel: str) -> psycopg.Connection[Any]:
         """Return a connection of its own that hears of a channel; its owner closes it."""
@@ -234,11 +258,7 @@ class _Waiting:
         elif lost and self._database.reached:
             self._wait(error)
         else:
-            shown = self._database.address.shown
-            explained = unreachable(error, shown) if lost else explain(error, shown)
-            if explained is error:
-                raise error
-            raise explained from error
+            self._database.explain(error, lost=lost)
 
     def over(self) -> None:
         if self._told:

@@ -15,6 +15,7 @@ from ..sql.store import SqlStore
 from .address import Address
 from .database import PATIENCE_SECONDS, Database
 from .listening import PostgresNewsroom
+from .schema import newest
 
 T = TypeVar("T")
 _open: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
@@ -59,6 +60,19 @@ class PostgresStore(SqlStore):
     @cached_property
     def _newsroom(self) -> Newsroom:
         return PostgresNewsroom(self._database)
+
+    @classmethod
+    def versions(cls, url: str) -> tuple[int, int]:
+        """Return the schema's version in a database, which is left as it is, and the one that this program wants."""
+        return Database(Address(url), 0.0).version(), newest()
+
+    def integrity(self) -> list[str]:
+        # What is checked next reads every row but those of log lines: a page whose checksum is wrong is an error.
+        return []
+
+    def reclaim(self) -> int | None:
+        self._database.vacuum()
+        return None
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         return self._database.write(work)

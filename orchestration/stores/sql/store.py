@@ -28,7 +28,8 @@ from ..base import (
 )
 from ..newsroom import frees_leases
 from ..timing import RunTiming, timing
-from . import journal, leases, runs
+from . import journal, leases, pruning, runs
+from .checking import Problem, problems
 from .connection import Connection
 from .rows import RunView
 from .text import clean
@@ -195,6 +196,37 @@ class SqlStore(Store):
         if holders:
             self._write(lambda connection: leases.release(connection, holders))
             self._newsroom.tell()
+
+    # --- upkeep ---------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def integrity(self) -> list[str]:
+        """Return what the database itself finds wrong with its files."""
+
+    @abc.abstractmethod
+    def reclaim(self) -> int | None:
+        """Make room of what was deleted; return the bytes that went back to the disk.
+
+        None: none went, the database uses the room again.
+        """
+
+    def problems(self, now: float) -> list[Problem]:
+        """Return what does not agree in the record."""
+        found = [Problem("integrity", "", text) for text in self.integrity()]
+        return found + self._read(lambda connection: list(problems(connection, now)))
+
+    def prunable(self, *, ended_before: float | None, keep: int | None) -> list[pruning.Tree]:
+        """Return the runs that ended before a time or are not among the newest `keep`; subflow runs go with theirs."""
+        briefs = self._read(pruning.briefs)
+        return pruning.prunable(briefs, ended_before=ended_before, keep=keep)
+
+    def result_places(self, tree: pruning.Tree) -> set[tuple[str, str]]:
+        """Return the storages and key prefixes of results that go with these runs."""
+        return self._read(lambda connection: pruning.result_places(connection, tree.run_ids))
+
+    def delete(self, tree: pruning.Tree) -> bool:
+        """Delete runs with all that is recorded of them; return False if one was taken up again meanwhile."""
+        return self._write(lambda connection: pruning.delete(connection, tree))
 
     def _look(self, run_id: str, see: Callable[[RunView], T]) -> T:
         def work(connection: Connection) -> T:

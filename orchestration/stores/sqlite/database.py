@@ -126,6 +126,25 @@ class Database(GroupCommit[SqliteConnection]):
         before, self._seen_version = self._seen_version, version
         return bool(before != version)
 
+    def version(self) -> int:
+        """Return the number of the newest migration that was applied, and apply none; 0 where there is no file."""
+        if not os.path.exists(self.path):
+            return 0
+        try:
+            with closing(self._connect()) as reader:
+                return schema.version_of(reader, self.path)
+        except (sqlite3.Error, OSError) as error:
+            self._raise(error)
+
+    def vacuum(self) -> None:
+        """Write the file anew without its gaps. Others wait meanwhile."""
+        try:
+            with self._lock, self._turn() as connection:
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except (sqlite3.Error, OSError) as error:
+            self._raise(error)
+
     def close(self) -> None:
         """Close everything; the next use opens it again."""
         with self._lock:

@@ -23,6 +23,15 @@ def is_current(connection: sqlite3.Connection, path: str) -> bool:
     Raises:
         StoreNewerError, StoreCorruptError
     """
+    return version_of(connection, path) == newest()
+
+
+def version_of(connection: sqlite3.Connection, path: str) -> int:
+    """Return the number of the newest migration that was applied; 0 of an empty file.
+
+    Raises:
+        StoreNewerError, StoreCorruptError
+    """
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
     if owner != APPLICATION_ID:
@@ -32,7 +41,7 @@ def is_current(connection: sqlite3.Connection, path: str) -> bool:
     known = newest()
     if version > known:
         raise newer(path, version, known)
-    return version == known
+    return version
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:

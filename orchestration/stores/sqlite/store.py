@@ -9,14 +9,17 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
 
+from ...core.states import RUN_TERMINAL, RunState
 from ...errors import StoreError
 from ..clock import monotonic_clock_id, process_offset
 from ..newsroom import Newsroom
 from ..sql.connection import Connection
 from ..sql.store import SqlStore
 from .database import LOCK_TIMEOUT_SECONDS, Database
+from .schema import newest
 
 T = TypeVar("T")
+LIVE = frozenset(RunState) - RUN_TERMINAL
 LOOK_SECONDS = 0.01  # looking whether another process has written costs some microseconds
 _open: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
 
@@ -83,6 +86,22 @@ class SqliteStore(SqlStore):
         (number,) = self._read(lambda c: c.execute("SELECT number FROM lease_news").fetchone())
         before, self._news = self._news, number
         return bool(before != number)
+
+    @classmethod
+    def versions(cls, path: str) -> tuple[int, int]:
+        """Return the schema's version in a file, which is left as it is, and the one that this program wants."""
+        return Database(os.path.realpath(path)).version(), newest()
+
+    def integrity(self) -> list[str]:
+        found = self._read(lambda connection: connection.execute("PRAGMA integrity_check").fetchall())
+        return [text for (text,) in found if text != "ok"]
+
+    def reclaim(self) -> int | None:
+        if self.runs(states=LIVE, limit=1):
+            return None  # it would have to wait while the whole file is written anew
+        before = os.path.getsize(self.path)
+        self._database.vacuum()
+        return max(0, before - os.path.getsize(self.path))
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         return self._database.write(work)

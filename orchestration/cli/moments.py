@@ -1,0 +1,29 @@
+"""Times as people give them on the command line: an age such as `30d`, or a date."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime
+from typing import Any
+
+import click
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class Moment(click.ParamType[float]):
+    """Seconds since the epoch."""
+
+    name = "age or date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        age = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", str(value).strip())
+        if age:
+            return time.time() - float(age[1]) * _UNITS[age[2]]
+        try:
+            return datetime.fromisoformat(value).astimezone().timestamp()
+        except ValueError:
+            self.fail(f"{value!r} is neither an age (30d, 12h, 90m, 2w) nor a date (2026-01-31)", param, ctx)
