@@ -1,5 +1,8 @@
 """Do real dependencies cost time? Recorded workflows, scaled, against max(critical path, work / slots).
 
+The rivals are the same workflows on the bare engines: all tasks handed over at once, with futures or refs of
+their parents as arguments.
+
 The records are WfCommons' WfInstances: `wfinstances/*.json` in the folder of shared data (`MILLRACE_SHARED`).
 Tasks sleep for their scaled runtime.
 """
@@ -51,6 +54,25 @@ def replay(workflow: Any) -> Any:
     return futures
 
 
+def bare_replay(engine: Engine, workflow: Workflow) -> dict[str, str]:
+    """Replay a workflow the way that users of the bare engine do."""
+    handles: dict[str, Any] = {}
+    if engine.name == "dask":
+        for name, parents in workflow.parents.items():
+            needed = [handles[p] for p in parents]
+            handles[name] = engine.bare.submit(step.fn, name, needed, workflow.seconds[name], pure=False)
+        return dict(engine.bare.gather(handles))
+    assert engine.name == "ray", f"{engine.name} has no bare client"
+    remote = engine.bare.remote(_step_after)
+    for name, parents in workflow.parents.items():
+        handles[name] = remote.remote(name, workflow.seconds[name], *(handles[p] for p in parents))
+    return dict(zip(handles, engine.bare.get(list(handles.values())), strict=True))
+
+
+def _step_after(name: str, seconds: float, *parents: str) -> str:
+    return step.fn(name, parents, seconds)
+
+
 def run(*, repeats: int = 3, runner: str | None = None) -> Report:
     """Replay each workflow on engines that are already there."""
     root = Path(__file__).resolve().parents[1]
@@ -94,3 +116,11 @@ def _add(bounded: Bounded, workflow: Workflow, engine: Engine) -> None:
         factor=TARGET,
         each=TARGET_EACH,
     )
+    if engine.bare is None:
+        return
+
+    def replayed_bare() -> float:
+        assert bare_replay(engine, workflow) == {name: name for name in workflow.parents}
+        return workflow.bound(engine.slots)
+
+    bounded.add(f"{workflow.name}, bare {engine.name}", replayed_bare, units=len(workflow.parents))
