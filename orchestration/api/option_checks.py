@@ -307,6 +307,7 @@ _TASK: dict[str, Check] = {
     "trigger": _trigger,
     "runner_options": _options,
     "batch": _batch,
+    "max_concurrency": _whole(1),
     "on_retry": _hooks,
 }
 _FLOW: dict[str, Check] = {

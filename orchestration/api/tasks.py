@@ -59,6 +59,7 @@ class Task(Generic[P, R]):
     trigger: Trigger | Callable[[list[State]], bool] = all_successful
     runner_options: Mapping[str, Any] = field(default_factory=dict)
     batch: int | Literal["auto"] = "auto"
+    max_concurrency: int | None = None
     log_prints: bool | None = None
     on_running: Sequence[Hook] = ()
     on_completion: Sequence[Hook] = ()
@@ -184,6 +185,7 @@ class Task(Generic[P, R]):
             skip_on_upstream_skip=self.skip_on_upstream_skip,
             batch=None if self.batch == "auto" else self.batch,
             priority=int(options.get("priority", 0)),
+            max_concurrency=self.max_concurrency,
         )
 
     def body(self, tags: frozenset[str], defaults: Defaults) -> TaskBody:
@@ -221,6 +223,7 @@ class Task(Generic[P, R]):
             "timeout_seconds": self.timeout_seconds,
             "trigger": getattr(self.trigger, "name", None) or getattr(self.trigger, "__name__", "custom"),
             "batch": self.batch,
+            "max_concurrency": self.max_concurrency,
             "version": self.version,
         }
 
@@ -303,6 +306,7 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         trigger: whether it may run, given how its upstream ended.
         runner_options: for its runner, such as {"resources": {"GPU": 1}} on Dask or {"num_cpus": 2} on Ray.
         batch: items per batch; "auto" measures; 1 turns batching off.
+        max_concurrency: how many of its task runs are at work at once within a flow run, in all its maps and submits.
         log_prints: prints become log lines; the flow's where not given.
         on_running, on_completion, on_failure, on_retry, on_crashed, on_cancellation: hooks,
             called as hook(task, task_run, state).

@@ -11,12 +11,13 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from . import fusing
 from .batching import DEADLINE_SECONDS, most_items
 from .commands import AskLeases, Fused, SubmitBatch, WithdrawLeases
 from .events import LeasesAnswered
+from .gates import Gate, Gates
 from .ledger import Ledger, compact
 from .records import INLINE, MAIN, Edge, Flight, Node, Rider
 from .remaking import Remaking
@@ -37,6 +38,7 @@ class Dispatcher:
         self.at_engine = 0  # batches at the main runner that hold a slot
         self.asking = 0  # flights that were formed and wait for the first answer about their leases
         self.limits: frozenset[str] = frozenset()
+        self.gates = Gates(ledger.nodes)
         self.paused = False
         self._next_batch = first_batch_id
         self._queue: list[tuple[int, int, int, Node]] = []  # nodes with ready items, best first
@@ -78,7 +80,7 @@ class Dispatcher:
             return
         for node in self._inline:
             node.queued = False
-            while len(node.ready):
+            while len(node.ready) and not self._waits_at_gate(node):
                 self._form(node, self._limits_of(node))
         self._inline.clear()
         while self.may_remake:
@@ -90,6 +92,9 @@ class Dispatcher:
                 continue
             if not self._room_for(node):
                 return
+            if self._waits_at_gate(node):
+                self._leave_queue(node)
+                continue
             names = self._limits_of(node)
             if not names or self.may_ask(names):
                 self._form(node, names)
@@ -99,11 +104,14 @@ class Dispatcher:
                 self._parked.setdefault(names, deque()).append(node)
 
     def _leave_queue(self, node: Node) -> None:
-        """Remove the best node from the queue. One that has nothing left lets another ask for its limits."""
+        """Remove the best node from the queue. One that has nothing left gives its turn to another."""
         heapq.heappop(self._queue)
         node.queued = False
         if not len(node.ready):
             self._wake(self._limits_of(node))
+            gates = self.gates_of(node)
+            if not self.gates.closed(gates):
+                self._open(name for name, _ in gates)
 
     @property
     def may_remake(self) -> bool:
@@ -128,7 +136,7 @@ class Dispatcher:
 
     def _form(self, node: Node, names: Names) -> None:
         """Take items from a node's queue and send them off, unless what they read is gone."""
-        edges = fusing.chain(node, self._limits_of)
+        edges = fusing.chain(node, self._terms_of)
         indices = self.remaking.hold(node, node.ready.take(self._size(node, edges)))
         if len(indices):
             self._launch(node, indices, names, edges)
@@ -146,11 +154,15 @@ class Dispatcher:
     ) -> None:
         """Send items off as a batch, or ask for its leases first."""
         attempts = _next_attempts(node, indices)
-        flight = Flight(self._next_batch, node, indices, attempts, node.spec.runner, names, remake=remake)
+        gates = tuple(name for name, _ in self.gates_of(node))
+        flight = Flight(
+            self._next_batch, node, indices, attempts, node.spec.runner, names, gates=gates, remake=remake
+        )
         self._next_batch += 1
         self.ledger.flights[flight.batch_id] = flight
         self.ledger.live[flight.batch_id] = flight
         node.flights[flight.batch_id] = flight
+        self.gates.enter(gates)
         if names:
             self._asks[names] = self._asks.get(names, 0) + 1
             self.asking += 1
@@ -167,10 +179,12 @@ class Dispatcher:
         if node.spec.runner == INLINE:
             return ready
         remaining = ready + node.counts[State.PENDING]
+        slots = min((most for _, most in self.gates_of(node)), default=self.slots)
+        slots = min(slots, self.slots)
         if not edges:
-            return node.sizer.choose(ready, remaining, self.slots)
+            return node.sizer.choose(ready, remaining, slots)
         each = fusing.seconds(node, edges)
-        size = node.sizer.choose(ready, remaining, self.slots, each)
+        size = node.sizer.choose(ready, remaining, slots, each)
         return min(size, most_items(each, fusing.size_of(node, edges)))
 
     def _submit(self, flight: Flight, edges: Sequence[Edge]) -> None:
@@ -219,6 +233,8 @@ class Dispatcher:
         if flight.runner == MAIN and flight.submitted and not flight.lent:
             self.at_engine -= 1
         flight.lent = 0
+        self.gates.leave(flight.gates)
+        self._open(flight.gates)
 
     def lend(self, flight: Flight, change: int) -> None:
         """Code in a batch begins (1) or ends (-1) to wait for other task runs."""
@@ -228,6 +244,30 @@ class Dispatcher:
         flight.lent = max(0, was + change)
         if bool(was) != bool(flight.lent):
             self.at_engine += 1 if was else -1
+
+    # --- gates ----------------------------------------------------------------------------------
+
+    def gates_of(self, node: Node) -> tuple[Gate, ...]:
+        """Return the gates that a batch of this node goes through."""
+        return self.gates.of(node, self.limits)
+
+    def _waits_at_gate(self, node: Node) -> bool:
+        """Let a node that may not run one more batch now wait for its turn; tell whether it does."""
+        closed = self.gates.closed(self.gates_of(node))
+        if closed:
+            self.gates.wait(closed, node)
+        return bool(closed)
+
+    def _open(self, names: Iterable[str]) -> None:
+        """Give the turn at gates to the next node that has something to run."""
+        for name in names:
+            while (node := self.gates.next(name)) is not None:
+                if self._queue_node(node):
+                    break
+
+    def _terms_of(self, node: Node) -> Names:
+        """Return what nodes have in common that may share a batch: limits and gates."""
+        return (*self._limits_of(node), *(name for name, _ in self.gates_of(node)))
 
     # --- limits ---------------------------------------------------------------------------------
 
@@ -274,7 +314,7 @@ class Dispatcher:
                     self.ledger.move(flight.node, flight.indices, Cause.LIMIT_REACHED, blocked)
         else:  # a pause has recalled what had not been granted
             self._asks_no_longer(flight)
-            self._submit(flight, () if flight.remake else fusing.chain(flight.node, self._limits_of))
+            self._submit(flight, () if flight.remake else fusing.chain(flight.node, self._terms_of))
 
     def recall(self, flight: Flight, back: Sequence[int]) -> None:
         """Give up a flight that has not been submitted. Items in `back` become ready again."""

@@ -150,6 +150,7 @@ def _check_progress(core: Coordinator) -> None:
         if not flight.submitted:
             wanted[flight.names] = wanted.get(flight.names, 0) + 1
     _demand(wanted == dispatcher.asks(), f"asks are {dispatcher.asks()}, should be {wanted}")
+    _check_gates(core)
     if core.paused or core.over or core.at_engine + core.asking >= core.slots:
         return
     _demand(not core.remaking.due, "lost results are due to be made again and there are free slots")
@@ -157,7 +158,22 @@ def _check_progress(core: Coordinator) -> None:
         if len(node.ready):
             names = dispatcher.limits_of(node)
             blocked = bool(names) and not dispatcher.may_ask(names)
+            blocked = blocked or bool(dispatcher.gates.closed(dispatcher.gates_of(node)))
             _demand(blocked, f"{node.spec.path} has ready items and there are free slots")
+
+
+def _check_gates(core: Coordinator) -> None:
+    """Who is inside of gates are live batches, and no more than the gates let in, but for lost results."""
+    inside: dict[str, int] = {}
+    for flight in core.ledger.live.values():
+        for name in flight.gates:
+            inside[name] = inside.get(name, 0) + 1
+    dispatcher = core.dispatcher
+    _demand(inside == dispatcher.gates.inside(), f"inside of gates are {inside}")
+    for flight in core.ledger.live.values():
+        for name, most in dispatcher.gates_of(flight.node):
+            at_once = sum(name in other.gates and not other.remake for other in core.ledger.live.values())
+            _demand(at_once <= most, f"{at_once} batches are inside of {name}, which lets in {most}")
 
 
 def _about(core: Coordinator, node: Node, index: int, what: str) -> str:

@@ -195,7 +195,7 @@ class Node:
         self.stand_in = False
         self.ready = ReadyQueue()
         self.queued = False  # in the dispatcher's heap
-        self.parked = False  # waits until fewer batches ask for its limits
+        self.parked = False  # waits until fewer batches ask for its limits, or for its turn at a gate
         self.flights: dict[int, Flight] = {}
         self.takers = self.heirs = 0
         self.dropped = spec.runner == INLINE  # only its caller gets the result, at once
@@ -374,6 +374,7 @@ class Flight(_Part):
         riders: the nodes that are fused with this one, in order; position p of each depends on position p of
             the one before.
         names: limits of which it holds or awaits a lease.
+        gates: those that it is inside of.
         remake: its items have Completed; it makes their results again, which were lost. It moves no state.
         seen: items that are known to have started: positions below it. Of riders, those that are Running.
         entry: the column entry (see `runners.messages.Table`) that is known to have been reached.
@@ -391,6 +392,7 @@ class Flight(_Part):
     attempts: array[int]
     runner: str
     names: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
     submitted: bool = False
     submitted_at: float = 0.0
     over: bool = False

@@ -49,6 +49,7 @@ class Policy:
         delay: seconds before retry number n (from 1), without jitter.
         jitter: a retry waits delay * (1 + u * jitter) seconds, u uniform in 0..1.
         batch: fixed batch size; None lets the sizer choose.
+        max_concurrency: how many batches of the task run at once in the run; None: any number.
     """
 
     retries: int = 0
@@ -61,6 +62,7 @@ class Policy:
     skip_on_upstream_skip: bool = True
     batch: int | None = None
     priority: int = 0
+    max_concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ def random_policy(rng: random.Random) -> Policy:
         skip_on_upstream_skip=rng.random() < 0.6,
         batch=rng.choice((None, None, 1, 3)),
         priority=rng.choice((0, 0, 1)),
+        max_concurrency=rng.choice((None, None, None, 1, 2)),
     )
 
 

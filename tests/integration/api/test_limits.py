@@ -75,6 +75,46 @@ def test_limit_is_shared_by_runs(local_runner: TaskRunner, record: Any, tmp_path
     assert results == [1] * 9
 
 
+def test_at_most_so_many_of_a_task(parallel_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
+    """`max_concurrency` counts all maps and submits of a task in a run."""
+    folder = tmp_path / "inside"
+    folder.mkdir()
+
+    @task(max_concurrency=2)
+    def use(n: int) -> int:
+        return enter_and_leave(folder)
+
+    @flow(task_runner=parallel_runner)
+    def main() -> Any:
+        return use.map(range(6)), [use.submit(n) for n in range(4)]
+
+    many, singles = main()
+    assert max(*many, *singles) <= 2
+
+
+def test_a_lease_is_lent_to_one_child_at_a_time(
+    parallel_runner: TaskRunner, record: Any, tmp_path: Path
+) -> None:
+    """A task run under a limit of 1 maps over others under it: none waits for ever, none run at once."""
+    record.store.set_limit("database", 1)
+    folder = tmp_path / "inside"
+    folder.mkdir()
+
+    @task(tags={"database"}, batch=1)
+    def query(n: int) -> int:
+        return enter_and_leave(folder)
+
+    @task(tags={"database"})
+    def load() -> list[int]:
+        return query.map(range(4)).result()
+
+    @flow(task_runner=parallel_runner)
+    def main() -> Any:
+        return load.submit()
+
+    assert main() == [1] * 4
+
+
 def test_waiting_for_a_limit_is_a_state(parallel_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
     """What waits for a limit is AwaitingLimit, holds no slot, and can be cancelled."""
     record.store.set_limit("single", 1)
