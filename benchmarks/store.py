@@ -7,6 +7,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from orchestration.core.journal import AttemptsEnded, NodeAdded, RunMoved
 from orchestration.core.states import RunState, State
 from orchestration.stores import open_store
 from orchestration.stores.base import RunRow
+from orchestration.testing.postgres import PrivateServer, server_programs
 from runners.messages import Outcome
 
 from .harness import Case, Report, measure
@@ -33,17 +35,29 @@ def plain_map(n: int) -> int:
 
 
 def run(*, repeats: int = 5) -> Report:
-    """Measure stores by themselves, then the same flow with either."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, running(["sequential"]):
-        cases: list[Case] = []
-        for name, url in (("SQLite", f"sqlite:///{Path(folder) / 'bench.db'}"), ("memory", "memory")):
-            for size, turns in TURNS.items():
-                cases.append(Case(f"{name}, {size} attempts a turn", _append(url, size, turns), size * turns))
-        for name, store in (("SQLite", None), ("memory", "memory")):
-            cases.append(Case(f"a map on sequential, {name}", _map(store), ITEMS))
-        report = measure("Attempts journalled, and the same map with either store", cases, repeats=repeats)
-    cost = report.of("a map on sequential, SQLite").each - report.of("a map on sequential, memory").each
-    report.notes.append(f"the journal costs a map {cost * 1e6:.2f} us per task run")
+    """Measure stores by themselves, then the same flow with each."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        stack.enter_context(running(["sequential"]))
+        urls = {"SQLite": f"sqlite:///{Path(folder) / 'bench.db'}", "memory": "memory"}
+        notes: list[str] = []
+        if server_programs() is None:
+            notes.append("PostgreSQL is left out: its server programs are not installed")
+        else:
+            urls["PostgreSQL"] = stack.enter_context(PrivateServer(fsync=True)).new_database()
+        cases = [
+            Case(f"{name}, {size} attempts a turn", _append(url, size, turns), size * turns)
+            for name, url in urls.items()
+            for size, turns in TURNS.items()
+        ]
+        cases += [Case(f"a map on sequential, {name}", _map(url), ITEMS) for name, url in urls.items()]
+        question = "Attempts journalled, and the same map with each store"
+        report = measure(question, cases, repeats=repeats, notes=notes)
+        for url in urls.values():
+            open_store(url).close()
+    for name in sorted(urls.keys() - {"memory"}):
+        cost = report.of(f"a map on sequential, {name}").each - report.of("a map on sequential, memory").each
+        report.notes.append(f"the journal in {name} costs a map {cost * 1e6:.2f} us per task run")
     return report
 
 
@@ -80,9 +94,8 @@ def _ended(batch_id: int, indices: range, now: float) -> AttemptsEnded:
     )  # fmt: skip
 
 
-def _map(store: str | None) -> Callable[[], None]:
-    options: dict[str, Any] = {} if store is None else {"store": store}
-    shaped = plain_map.with_options(task_runner=runners.SequentialTaskRunner(), **options)
+def _map(store: str) -> Callable[[], None]:
+    shaped = plain_map.with_options(task_runner=runners.SequentialTaskRunner(), store=store)
 
     def ours() -> None:
         assert shaped(ITEMS) == ITEMS
