@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ LOOK_SECONDS = 0.25  # how often who waits asks though there were no news, and l
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """A demand that was refused, and whom to tell when it is granted."""
+    """A demand that was refused, whom to tell when it is granted, and its place in the store's queue."""
 
     holder: str
     names: tuple[str, ...]
@@ -39,6 +39,7 @@ class Waiter:
     slots: int
     remote: bool
     tell: Callable[[Grant], None]
+    ticket: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Leasing:
         self._store = store
         self._run_id = run_id
         self._driver = driver
-        self._waiting: dict[str, Waiter] = {}  # by holder, in the order of asking
+        self._waiting: dict[str, Waiter] = {}  # by holder
         self._passed_on: set[str] = set()  # blocks of this process that have had to wait
         self._blocks: dict[int, set[str]] = {}  # by batch: what code on workers holds or waits for
         self._stop_listening: Callable[[], None] | None = None
@@ -221,8 +222,7 @@ class Leasing:
             self._wait(waiter, grant)
 
     def _wait(self, waiter: Waiter, refused: Grant) -> None:
-        self._waiting[waiter.holder] = waiter
-        self._ask_at(refused)
+        self._note(waiter, refused)
         if self._stop_listening is None:
             self._stop_listening = self._store.listen(self._notice)
             self._notice()  # of what has happened before we listened
@@ -242,7 +242,8 @@ class Leasing:
         """Ask again for all that wait. Behind one that is refused nobody can be served who wants the same."""
         self._told = False
         refused: set[tuple[tuple[str, ...], int]] = set()
-        for waiter in list(self._waiting.values()):
+        # In the order of the store's queue: who comes first there is perhaps the last that came here.
+        for waiter in sorted(self._waiting.values(), key=lambda waiter: waiter.ticket):
             wanted = waiter.names, waiter.slots
             if wanted in refused:
                 continue
@@ -252,8 +253,12 @@ class Leasing:
                 waiter.tell(grant)
             else:
                 refused.add(wanted)
-                self._ask_at(grant)
+                self._note(waiter, grant)
         self._rest()
+
+    def _note(self, waiter: Waiter, refused: Grant) -> None:
+        self._waiting[waiter.holder] = replace(waiter, ticket=refused.ticket or 0)
+        self._ask_at(refused)
 
     def _ask_at(self, refused: Grant) -> None:
         """Have all ask again when it is worth it, or after LOOK_SECONDS."""

@@ -231,12 +231,14 @@ class Grant:
         blocked_by: the limits in the way, with labels of their holders.
         retry_at: when it is worth asking again at the latest (an expiry, a token), None if only a release
             can help.
+        ticket: of who waits, the place in the order of arrival: the smaller, the earlier.
     """
 
     granted: bool
     names: tuple[str, ...] = ()
     blocked_by: Mapping[str, Sequence[str]] = field(default_factory=dict)
     retry_at: float | None = None
+    ticket: int | None = None
 
 
 class Store(abc.ABC):

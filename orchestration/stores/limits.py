@@ -106,6 +106,7 @@ class Verdict:
         names: the limits that exist.
         blocked_by: empty: granted.
         settled: the claims are as they should be; nothing has to be written.
+        ticket: with which the holder waits already.
         repeated: the holder has them already, so a rate limit's tokens are not spent again.
     """
 
@@ -114,6 +115,7 @@ class Verdict:
     retry_at: float | None = None
     settled: bool = False
     repeated: bool = False
+    ticket: int | None = None
 
     @property
     def granted(self) -> bool:
@@ -153,7 +155,7 @@ def judge(buckets: Sequence[Bucket], claims: Sequence[Claim], demand: Demand, no
         return Verdict(names, settled=not names)
     settled = fresh and {claim.limit for claim in own} == set(names)
     settled = settled and all(bucket is bucket.seen_at(now) for bucket in buckets)
-    return Verdict(names, blocked, min(times, default=None), settled=settled)
+    return Verdict(names, blocked, min(times, default=None), settled=settled, ticket=ticket)
 
 
 def _obstacle(
@@ -221,9 +223,12 @@ def buckets_after(verdict: Verdict, buckets: Sequence[Bucket], demand: Demand, n
     return [new for old, new in zip(buckets, after, strict=True) if new is not old]
 
 
-def grant_of(verdict: Verdict) -> Grant:
-    taken = verdict.names if verdict.granted else ()
-    return Grant(verdict.granted, taken, verdict.blocked_by, verdict.retry_at)
+def grant_of(verdict: Verdict, after: Sequence[Claim] = ()) -> Grant:
+    """Return the answer; `after` are the holder's claims once a verdict that is not settled was carried out."""
+    if verdict.granted:
+        return Grant(True, verdict.names)
+    ticket = after[0].ticket if after else verdict.ticket
+    return Grant(False, (), verdict.blocked_by, verdict.retry_at, ticket)
 
 
 def to_lease(c: Claim) -> LeaseRow:

@@ -296,13 +296,14 @@ class MemoryStore(Store):
             buckets = [self._buckets[name] for name in asked.names if name in self._buckets]
             claims = [claim for claim in self._claims.values() if claim.limit in asked.names]
             verdict = judge(buckets, claims, asked, now)
+            after: list[Claim] = []
             if not verdict.settled:
                 self._tickets += 1
                 after = claims_after(verdict, buckets, claims, asked, next_ticket=self._tickets, now=now)
                 self._drop(lambda claim: claim.holder == holder and not claim.held)
                 self._claims.update({(claim.limit, holder): claim for claim in after})
                 self._buckets.update({b.name: b for b in buckets_after(verdict, buckets, asked, now)})
-            return grant_of(verdict)
+            return grant_of(verdict, after)
 
     def release(self, holders: Sequence[str]) -> None:
         with self._lock:

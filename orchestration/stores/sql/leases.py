@@ -58,7 +58,7 @@ def acquire(connection: Connection, demand: Demand, now: float) -> Grant:
         "UPDATE limit_ SET tokens = ?, at = ? WHERE name = ?",
         [(b.tokens, b.at, b.name) for b in buckets_after(verdict, buckets, demand, now)],
     )
-    return grant_of(verdict)
+    return grant_of(verdict, after)
 
 
 def _lock(connection: Connection, names: Sequence[str]) -> None:
