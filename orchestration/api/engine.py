@@ -33,12 +33,13 @@ from ..errors import (
 )
 from ..stores import open_store
 from ..stores.base import RunRow
+from .admission import wait_for_turn
 from .awaiting import in_thread
 from .deadlines import Deadline
 from .flow_logs import flow_logging
 from .flows import Flow
 from .hooks import call_hook
-from .outcomes import Verdict, verdict_of
+from .outcomes import Verdict, cancelled, verdict_of
 from .parameters import bind, call_arguments, validate
 from .retrying import as_persistent, recorded_parameters, reusable
 from .running import RunningFlow, make_runner, new_run
@@ -158,9 +159,13 @@ def _course(flow: Flow[Any, Any], make: Callable[[], RunningFlow], parameters: M
     display = _display(run)
     try:
         with display:
-            yield Blocking(run.start, to_the_end=True)
-            display.started()
-            verdict = yield from _attempts(flow, run, parameters)
+            never: str = yield Blocking(partial(wait_for_turn, run))
+            if never:
+                verdict = cancelled(run, never)
+            else:
+                yield Blocking(run.start, to_the_end=True)
+                display.started()
+                verdict = yield from _attempts(flow, run, parameters)
             yield Blocking(partial(_record, run, verdict), to_the_end=True)
             display.finish(run.row, run.counts())
         yield Blocking(run.close, to_the_end=True)
@@ -323,7 +328,8 @@ def _record_crash(run: RunningFlow, error: BaseException) -> None:
     detail = detail_of(error, in_process=False)
     interrupted = isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
     state = RunState.CANCELLED if interrupted else RunState.CRASHED
-    message = "cancelled while its runner started" if interrupted else f"{type(error).__name__}: {error}"
+    when = "its runner started" if run.started else "it waited for its turn"
+    message = f"cancelled while {when}" if interrupted else f"{type(error).__name__}: {error}"
     moved = RunMoved(state, run.clock.now(), "", message, detail)
     if run.driver.alive:  # what waits is written before it is closed
         run.driver.post(RunInterrupted(message))

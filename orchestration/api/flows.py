@@ -31,6 +31,7 @@ class Flow(Generic[P, R]):
     retries: int = 0
     retry_delay_seconds: float | Sequence[float] | Callable[[int], float] = 0
     timeout_seconds: float | None = None
+    max_concurrent_runs: int | None = None
     validate_parameters: bool = True
     log_prints: bool = False
     persist_results: bool = False
@@ -108,6 +109,8 @@ def flow(fn: Any = None, /, **options: Any) -> Any:
             default `ThreadPoolTaskRunner()`, or what MILLRACE_RUNNER says.
         retries, retry_delay_seconds: of the whole function, after it raised.
         timeout_seconds: of the whole run; state Failed, name TimedOut.
+        max_concurrent_runs: how many runs of flows of this name are at work at once, of all processes on one
+            store; the others wait for their turn before their runners start. Runs inside runs are not counted.
         validate_parameters: coerce parameters to their type hints; a bad one is an error before anything runs.
         log_prints: prints become log lines of the run.
         persist_results: results of tasks are written to result storage, so that the run can be resumed.

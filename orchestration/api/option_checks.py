@@ -314,5 +314,6 @@ _FLOW: dict[str, Check] = {
     **_COMMON,
     "flow_run_name": _run_name,
     "validate_parameters": _flag,
+    "max_concurrent_runs": _whole(1),
     "store": _place,
 }

@@ -43,14 +43,8 @@ def verdict_of(run: RunningFlow, result: Any = None, error: BaseException | None
     """Judge a run whose function has ended and whose task runs have, too."""
     if run.driver.broken is not None:
         return Verdict.failed(run.driver.broken, retriable=False)
-    cancelled = run.driver.core.cancelled
-    if cancelled:
-        stopped = CancelledRunError(f"flow run {run.row.name} was cancelled: {cancelled}")
-
-        def give_up() -> Any:
-            raise stopped
-
-        return Verdict(RunState.CANCELLED, message=cancelled, error=stopped, data=give_up)
+    if run.driver.core.cancelled:
+        return cancelled(run, run.driver.core.cancelled)
     if error is not None:
         return Verdict.failed(error)
     parts = list(_parts(result))
@@ -71,6 +65,16 @@ def verdict_of(run: RunningFlow, result: Any = None, error: BaseException | None
         raise failure
 
     return Verdict(kind, message=message, error=failure, data=data)
+
+
+def cancelled(run: RunningFlow, reason: str) -> Verdict:
+    """Return the end of a run that was cancelled on request."""
+    stopped = CancelledRunError(f"flow run {run.row.name} was cancelled: {reason}")
+
+    def give_up() -> Any:
+        raise stopped
+
+    return Verdict(RunState.CANCELLED, message=reason, error=stopped, data=give_up)
 
 
 def _unlike_exceptions(message: str, first: Any) -> Exception:

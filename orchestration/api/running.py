@@ -90,6 +90,7 @@ class RunningFlow:
         self.gateway = Gateway(self.session)
         self.hooks = TaskHooks(self.session)
         self.housekeeping = Housekeeping(self.driver, store, row.epoch)
+        self.started = False
         self.driver.on_call = self.gateway.take
         self.driver.inline = self.session.inline.deliver
         self.driver.runs_here = lambda node_id: not self.session.inline.is_remote(node_id)
@@ -98,6 +99,7 @@ class RunningFlow:
 
     def start(self) -> None:
         """Start runner, driver and heartbeat."""
+        self.started = True
         self.driver.start()
         self.housekeeping.start()
 
@@ -107,7 +109,11 @@ class RunningFlow:
         """Record a state of the flow run, and wait until it is safe."""
         self.row = replace(self.row, state=state, state_name=name, message=message)
         used = self.driver.cpu_seconds
-        self.driver.write(RunMoved(state, self.clock.now(), name, message, detail, used))
+        moved = RunMoved(state, self.clock.now(), name, message, detail, used)
+        if self.started:
+            self.driver.write(moved)
+        else:
+            self.store.append(self.row.run_id, self.row.epoch, [moved])
 
     def log(self, line: LogWritten) -> None:
         """Record log lines of the flow function, with the driver's next turn."""

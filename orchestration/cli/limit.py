@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UserError
+from ..errors import RunNotFoundError, UserError
+from ..stores.liveness import this_host
 from ..terminal import words
 from .common import json_option, open_reaped, store_option
 from .output import print_json, print_table
 from .rows import lease_json, limit_json
+
+if TYPE_CHECKING:
+    from ..stores.base import LeaseRow, RunRow, Store
 
 
 @click.group()
@@ -82,8 +86,10 @@ def list_limits(as_json: bool, store: str | None) -> None:
 def show(name: str, as_json: bool, store: str | None) -> None:
     """Show who holds a limit and who waits for it.
 
-    JSON keys: name, slots, per_second, held, waiting, and leases: a list with keys held, label, run_id, slots,
-    since, expires.
+    What is left by a process that is gone or silent comes free when it expires.
+
+    JSON keys: name, slots, per_second, held, waiting, and leases: a list with keys held, left, label, run_id, run,
+    host, pid, slots, since, expires.
     """
     place = open_reaped(store)
     now = place.now()
@@ -91,17 +97,40 @@ def show(name: str, as_json: bool, store: str | None) -> None:
     if name not in found:
         raise _unknown(name, list(found))
     leases = place.leases(name, now)
+    runs = {lease.run_id: _run(place, lease.run_id) for lease in leases}
     if as_json:
-        print_json({**limit_json(found[name]), "leases": [lease_json(lease) for lease in leases]})
+        shown = [lease_json(lease, runs[lease.run_id]) for lease in leases]
+        print_json({**limit_json(found[name]), "leases": shown})
         return
     one = found[name]
     click.echo(f"{name}: {_size(one.slots, one.per_second)}, {one.held} held, {one.waiting} waiting")
     if leases:
-        rows = [
-            ["holds" if lease.held else "waits", lease.label, str(lease.slots), words.ago(lease.since, now)]
-            for lease in leases
-        ]
-        print_table(["", "TASK RUN", "SLOTS", "SINCE"], rows, right=frozenset({2}), shrink=(1,))
+        rows = [_row(lease, runs[lease.run_id], now) for lease in leases]
+        head = ["", "TASK RUN", "RUN", "SLOTS", "SINCE", "EXPIRES", "PROCESS"]
+        print_table(head, rows, right=frozenset({3, 4, 5}), shrink=(1, 2, 6))
+
+
+def _run(store: Store, run_id: str) -> RunRow | None:
+    try:
+        return store.run(run_id)
+    except RunNotFoundError:
+        return None
+
+
+def _row(lease: LeaseRow, run: RunRow | None, now: float) -> list[str]:
+    kind = "left" if lease.left else "holds" if lease.held else "waits"
+    process = "?"
+    if run is not None:
+        process = str(run.pid) if run.host == this_host() else f"{run.pid}@{run.host}"
+    return [
+        kind,
+        lease.label.removeprefix("flow run "),
+        run.name if run is not None else lease.run_id[:12],
+        str(lease.slots),
+        words.ago(lease.since, now),
+        f"in {words.brief(lease.expires - now)}" if lease.held else "-",
+        process,
+    ]
 
 
 @limit.command()

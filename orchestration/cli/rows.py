@@ -125,12 +125,16 @@ def limit_json(limit: Limit) -> dict[str, Any]:
     }
 
 
-def lease_json(lease: LeaseRow) -> dict[str, Any]:
-    """Keys: held, label, run_id, slots, since, expires."""
+def lease_json(lease: LeaseRow, run: RunRow | None) -> dict[str, Any]:
+    """Keys: held, left, label, run_id, run, host, pid, slots, since, expires. Times are by the store's clock."""
     return {
         "held": lease.held,
+        "left": lease.left,
         "label": lease.label,
         "run_id": lease.run_id,
+        "run": run.name if run else None,
+        "host": run.host if run else None,
+        "pid": run.pid if run else None,
         "slots": lease.slots,
         "since": lease.since,
         "expires": lease.expires,

@@ -309,7 +309,7 @@ class Dispatcher:
             if not flight.waits_for_limit:
                 flight.waits_for_limit = True
                 self.asking -= 1
-                blocked = "; ".join(_blocked(name, who) for name, who in event.blocked_by.items())
+                blocked = "; ".join(held_up(name, who) for name, who in event.blocked_by.items())
                 if not flight.remake:
                     self.ledger.move(flight.node, flight.indices, Cause.LIMIT_REACHED, blocked)
         else:  # a pause has recalled what had not been granted
@@ -386,7 +386,8 @@ def _set_attempts(node: Node, indices: Sequence[int], attempts: array[int]) -> N
             node.attempts[index] = attempt
 
 
-def _blocked(name: str, holders: Sequence[str]) -> str:
+def held_up(name: str, holders: Sequence[str]) -> str:
+    """Say what somebody waits for who was refused."""
     if not holders:
         return f"waits for limit {name}"
     more = f" and {len(holders) - 1} more" if len(holders) > 1 else ""

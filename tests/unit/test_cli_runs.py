@@ -240,6 +240,28 @@ def test_resume_keeps_what_was_stored(call: Call, tmp_path: Path) -> None:
     assert sorted(file.read_text().split()) == ["0", "1", "2", "3", "3"]
 
 
+def test_who_holds_and_who_waits(call: Call) -> None:
+    """With run, process and expiry; what a silent process of another host has left is told apart."""
+    store = open_store()
+    now = store.now()
+    store.set_limit("db", 1)
+    for name, host, pid in (("calm-otter", "far", 4711), ("jumpy-puppy", this_host(), os.getpid())):
+        heard = now - 31 if host == "far" else now
+        store.create_run(
+            RunRow(name, name, "f", RunState.RUNNING, created=now, heartbeat=heard, host=host, pid=pid)
+        )
+        asked = {"holder": f"{name}/batch/1", "run_id": name, "label": "load[7]", "slots": 1}
+        store.acquire(["db"], **asked, now=now)
+    lines = call("limit", "show", "db")[1].splitlines()
+    assert lines[0] == "db: 1 slot, 1 held, 1 waiting"
+    assert lines[2].split()[:4] == ["left", "load[7]", "calm-otter", "1"]
+    assert lines[2].endswith("4711@far")
+    assert lines[3].split() == ["waits", "load[7]", "jumpy-puppy", "1", "now", "-", str(os.getpid())]
+    held, waits = json.loads(call("limit", "show", "db", "--json")[1])["leases"]
+    assert (held["left"], held["run"], held["host"], held["pid"]) == (True, "calm-otter", "far", 4711)
+    assert (waits["held"], waits["run"]) == (False, "jumpy-puppy")
+
+
 def test_limits(call: Call) -> None:
     assert call("limit", "set", "db", "2")[1] == "limit db: 2 slots\n"
     assert call("limit", "set", "api", "5", "--per-second", "2.5")[0] == 0
@@ -251,8 +273,10 @@ def test_limits(call: Call) -> None:
     out = call("limit", "show", "db")[1]
     assert "db: 2 slots, 1 held, 0 waiting" in out
     assert "load[7] of good" in out
+    assert max(map(len, out.splitlines())) <= 80
     shown = json.loads(call("limit", "show", "db", "--json")[1])
     assert set(shown) == {"name", "slots", "per_second", "held", "waiting", "leases"}
+    assert shown["leases"][0]["run"] is None
     assert call("limit", "rm", "db")[0] == 0
     code, _, err = call("limit", "rm", "db")
     assert code == 2
