@@ -30,6 +30,7 @@ from ..driver.packing import Packer
 from ..errors import UserError
 from ..stores import open_store
 from ..stores.base import RecoveredNode, RunRow, Store
+from . import lessons
 from .annotations import current_tags
 from .entrypoints import entrypoint_of
 from .flows import Flow
@@ -81,6 +82,7 @@ class RunningFlow:
             random.random,
             prefetch=runner.capabilities.prefetch,
             first_batch_id=first_ids[1],
+            lessons=lessons.recall(flow.fn, runner.name),
         )
         self.driver = Driver(row.run_id, row.epoch, core, runner, store, self.clock)
         self.driver.packer = Packer(context, core.nodes, in_process=runner.capabilities.in_process)
@@ -143,6 +145,7 @@ class RunningFlow:
             self.session.close,
             self.housekeeping.close,
             self.driver.stop,
+            self._remember,
             self.hooks.close,  # hooks may ask for results
             self.driver.close,
             self.gateway.close,
@@ -151,6 +154,9 @@ class RunningFlow:
                 step()
             except Exception:
                 log.exception("closing run %s", self.row.name)
+
+    def _remember(self) -> None:
+        lessons.remember(self.flow.fn, self.runner.name, self.driver.core.lessons())
 
 
 def new_run(

@@ -23,6 +23,8 @@ PREFETCH_SECONDS = 0.3  # and below this worth prefetching: a round trip would b
 
 _LEAST_SECONDS = 1e-7  # of an item: nothing is quicker
 
+Lesson = tuple[float, float]  # seconds and bytes per item of a task
+
 
 def most_items(seconds_each: float, bytes_each: float) -> int:
     """Return how many items a batch has at most, by time, bytes and number."""
@@ -40,11 +42,21 @@ class Sizer:
 
     __slots__ = ("_seen", "bytes_each", "mean", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, lesson: Lesson | None = None) -> None:
+        """Begin with nothing, or with what an earlier run has taught: then a batch may be worth GRAIN_SECONDS."""
         self.mean: float | None = None  # seconds per item, overhead included
         self.bytes_each = 0.0  # of an item's arguments and result
         self.size = FIRST_SIZE
         self._seen = 0.0  # items behind the mean, those of long ago counting less
+        if lesson is not None:
+            self.mean, self.bytes_each = lesson
+            quick = int(GRAIN_SECONDS / max(self.mean, _LEAST_SECONDS))
+            self.size = max(FIRST_SIZE, min(quick, most_items(self.mean, self.bytes_each)))
+
+    @property
+    def lesson(self) -> Lesson | None:
+        """What a later run of the same task may begin with."""
+        return None if self.mean is None else (self.mean, self.bytes_each)
 
     def observe(self, items: int, seconds: float, moved_bytes: int = 0, *, grow: bool = True) -> None:
         """Learn from a batch of which `items` were run within `seconds` on the worker.

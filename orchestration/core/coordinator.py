@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import assert_never
 
 from runners.messages import (
@@ -23,7 +23,7 @@ from runners.messages import (
 )
 
 from . import cancelling
-from .batching import Sizer
+from .batching import Lesson, Sizer
 from .commands import Command, WithdrawLeases
 from .dispatching import Dispatcher
 from .events import (
@@ -67,6 +67,7 @@ class Coordinator:
         uniform: random numbers in 0..1, for jitter.
         prefetch: batches per slot worth having at the engine while items are short.
         first_batch_id: above those that earlier processes of this run have used.
+        lessons: what earlier runs have taught of the time that tasks take, by task name.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Coordinator:
         *,
         prefetch: int = 1,
         first_batch_id: int = 0,
+        lessons: Mapping[str, Lesson] | None = None,
     ) -> None:
         self.run_id = run_id
         self.cancelled = ""  # the reason, once the whole run is to be cancelled
@@ -91,9 +93,14 @@ class Coordinator:
         self.dispatcher = Dispatcher(self.ledger, self.remaking, prefetch, first_batch_id)
         self._timers: list[Timer] = []
         self._timer_seq = 0
+        self._lessons = lessons or {}
         self._sizers: dict[str, Sizer] = {}
 
     # --- the interface --------------------------------------------------------------------------
+
+    def lessons(self) -> dict[str, Lesson]:
+        """Return what this run has taught of the time that tasks take, by task name."""
+        return {name: sizer.lesson for name, sizer in self._sizers.items() if sizer.lesson is not None}
 
     @property
     def nodes(self) -> dict[int, Node]:
@@ -128,9 +135,15 @@ class Coordinator:
 
     def handle(self, event: CoreEvent, now: float) -> list[Command]:
         """Take note of a fact and return what is to be done, in order: journal entries and actions."""
+        return self.handle_all((event,), now)
+
+    def handle_all(self, events: Sequence[CoreEvent], now: float) -> list[Command]:
+        """Do the same with all facts of a turn. Batches are formed once, knowing all of them."""
         self.ledger.now = now
         self.ledger.out = []
-        self._take(event)
+        for event in events:
+            self._take(event)
+            self._spread()
         self._follow_up()
         return self.ledger.out
 
@@ -232,7 +245,9 @@ class Coordinator:
                 raise ValueError(
                     f"{spec.path} depends on node {dependency.node_id}, which is not known (yet)"
                 )
-        sizer = self._sizers.setdefault(spec.task_name, Sizer())
+        sizer = self._sizers.get(spec.task_name)
+        if sizer is None:
+            sizer = self._sizers[spec.task_name] = Sizer(self._lessons.get(spec.task_name))
         node = self.ledger.nodes[spec.node_id] = Node(spec, sizer)
         self.ledger.emit(
             NodeAdded(

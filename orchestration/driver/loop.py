@@ -27,7 +27,7 @@ from ..core.commands import (
     WithdrawLeases,
 )
 from ..core.coordinator import Coordinator
-from ..core.events import FusionRefused, RunInterrupted, SlotLent, SlotReclaimed, Tick
+from ..core.events import CoreEvent, FusionRefused, RunInterrupted, SlotLent, SlotReclaimed, Tick
 from ..core.journal import AttemptsEnded, Entry, Moved
 from ..core.records import INLINE
 from ..errors import BackendError, CrashedRunError, FencedError, InternalError
@@ -161,11 +161,14 @@ class Driver:
         actions: list[Any] = []
         afterwards: list[Callable[[], Any]] = [partial(self.timers.fire, now)]
         self.board.begin_turn()
+        facts: list[CoreEvent] = []
         timer = self.core.next_timer()
         if timer is not None and timer <= now:
-            _sort(self.core.handle(Tick(), now), entries, actions)
+            facts.append(Tick())
         for event in events:
-            if isinstance(event, Write):
+            if isinstance(event, Write):  # it comes after what was told before
+                _sort(self.core.handle_all(facts, now), entries, actions)
+                facts = []
                 entries += event.entries
                 if event.done is not None:
                     afterwards.append(event.done.set)
@@ -174,9 +177,10 @@ class Driver:
             elif isinstance(event, Call):
                 afterwards.append(partial(self.on_call, event))
             elif isinstance(event, RunnerFailed):
-                _sort(self.core.handle(self._runner_failed(event), now), entries, actions)
+                facts.append(self._runner_failed(event))
             else:
-                _sort(self.core.handle(event, now), entries, actions)
+                facts.append(event)
+        _sort(self.core.handle_all(facts, now), entries, actions)
         entries += self.core.counted()
         if entries:
             self.journaling.append(entries, closing=lambda: self._closing)

@@ -57,6 +57,9 @@ class Crash(Exception):
     """The simulated flow process has died."""
 
 
+TOGETHER = 0.25  # share of the events that wait for others of the same moment
+
+
 class World:
     """Virtual time, and what happens in it."""
 
@@ -125,6 +128,8 @@ class Run:
         self.replayed = Replayed(before=before) if check else None
         self._before = before
         self._wake_at: float | None = None
+        self._inbox: list[CoreEvent] = []
+        self._moods = random.Random(seed + 2)
         world.later(0.0, self._start)
         for step in steps:
             world.later(step.at, partial(self.post, NodeSubmitted(step.spec)))
@@ -150,13 +155,22 @@ class Run:
     # --- turns ----------------------------------------------------------------------------------
 
     def post(self, event: CoreEvent) -> None:
-        """Let the coordinator handle an event, journal, then act."""
-        if self.engine.gone:
+        """Let the coordinator handle an event, at once or with others of the same moment."""
+        self._inbox.append(event)
+        if self._moods.random() < TOGETHER:
+            self.world.later(0.0, self._turn)
+        else:
+            self._turn()
+
+    def _turn(self) -> None:
+        """Let the coordinator handle what has happened, journal, then act."""
+        events, self._inbox = self._inbox, []
+        if self.engine.gone or not events:
             return
         leap = self.engine.faults.leap
         if leap and self.engine.rng.random() < leap:
             self.world.clock.jump(self.world.now + 3600.0)
-        commands = self.core.handle(event, self.world.now)
+        commands = self.core.handle_all(events, self.world.now)
         entries = [c for c in commands if isinstance(c, Entry)]
         self.journal += entries
         self.journal += self.core.counted()

@@ -79,6 +79,18 @@ def test_fast_items_come_to_fill_the_target() -> None:
     assert sizer.short
 
 
+@given(SECONDS, st.floats(0, 1e9))
+def test_what_an_earlier_run_has_taught_is_a_start(seconds: float, nbytes: float) -> None:
+    """The first batch is worth milliseconds or one item, and few slow items correct what is no longer true."""
+    known = Sizer()
+    known.observe(10, 10 * seconds, int(10 * nbytes))
+    sizer = Sizer(known.lesson)
+    assert sizer.size == 1 or sizer.size * seconds <= GRAIN_SECONDS * 1.001
+    assert sizer.size <= known.size or known.size == 1 or seconds < GRAIN_SECONDS
+    sizer.observe(1, 100.0)
+    assert sizer.size == 1
+
+
 def test_a_batch_that_was_not_full_teaches_no_growth() -> None:
     """Many small batches that were sent before the first came back do not let it grow many times."""
     sizer = Sizer()
