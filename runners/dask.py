@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 
 from .base import Capabilities, Sink, TaskRunner, Wanted
 from .calling import detail_of
-from .dask_connect import Settings, by_value, connect
+from .dask_connect import Connection, Settings, by_value, connect, reconnect
 from .dask_desk import Desk, Flight
 from .dask_results import Asked, ask, gather, pick, unpickled
 from .dask_tasks import submit_batch
@@ -26,8 +26,9 @@ from .errors import (
     RunnerOptionError,
     UserError,
 )
-from .messages import Batch, BatchLost, BatchRejected
+from .messages import Batch, BatchFinished, BatchLost, BatchRejected, RunnerFailed
 from .shipping import slim
+from .tables import unstarted_table
 from .unpacked import Unpacked
 
 STOP_SECONDS = 5.0  # for workers to say which of the batches to cancel have begun
@@ -84,6 +85,10 @@ class DaskTaskRunner(TaskRunner):
         self._unpacked = Unpacked()
         self._report: Any = None
         self._closing = threading.Lock()
+        self._replacing = threading.Lock()  # held while another connection is made
+        self._fruitless = 0  # replacements since something was last achieved
+        self._held: dict[int, Batch] = {}  # submitted while there was no connection
+        self._holding = threading.Lock()
 
     def duplicate(self) -> Self:
         twin = super().duplicate()
@@ -96,8 +101,14 @@ class DaskTaskRunner(TaskRunner):
         if self.performance_report_path and importlib.util.find_spec("bokeh") is None:
             raise UserError("performance_report_path needs bokeh. Install it with: pip install bokeh")
         self.sink = sink
-        connection = connect(self.settings)
-        desk = Desk(connection, sink, f"millrace-{self._token}", self._slots)
+        self._desk = self._open(connect(self.settings))
+        atexit.register(_close_at_exit, weakref.ref(self))
+
+    def _open(self, connection: Connection) -> Desk:
+        """Return a started desk at a connection, which is closed if that fails."""
+        assert self.sink is not None
+        topic = f"millrace-{self._token}"
+        desk = Desk(connection, self.sink, topic, self._slots, self._replace, self._submit_held)
         try:
             desk.start()
             self._begin_report(connection.client)
@@ -105,14 +116,41 @@ class DaskTaskRunner(TaskRunner):
             desk.stop()
             connection.close()
             raise
-        self._desk = desk
-        atexit.register(_close_at_exit, weakref.ref(self))
+        return desk
+
+    def _replace(self, broken: Desk, reason: str) -> None:
+        """Connect anew, to another cluster if the one that is gone was ours. In the thread of the broken desk."""
+        with self._replacing:
+            broken.stop()
+            self._unpacked.clear()
+            self._fruitless = 1 if broken.progressed else self._fruitless + 1
+            try:
+                broken.connection.abandon()
+                connection = reconnect(
+                    self.settings, broken.connection, self._fruitless, lambda: self._desk is not broken
+                )
+                desk = self._open(connection)
+            except Exception as error:
+                if self._desk is broken:
+                    self._emit(RunnerFailed(f"{reason}. {error}"))
+                return
+            with self._closing:
+                wanted = self._desk is broken
+                if wanted:
+                    self._desk = desk
+            if not wanted:  # closed meanwhile
+                desk.stop()
+                connection.close()
+                return
+        self._submit_held()
 
     def close(self) -> None:
         with self._closing:
             desk, self._desk = self._desk, None
         if desk is None:
             return
+        with self._replacing:  # what is being made would outlive us
+            pass
         self._unpacked.clear()
         self._end_report(desk.client)
         desk.stop()
@@ -146,6 +184,10 @@ class DaskTaskRunner(TaskRunner):
     def submit(self, batches: Sequence[Batch]) -> None:
         desk = self._started()
         for batch in batches:
+            with self._holding:
+                if desk.away:
+                    self._held[batch.batch_id] = batch
+                    continue
             try:
                 self._submit(desk, batch)
             except Exception as error:
@@ -154,6 +196,13 @@ class DaskTaskRunner(TaskRunner):
                     self._emit(BatchLost(batch.batch_id, "the Dask client is closed", suspect=False))
                 else:
                     self._emit(BatchRejected(batch.batch_id, detail_of(error, in_process=False)))
+
+    def _submit_held(self) -> None:
+        """There is a connection again: submit what has come meanwhile."""
+        with self._holding:
+            held, self._held = list(self._held.values()), {}
+        if self._desk is not None:
+            self.submit(held)
 
     def _submit(self, desk: Desk, batch: Batch) -> None:
         from .dask_worker import pack_batch
@@ -181,6 +230,10 @@ class DaskTaskRunner(TaskRunner):
     def cancel(self, batch_ids: Sequence[int], *, force: bool = False) -> None:
         desk = self._started()
         by_run: dict[str, list[int]] = {}
+        with self._holding:
+            held = [self._held.pop(batch_id) for batch_id in batch_ids if batch_id in self._held]
+        for batch in held:
+            self._emit(BatchFinished(unstarted_table(batch)))
         for batch_id in batch_ids:
             flight = desk.flights.get(batch_id)
             if flight is not None:

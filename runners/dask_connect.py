@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,9 @@ from typing import Any
 from .errors import ConnectionFailedError, MissingExtraError, UserError, VersionMismatchError
 
 CONNECT_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0  # for a scheduler that is not ours to answer again, beyond what Dask's client waits
+MAX_REPLACEMENTS = 3  # of clusters or connections in a row without anything done
+ABANDON_SECONDS = 2.0
 GRACE_SECONDS = 1.0  # for worker processes of our own to end by themselves
 FIRST_WORKER_SECONDS = 5.0  # a cluster without workers is waited for so long before versions are compared
 PIP_LINE = "pip install 'millrace[dask]'"
@@ -87,6 +91,12 @@ class Connection:
             with contextlib.suppress(Exception):
                 self.cluster.close(timeout=10)
             hurry.cancel()
+
+    def abandon(self) -> None:
+        """Close what is broken, which may wait for answers that never come: not for long."""
+        closing = threading.Thread(target=self.close, name="millrace-dask-close", daemon=True)
+        closing.start()
+        closing.join(ABANDON_SECONDS)
 
     def mend(self) -> None:
         """Start workers of our own cluster again whose nanny has given up.
@@ -172,6 +182,33 @@ def connect(settings: Settings) -> Connection:
         connection.close()
         raise
     return connection
+
+
+def reconnect(
+    settings: Settings, broken: Connection, fruitless: int, unwanted: Callable[[], bool]
+) -> Connection:
+    """Connect again where a connection has gone: at once to a new cluster of our own, or with patience to another's.
+
+    Args:
+        fruitless: how often that was done since something was last achieved, this time included.
+        unwanted: whether nobody waits for it any more.
+
+    Raises:
+        RunnersError: it cannot be done, or was done too often.
+    """
+    if fruitless > MAX_REPLACEMENTS:
+        raise ConnectionFailedError(
+            f"it broke {fruitless} times in a row before any batch was done. Look at the logs of the scheduler and "
+            "the workers, and at their memory."
+        )
+    until = time.monotonic() + (0.0 if broken.owned else PATIENCE_SECONDS)
+    while True:
+        try:
+            return connect(settings)
+        except ConnectionFailedError as error:
+            if unwanted() or time.monotonic() >= until:
+                waited = "" if broken.owned else f" within {PATIENCE_SECONDS:g} s"
+                raise ConnectionFailedError(f"It could not be made again{waited}: {error}") from error
 
 
 def _is_fixed(settings: Settings, cluster: Any, *, owned: bool) -> bool:

@@ -45,6 +45,7 @@ SEND_SECONDS = 0.002  # between two messages to the scheduler
 TICK_SECONDS = 1.0  # between looks at the connection, when nothing else happens
 BROKEN = "the connection to the Dask scheduler broke"
 DIED_AGAIN = "a worker that had to compute them again died"
+AWAY_SECONDS = 15.0  # for Dask's client to connect again by itself, which gives up after 10 s by default
 MAX_CALLS = 10_000  # calls whose worker is remembered
 
 logger = logging.getLogger("millrace.runners.dask")
@@ -83,8 +84,18 @@ class Kept:
 class Desk:
     """Bookkeeping of one started runner. `submit` and the like are the port's; `_on_*` run in its thread."""
 
-    def __init__(self, connection: Connection, sink: Sink, topic: str, slots: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        sink: Sink,
+        topic: str,
+        slots: Callable[[int], int],
+        broken: Callable[[Desk, str], None],
+        mended: Callable[[], None],
+    ) -> None:
         self.connection = connection
+        self.away = False  # the scheduler cannot be reached: nothing can be submitted
+        self.progressed = False  # a batch has ended here with results
         self.client = connection.client
         self.topic = topic
         self.flights: dict[int, Flight] = {}  # in the order of submission
@@ -99,6 +110,9 @@ class Desk:
         self._slots = slots
         self._told_slots = 0
         self._news: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._broken = broken  # told, in this thread, that there will be no connection any more
+        self._mended = mended  # told that there is one again
+        self._away_since = 0.0
         self._comm: Any = None
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="millrace-dask", daemon=True)
@@ -126,6 +140,8 @@ class Desk:
 
     def spawn(self, make: Callable[[], Any]) -> None:
         """Run a coroutine on the client's loop, without waiting for it."""
+        if self._closed or self.away:
+            return
 
         async def quietly() -> None:
             with contextlib.suppress(Exception):  # a worker or the scheduler has gone: that is told elsewhere
@@ -265,6 +281,7 @@ class Desk:
             case "error":
                 self._on_error(batch_id, flight, future.exception())
             case "cancelled":
+                self._look_at_connection()
                 self._lose(batch_id, "Dask has cancelled it: the connection to the scheduler was lost")
             case _:  # computed again, as its worker died just now: the end will be told again
                 self.watch(batch_id, future)
@@ -292,6 +309,7 @@ class Desk:
             if flight is None:
                 return
             if not HAS_RESULT.isdisjoint(table.outcomes):  # or else nobody will ask for its results
+                self.progressed = True
                 self.kept[batch_id] = Kept(
                     flight.future,
                     flight.size,
@@ -417,18 +435,32 @@ class Desk:
         for batch_id, flight in list(self.flights.items()):
             if flight.orphaned:
                 self._on_error(batch_id, flight, flight.future.exception())
-        if self.client.status == "closed":
-            self._fail("the connection to the Dask scheduler broke and could not be made again")
-        elif self.client.scheduler_comm is not self._comm:
-            lost = tuple(self.kept)
-            self.kept.clear()
-            if lost:
-                self._emit(ResultsLost(lost, BROKEN))
-            for batch_id in list(self.flights):
-                self._lose(batch_id, BROKEN)
-            if self.client.scheduler_comm is not None:  # there is a new one, which knows of no subscription
-                self._subscribe()
-                self.refresh_workers()
+        self._look_at_connection()
+
+    def _look_at_connection(self) -> None:
+        client, now = self.client, time.monotonic()
+        there = client.status == "running" and client.scheduler_comm is not None
+        if not self.away and (client.scheduler_comm is not self._comm or self._comm.comm.closed()):
+            self.away, self._away_since = True, now
+            self._lose_all()
+        if self.away and there and not client.scheduler_comm.comm.closed():
+            self.away = False
+            self._subscribe()  # what is new knows of no subscription
+            self.refresh_workers()
+            self._mended()
+        elif self.away and (client.status == "closed" or now - self._away_since > AWAY_SECONDS):
+            self._broken(self, BROKEN)
+
+    def _lose_all(self) -> None:
+        """Dask has forgotten what it was given and what it has made. Nothing goes to it before it is there again."""
+        self._told_slots = 0
+        self._emit(SlotsChanged(0))
+        lost = tuple(self.kept)
+        self.kept.clear()
+        if lost:
+            self._emit(ResultsLost(lost, BROKEN))
+        for batch_id in list(self.flights):
+            self._lose(batch_id, BROKEN)
 
     def _fail(self, reason: str) -> None:
         for batch_id in list(self.flights):

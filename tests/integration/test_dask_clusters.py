@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -20,6 +21,9 @@ from typing import Any
 import pytest
 
 import runners
+from orchestration import flow, task
+from orchestration.api.sessions import current_session
+from orchestration.errors import BackendError
 from runners import DaskTaskRunner
 from runners.errors import ConnectionFailedError, UserError, VersionMismatchError
 from runners.messages import BatchLost, BatchStarted, Call, Outcome, RunnerFailed, SlotsChanged
@@ -213,8 +217,9 @@ async def _idle() -> None:
     await asyncio.sleep(0.05)
 
 
-def test_a_scheduler_that_dies(start: Callable[..., Any]) -> None:
+def test_a_scheduler_that_dies(start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """All batches are lost, and when there is no way back the runner has failed."""
+    monkeypatch.setattr("runners.dask_connect.PATIENCE_SECONDS", 3.0)
     with scheduler() as address:
         context = worker(address)
         context.__enter__()
@@ -539,3 +544,90 @@ def test_scheduler_and_workers_on_different_hosts(
         port.runner.submit([asking])
         port.runner.answer(port.of(Call, asking).call_id, b"answer")
         assert port.table(asking).outcomes == DONE
+
+
+# --- broken during a run -----------------------------------------------------------------------------
+
+WIDTH = 40
+SUBPROCESSES = "distributed.deploy.subprocess.SubprocessCluster"  # its scheduler is a process of its own
+
+
+@task
+def double_slowly(n: int) -> int:
+    time.sleep(0.02)
+    return 2 * n
+
+
+@task
+def total(parts: list[int]) -> int:
+    return sum(parts)
+
+
+def break_off_and_go_on(runner: DaskTaskRunner, break_off: Any) -> tuple[int, int, dict[str, int]]:
+    """Run a flow whose engine breaks off when results are there that will be read, and in the middle of a map."""
+
+    @flow(task_runner=runner)
+    def broken_twice() -> Any:
+        first = double_slowly.map(range(WIDTH))
+        first.wait()
+        break_off()
+        summed = total.submit(first)
+        second = double_slowly.map(range(WIDTH))
+        second[0].wait()
+        break_off()
+        return summed.result(), sum(second.result()), second.states.counts
+
+    found: tuple[int, int, dict[str, int]] = broken_twice()
+    return found
+
+
+WHOLE = (WIDTH * (WIDTH - 1), WIDTH * (WIDTH - 1), {"Completed": WIDTH})
+
+
+@pytest.mark.timeout(180)
+def test_the_connection_to_the_scheduler_is_cut(
+    millrace_home: Path, make_proxy: Callable[[str], Any]
+) -> None:
+    """It is made again; what the cluster had been given and what it had made is done again where it is needed."""
+    with scheduler() as address, worker(address):
+        proxy = make_proxy(address)
+        assert break_off_and_go_on(DaskTaskRunner(address=proxy.address), proxy.cut) == WHOLE
+
+
+@pytest.mark.timeout(180)
+def test_the_scheduler_of_an_own_cluster_dies(millrace_home: Path) -> None:
+    """Another cluster is started in its place."""
+
+    def kill_scheduler() -> None:
+        session = current_session.get()
+        assert session is not None
+        runner: Any = session.driver.runner
+        process = runner._desk.connection.cluster.scheduler.process
+        os.kill(process.pid, signal.SIGKILL)
+
+    runner = DaskTaskRunner(
+        cluster_class=SUBPROCESSES,
+        cluster_kwargs={"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None},
+        client_kwargs={"timeout": 5},
+    )
+    assert break_off_and_go_on(runner, kill_scheduler) == WHOLE
+
+
+@pytest.mark.timeout(180)
+def test_a_scheduler_that_is_not_ours_and_does_not_come_back(
+    millrace_home: Path, monkeypatch: pytest.MonkeyPatch, make_proxy: Callable[[str], Any]
+) -> None:
+    """After some patience the run ends with an error that names the address."""
+    monkeypatch.setattr("runners.dask_connect.PATIENCE_SECONDS", 2.0)
+    with scheduler() as address, worker(address):
+        proxy = make_proxy(address)
+
+        @flow(task_runner=DaskTaskRunner(address=proxy.address, client_kwargs={"timeout": 2}))
+        def cut_off() -> Any:
+            futures = double_slowly.map(range(WIDTH))
+            futures[0].wait()
+            proxy.close()
+            return futures.result()
+
+        with pytest.raises(BackendError, match=f"no Dask scheduler answers at {proxy.address}"):
+            cut_off()

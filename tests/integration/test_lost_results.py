@@ -62,7 +62,9 @@ class RayNodes:
         self._cluster.shutdown()
 
 
-@pytest.fixture(params=["dask", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.fixture(
+    params=[pytest.param("dask", marks=pytest.mark.dask), pytest.param("ray", marks=pytest.mark.ray)]
+)
 def engine(request: pytest.FixtureRequest) -> Iterator[DaskWorkers | RayNodes]:
     found = DaskWorkers() if request.param == "dask" else RayNodes()
     yield found
@@ -159,6 +161,7 @@ def second(pair: tuple[int, str]) -> str:
     return pair[1]
 
 
+@pytest.mark.dask
 def test_a_dask_worker_dies_with_a_batch_that_dask_must_not_compute_again(
     tmp_path: Path, millrace_home: Path
 ) -> None:

@@ -271,7 +271,7 @@ def test_large_arguments_are_shared(port: Any) -> None:
 
 
 def test_released_results_are_gone(port: Any) -> None:
-    """What was released cannot be fetched, and a batch that reads it says that its input is lost."""
+    """What was released cannot be fetched, and a batch that reads it says whose results are missing."""
     batch = port.batch(square, [1])
     port.run(batch)
     port.runner.release([batch.batch_id])
@@ -279,9 +279,9 @@ def test_released_results_are_gone(port: Any) -> None:
         port.runner.fetch(batch.batch_id, 0, [0])
     reader = port.batch(ownership, inputs=[batch])
     port.runner.submit([reader])
-    end = port.end(reader)
-    assert isinstance(end, BatchFinished)
-    assert end.table.outcomes == bytes([Outcome.INPUT_LOST])
+    table = port.table(reader)
+    assert table.outcomes == bytes([Outcome.INPUT_LOST])
+    assert table.missing == (batch.batch_id,)
 
 
 def test_a_result_larger_than_the_object_store(port: Any) -> None:
