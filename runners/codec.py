@@ -29,7 +29,7 @@ from .messages import (
     Table,
 )
 
-WIRE_VERSION = 4
+WIRE_VERSION = 5
 PROTOCOL = 5
 SMALL_BUFFER = 16 << 10  # bytes of an array from which on it is not copied into the pickle
 MAX_EXCEPTION = 1 << 20  # bytes of a pickled exception; some hold a whole response or data frame
@@ -196,6 +196,7 @@ def _table_out(t: Table) -> tuple[Any, ...]:
         t.logs_dropped,
         t.moved_bytes,
         list(t.missing),
+        t.results,
     )
 
 
@@ -222,6 +223,7 @@ def _table_in(body: Sequence[Any]) -> Table:
         logs_dropped=body[13],
         moved_bytes=body[14],
         missing=tuple(body[15]),
+        results=body[16],
     )
 
 

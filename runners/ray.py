@@ -38,6 +38,7 @@ from .messages import (
     Table,
 )
 from .options import using_options
+from .results import PackedResults
 from .storage import MISSING
 from .tables import starved_table
 from .unpacked import Unpacked
@@ -188,7 +189,8 @@ class RayTaskRunner(TaskRunner):
                 return packed
             values = packed.load(stage)
             self._unpacked.put(batch_id, stage, values, self._results)
-            self._unpacked.put_packed(batch_id, packed, self._results)
+            if len(packed.frames) > 1:  # else its values are all that it has
+                self._unpacked.put_packed(batch_id, packed, self._results)
         picked = [values[p] for p in positions]
         if any(value is MISSING for value in picked):
             return ResultLostError(
@@ -275,6 +277,9 @@ class RayTaskRunner(TaskRunner):
         if pending is not None:
             self._callers.discard(batch_id)
             self._results[batch_id] = pending.results
+            if table.results:
+                packed = PackedResults.of_small(table.results)
+                self._unpacked.put_packed(batch_id, packed, self._results)
             self._emit(BatchFinished(table))
         return None
 

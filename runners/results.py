@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import cloudpickle
+import msgpack
 
 from .codec import PROTOCOL
+
+SMALL_RESULTS = 4 << 10  # bytes of a batch's results that come along with its table
 
 Frame = tuple[Any, list[Any]]  # a pickle and its out-of-band buffers
 
@@ -43,6 +46,17 @@ class PackedResults:
             return cls(results.frames)
         return cls([pack_values(values) for values in results])
 
+    def small(self) -> bytes:
+        """Return small results as bytes, which engines move at less cost than an object; else nothing."""
+        if any(buffers for _, buffers in self.frames) or bytes_of(self.frames) > SMALL_RESULTS:
+            return b""
+        return bytes(msgpack.packb([data for data, _ in self.frames]))
+
+    @classmethod
+    def of_small(cls, data: bytes) -> PackedResults:
+        """Return what `small` has made bytes of."""
+        return cls([(frame, []) for frame in msgpack.unpackb(data)])
+
     def load(self, stage: int) -> list[Any]:
         """Return the values of a stage by position."""
         data, buffers = self.frames[stage]
@@ -59,6 +73,11 @@ class PackedResults:
     def __sizeof__(self) -> int:
         """The payload's size, by which Dask decides on memory."""
         return 64 + bytes_of(self.frames)
+
+
+def opened(value: PackedResults | bytes) -> PackedResults:
+    """Return results that an engine has held, perhaps as `small` bytes."""
+    return PackedResults.of_small(value) if isinstance(value, bytes) else value
 
 
 def pack_values(values: Sequence[Any]) -> Frame:

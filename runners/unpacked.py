@@ -54,9 +54,9 @@ class Unpacked:
             return entry[0]
 
     def put_packed(self, batch_id: int, packed: PackedResults, held: Container[int]) -> None:
-        """Keep the results of a batch of several stages; of one that has a single stage, `put` keeps all."""
+        """Keep all results of a batch, unless it was released meanwhile."""
         nbytes = bytes_of(packed.frames)
-        if len(packed.frames) < 2 or nbytes > self._max_packed_bytes:
+        if nbytes > self._max_packed_bytes:
             return
         with self._lock:
             if batch_id not in held or batch_id in self._packed:

@@ -119,6 +119,22 @@ def test_results_and_table(port: Any) -> None:
     assert port.runner.fetch(batch.batch_id, 0, [2, 0]) == [9, 1]
 
 
+def test_small_results_come_with_their_table(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are here when the batch has ended: nobody asks Ray for them. What has buffers is fetched when wanted."""
+    from runners import ray_results
+
+    asked: list[Any] = []
+    get_many = ray_results.get_many
+    monkeypatch.setattr(ray_results, "get_many", lambda refs: asked.extend(refs) or get_many(refs))
+    small, array = port.batch(square, [7, 8]), port.batch(zeros, [3])
+    port.run(small)
+    port.run(array)
+    assert port.runner.fetch(small.batch_id, 0, [1, 0]) == [64, 49]
+    assert asked == []
+    assert list(port.runner.fetch(array.batch_id, 0, [0])[0]) == [0.0] * 3
+    assert len(asked) == 1
+
+
 def test_upstream_arrays_are_read_in_place(port: Any) -> None:
     """A worker that reads an array of another batch has no copy of it, and neither has this process."""
     made = port.batch(zeros, [1_000_000, 1_000_000])

@@ -64,6 +64,8 @@ def tables(draw: st.DrawFn) -> Table:
         cpu_seconds=draw(times),
         logs_dropped=draw(numbers),
         moved_bytes=draw(numbers),
+        missing=draw(st.lists(numbers, max_size=2).map(tuple)),
+        results=draw(st.binary(max_size=5)),
     )
 
 

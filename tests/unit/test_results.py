@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runners.results import CheckedResults, PackedResults, pack_values
+from runners.results import SMALL_RESULTS, CheckedResults, PackedResults, opened, pack_values
+from runners.storage import MISSING
 
 
 def test_results_come_back_by_stage() -> None:
@@ -76,6 +77,20 @@ def test_what_was_checked_is_not_pickled_again() -> None:
     checked = CheckedResults([values], [pack_values(["as it was"])])
     assert PackedResults.pack(checked).load(0) == ["as it was"]
     assert checked[0] is values
+
+
+def test_small_results_are_bytes() -> None:
+    """Engines move bytes at less cost than objects, and a table can hold them."""
+    packed = PackedResults.pack([[1, MISSING], ["a", None]])
+    again = opened(packed.small())
+    assert [again.load(stage) for stage in (0, 1)] == [[1, MISSING], ["a", None]]
+    assert opened(packed) is packed
+
+
+def test_what_is_large_or_has_buffers_stays_where_it_is() -> None:
+    """A table must not carry data, nor copy what has been left out of band."""
+    assert PackedResults.pack([[b"x"], [bytes(SMALL_RESULTS)]]).small() == b""
+    assert PackedResults.pack([[np.zeros(3)]]).small() == b""
 
 
 def test_the_size_is_told() -> None:
