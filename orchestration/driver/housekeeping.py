@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..core.events import CancelRequested, LimitsKnown, PauseRequested, ResumeRequested
@@ -26,6 +27,8 @@ class Housekeeping:
         self._store = store
         self._epoch = epoch
         self._stop = threading.Event()
+        self._look = threading.Event()
+        self._stop_listening: Callable[[], None] = lambda: None
         self._seen = Requests()
         self._limits: frozenset[str] = frozenset()
         name = f"millrace-heartbeat-{driver.run_id[:8]}"
@@ -34,16 +37,19 @@ class Housekeeping:
     def start(self) -> None:
         """Tell the limits before anything runs, then begin."""
         self._look_at_limits()
+        self._stop_listening = self._store.listen_for_requests(self._driver.run_id, self._look.set)
         self._thread.start()
 
     def close(self) -> None:
         self._stop.set()
+        self._look.set()
+        self._stop_listening()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
         beats = 0.0
-        while not self._stop.wait(LOOK_SECONDS):
+        while not self._waited():
             now = self._store.now()
             try:
                 if now - beats >= HEARTBEAT_SECONDS:
@@ -59,6 +65,12 @@ class Housekeeping:
             except FencedError:
                 found = Requests(fenced=True)
             self._act(found)
+
+    def _waited(self) -> bool:
+        """Wait until it is time to look; return whether it is time to stop."""
+        self._look.wait(LOOK_SECONDS)
+        self._look.clear()
+        return self._stop.is_set()
 
     def _look_at_limits(self) -> None:
         names = frozenset(

@@ -270,6 +270,13 @@ class Store(abc.ABC):
         """
         return self._newsroom.listen(notice)
 
+    def listen_for_requests(self, run_id: str, notice: Callable[[], None]) -> Callable[[], None]:
+        """Have `notice` called soon after something is asked of a run, if the store can tell; else look now and then.
+
+        As `listen`.
+        """
+        return lambda: None
+
     @cached_property
     def _newsroom(self) -> Newsroom:
         return Newsroom()  # one that asks again and again, for stores that cannot tell

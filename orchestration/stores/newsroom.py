@@ -1,4 +1,4 @@
-"""Tells those who wait for leases that some may have come free."""
+"""Tells those who wait that there are news: for leases that some may have come free, for a run of requests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..core.states import RUN_TERMINAL
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
+LEASES = ""  # the topic of leases that may have come free; other topics are runs, of which something is asked
 
 
 class Newsroom:
@@ -32,11 +33,11 @@ class Newsroom:
     def after_fork(self) -> None:
         """Begin anew: neither threads nor those who waited are in the child process."""
         self._lock = threading.Lock()
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[tuple[str, Callable[[], None]]] = []
         self._over = threading.Event()  # of the thread that looks now
 
-    def listen(self, notice: Callable[[], None]) -> Callable[[], None]:
-        """Call `notice` at news until what this returns is called."""
+    def listen(self, notice: Callable[[], None], topic: str = LEASES) -> Callable[[], None]:
+        """Call `notice` at news of a topic until what this returns is called."""
 
         def stop() -> None:
             with self._lock:
@@ -45,23 +46,28 @@ class Newsroom:
                     if not self._listeners:
                         self._over.set()
 
-        def entry() -> None:
+        def own() -> None:
             notice()
 
+        entry = topic, own  # no other one's, though the same may listen twice
         with self._lock:
             self._listeners.append(entry)
             if len(self._listeners) == 1 and self._every is not None:
-                self._over = threading.Event()
-                thread = threading.Thread(
-                    target=self._watch, args=(self._over, self._every), name="millrace-leases", daemon=True
-                )
-                thread.start()
+                self._begin(self._every)
         return stop
 
-    def tell(self) -> None:
-        """Call all listeners now: this process has made news."""
-        for notice in list(self._listeners):
-            notice()
+    def tell(self, topic: str | None = LEASES) -> None:
+        """Call who listens for a topic now, None: for any: this process has made news."""
+        for wanted, notice in list(self._listeners):
+            if topic in (None, wanted):
+                notice()
+
+    def _begin(self, every: float) -> None:
+        """Look for news as long as anybody listens. Called with the lock held."""
+        self._over = threading.Event()
+        threading.Thread(
+            target=self._watch, args=(self._over, every), name="millrace-leases", daemon=True
+        ).start()
 
     def _watch(self, over: threading.Event, every: float) -> None:
         while not over.wait(every):

@@ -23,6 +23,7 @@ from orchestration.errors import (
     StoreUnreachableError,
 )
 from orchestration.stores import open_store
+from orchestration.stores.base import DEAD_AFTER_SECONDS
 from orchestration.stores.postgres import PostgresStore, schema
 from orchestration.stores.sqlite import SqliteStore
 from orchestration.testing.postgres import PrivateServer
@@ -300,6 +301,13 @@ def test_a_deadlock_is_resolved_by_repeating(store: PostgresStore, postgres_url:
 # --- wake-ups ------------------------------------------------------------------------------------
 
 
+def end_listeners(store: PostgresStore) -> None:
+    """End the sessions that listen in the store's database."""
+    find = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+    end = f"SELECT pg_terminate_backend(pid) FROM ({find}) AS listening"
+    store._read(lambda connection: connection.execute(end).fetchall())
+
+
 def test_news_of_another_process(store: PostgresStore, postgres_url: str) -> None:
     """Who waits hears of a release elsewhere, also after its connection was cut."""
     other = PostgresStore(postgres_url)
@@ -314,14 +322,35 @@ def test_news_of_another_process(store: PostgresStore, postgres_url: str) -> Non
             store.release(["a"])
             assert told.wait(20)
             told.clear()
-            store._read(
-                lambda c: c.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
-                ).fetchall()
-            )
+            end_listeners(store)
             assert told.wait(20), "the word after it has connected again"
     finally:
         stop()
+        other.close()
+
+
+def test_requests_are_heard_of(store: PostgresStore, postgres_url: str) -> None:
+    """A run is told of a cancellation, and not of what is asked of others."""
+    other = PostgresStore(postgres_url)
+    heard: dict[str, threading.Event] = {}
+    stops = []
+    for run_id in ("one", "two"):
+        new_run(store, run_id)
+        heard[run_id] = threading.Event()
+        stops.append(store.listen_for_requests(run_id, heard[run_id].set))
+    try:
+        assert all(event.wait(20) for event in heard.values()), "the first word: it listens now"
+        for event in heard.values():
+            event.clear()
+        other.request("two", cancel=True)
+        assert heard["two"].wait(20)
+        assert not heard["one"].is_set()
+        heard["one"].clear()
+        other.claim("one", host="h", pid=1, now=NOW + DEAD_AFTER_SECONDS + 1)
+        assert heard["one"].wait(20), "it was taken over"
+    finally:
+        for stop in stops:
+            stop()
         other.close()
 
 

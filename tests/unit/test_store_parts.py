@@ -7,6 +7,7 @@ import subprocess
 import sys
 from array import array
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from orchestration.stores.columns import pack_floats, pack_ints, unpack_floats, 
 from orchestration.stores.limits import Bucket, Claim, Demand, claims_after, judge
 from orchestration.stores.liveness import is_gone, process_mark, this_host
 from orchestration.stores.memory import MemoryStore
+from orchestration.stores.sql.grouping import GroupCommit, Job
 
 NATURAL = st.integers(min_value=0, max_value=2**64 - 1)
 
@@ -115,6 +117,33 @@ def test_a_zombie_is_gone() -> None:
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert is_gone(this_host(), child.pid, mark) or not mark
     child.communicate()
+
+
+# --- group commit --------------------------------------------------------------------------------
+
+
+class Committing(GroupCommit[Any]):
+    """Commits, and is then hit by an exception that another thread has sent."""
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _transact(self, jobs: list[Job[Any]]) -> None:
+        for job in jobs:
+            job.result = job.work(None)
+            job.done = True
+        raise TimeoutError("sent from elsewhere")
+
+
+def test_what_is_committed_is_not_written_again() -> None:
+    """An exception that hits a thread right after its COMMIT is its own; the work of others is done."""
+    base, done = Committing(), list[str]()
+    other: Job[Any] = Job(lambda _: done.append("other"))
+    base._waiting.append(other)
+    with pytest.raises(TimeoutError):
+        base.write(lambda _: done.append("own"))
+    assert done == ["other", "own"]
+    assert (other.done, other.error) == (True, None)
 
 
 # --- URLs and settings ---------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from .connection import PostgresConnection
 from .faults import explain, is_conflict, is_lost, unreachable
 
 PATIENCE_SECONDS = 60.0  # for a server that was there and is not any more
-MAX_IDLE_READERS = 2
+MAX_READERS = 3  # at once, whatever the number of threads: a server has few connections
 _FIRST_NAP_SECONDS = 0.02
 _LONGEST_NAP_SECONDS = 1.0
 _QUIET_SECONDS = 1.0  # shorter breaks are not worth a line
@@ -70,6 +70,8 @@ class Database(GroupCommit[PostgresConnection]):
         self._writer: PostgresConnection | None = None
         self._writer_id = uuid.uuid4().hex
         self._number = 0  # of this process's newest transaction
+        self._committing = False
+        self._reading = threading.BoundedSemaphore(MAX_READERS)
         self._readers: list[PostgresConnection] = []
         self.reached = False
         self._current = False  # the schema is
@@ -87,25 +89,23 @@ class Database(GroupCommit[PostgresConnection]):
     def read(self, work: Callable[[PostgresConnection], T]) -> T:
         """Do `work` in a transaction that sees one state of the database; it may be called more than once."""
         waiting = _Waiting(self)
-        while True:
-            connection = None
-            try:
-                connection = self._readers.pop() if self._readers else self._connect_reader()
-                connection.begin()
-                result = work(connection)
-                connection.commit()
-            except psycopg.Error as error:
-                waiting.after(error, connection)
-            except BaseException:
-                _drop(connection)
-                raise
-            else:
-                if len(self._readers) < MAX_IDLE_READERS:
-                    self._readers.append(connection)
-                else:
+        with self._reading:
+            while True:
+                connection = None
+                try:
+                    connection = self._readers.pop() if self._readers else self._connect_reader()
+                    connection.begin()
+                    result = work(connection)
+                    connection.commit()
+                except psycopg.Error as error:
+                    waiting.after(error, connection)
+                except BaseException:
                     _drop(connection)
-                waiting.over()
-                return result
+                    raise
+                else:
+                    self._readers.append(connection)
+                    waiting.over()
+                    return result
 
     def version(self) -> int:
         """Return the number of the newest migration that was applied, and apply none."""
@@ -119,6 +119,9 @@ class Database(GroupCommit[PostgresConnection]):
         """Let the room of deleted rows be used again. Nobody waits meanwhile."""
         try:
             with self._connect(_TO_WRITE).raw as raw:
+                raw.execute(
+                    "DELETE FROM writer WHERE at < extract(epoch FROM now()) - 7 * 86400"
+                )  # left by the dead
                 raw.execute("VACUUM run, node, journal, error, run_history, log, lease, writer")
         except psycopg.Error as error:
             self.explain(error, lost=is_lost(error, None))
@@ -163,19 +166,15 @@ class Database(GroupCommit[PostgresConnection]):
                     self._attempt(connection, jobs)
             except psycopg.Error as error:
                 waiting.after(error, connection)
-            except Exception:  # of a job
-                self._roll_back(connection)
-                raise
-            except BaseException:  # an interrupt: whether COMMIT has been heard, a new connection finds out
-                _drop(connection)
-                with contextlib.suppress(psycopg.Error, StoreError):
-                    self._writer = self._connect_writer(jobs)
+            except BaseException as error:
+                self._give_up(connection, jobs, error)
                 raise
             else:
                 self._writer = connection
         waiting.over()
 
     def _attempt(self, connection: PostgresConnection, jobs: list[Job[PostgresConnection]]) -> None:
+        self._committing = False
         connection.begin()
         numbered = connection.raw.execute(_NUMBER, (self._writer_id, self._number))
         for job in jobs:
@@ -183,19 +182,28 @@ class Database(GroupCommit[PostgresConnection]):
         # No COMMIT may leave before the row is known to be locked: a server that had not come to it would let a new
         # connection find the old number, and commit afterwards.
         numbered.fetchone()
+        self._committing = True
         connection.commit()
         for job in jobs:
             job.done = True
 
-    def _roll_back(self, connection: PostgresConnection | None) -> None:
-        if connection is None:
-            return
-        try:
-            connection.roll_back()
-        except psycopg.Error:
+    def _give_up(
+        self, connection: PostgresConnection | None, jobs: list[Job[PostgresConnection]], error: BaseException
+    ) -> None:
+        """End a transaction that was broken off: by an error of a job, or by an exception sent to this thread."""
+        if self._committing:  # whether COMMIT has been heard, a new connection finds out
+            _drop(connection)
+            with contextlib.suppress(psycopg.Error, StoreError):
+                self._writer = self._connect_writer(jobs)
+        elif connection is None or not isinstance(error, Exception):
             _drop(connection)
         else:
-            self._writer = connection
+            try:
+                connection.roll_back()
+            except psycopg.Error:
+                _drop(connection)
+            else:
+                self._writer = connection
 
     # --- connections ----------------------------------------------------------------------------
 

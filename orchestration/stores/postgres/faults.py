@@ -43,7 +43,7 @@ def explain(error: psycopg.Error, shown: str) -> Exception:
     """Return the error to raise in place of `error`; the same one if it says nothing about the server."""
     cause = _cause(error)
     match error:
-        case errors.DiskFull() | errors.OutOfMemory():
+        case errors.DiskFull():
             return StoreFullError(
                 f"No space is left for the store {shown} ({cause}). Free some on the server's disk, for example with "
                 f"`millrace store prune`. What was recorded before is safe."

@@ -57,6 +57,9 @@ class PostgresStore(SqlStore):
         (there,) = self._read(lambda c: c.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone())
         return float(there) - (before + time.monotonic()) / 2
 
+    def listen_for_requests(self, run_id: str, notice: Callable[[], None]) -> Callable[[], None]:
+        return self._newsroom.listen(notice, run_id)
+
     @cached_property
     def _newsroom(self) -> Newsroom:
         return PostgresNewsroom(self._database)

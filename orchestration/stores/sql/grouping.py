@@ -70,6 +70,8 @@ class GroupCommit(abc.ABC, Generic[C]):
         try:
             self._transact(jobs)
         except Exception as error:
+            if jobs[0].done:
+                raise  # they are committed: the exception was sent to this thread from another one
             # One job's fault is not its neighbours': each gets a transaction of its own. The database's is all's.
             shared = len(jobs) == 1 or isinstance(error, StoreError)
             for job in jobs:

@@ -167,13 +167,23 @@ CREATE INDEX lease_run ON lease (run_id);
 -- seen from here. Of equal notifications in one transaction the server sends one.
 CREATE FUNCTION tell_leases() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pg_notify('millrace_leases', '');
+    PERFORM pg_notify('millrace', '');
     RETURN NULL;
 END
 $$;
 CREATE TRIGGER lease_gone AFTER DELETE ON lease FOR EACH ROW EXECUTE FUNCTION tell_leases();
 CREATE TRIGGER limit_changed AFTER UPDATE OF slots, per_second ON limit_ FOR EACH ROW EXECUTE FUNCTION tell_leases();
 CREATE TRIGGER limit_gone AFTER DELETE ON limit_ FOR EACH ROW EXECUTE FUNCTION tell_leases();
+
+-- A run hears of what is asked of it, and that it was taken over.
+CREATE FUNCTION tell_run() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('millrace', NEW.run_id);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER run_asked AFTER UPDATE OF cancel_requested, pause_requested, epoch ON run
+    FOR EACH ROW EXECUTE FUNCTION tell_run();
 
 -- Who writes, and the number of its newest transaction: after a connection was lost in COMMIT this tells whether the
 -- transaction is there.
