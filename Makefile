@@ -38,8 +38,11 @@ test: $(STAMP) ## Run every test; ARGS="-k name" narrows it
 	$(BIN)/python -m pytest $(ARGS)
 
 faults: $(STAMP) ## Inject faults into real runs and simulated ones, half an hour; ARGS="-k dask" narrows it
-	MILLRACE_SIMULATION=faults MILLRACE_FAULTS=full MILLRACE_FAULTS_PAGE=$(if $(ARGS),,docs/faults.md) \
-	  $(BIN)/python -m pytest tests/simulation tests/faults $(ARGS)
+	$(if $(ARGS),,rm -rf .cache/faults)
+	mkdir -p .cache/faults
+	code=0; MILLRACE_SIMULATION=faults MILLRACE_FAULTS=full MILLRACE_FAULTS_KEPT=.cache/faults \
+	  $(BIN)/python -m pytest tests/simulation tests/faults $(ARGS) || code=$$?; \
+	  cp .cache/faults/faults.md docs/faults.md; exit $$code
 
 bench: $(STAMP) ## Run every benchmark and write down what they say; ARGS="overhead --runner dask" narrows it
 	$(UV) sync --frozen --all-extras --group bench

@@ -25,12 +25,13 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table; `make faults` also has it written into the documentation."""
+    """Print the table; `make faults` also has it kept, and written as a page."""
     if not _rows:
         return
     terminalreporter.section(f"faults: MILLRACE_FAULTS={MODE} MILLRACE_SEED={SEED}")
     for line in table.lines(_rows):
         terminalreporter.write_line(line)
-    page = os.environ.get("MILLRACE_FAULTS_PAGE")
-    if page and MODE == "full":
-        Path(page).write_text(table.page(_rows, SEED), encoding="utf-8")
+    folder = os.environ.get("MILLRACE_FAULTS_KEPT")
+    if folder and MODE == "full":
+        rows = table.kept(Path(folder, "faults.json"), _rows)
+        Path(folder, "faults.md").write_text(table.page(rows, SEED), encoding="utf-8")

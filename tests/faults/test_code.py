@@ -35,7 +35,7 @@ def test_hanging_code_times_out(bench: Bench) -> None:
 
 def test_code_hanging_in_c_times_out(bench: Bench) -> None:
     """What hangs in a C call in a thread cannot be stopped: its task run ends, abandoned, and so does the process."""
-    for trial in bench.trials("code hangs in C, with a timeout", short=1, full=15):
+    for trial in bench.trials("code hangs in C, with a timeout", short=0, full=4):
         plan = hanging(trial.rng, ("c",), width=4)
         child = trial.start(plan, THREADS)
         for _ in plan.nodes[0].sick:

@@ -51,7 +51,7 @@ def strike(trial: Trial, child: Child, times: int) -> None:
 
 def test_workers_killed(bench: Bench, dask: dict[str, Any]) -> None:
     """SIGKILL in the middle of user code, several times in each run."""
-    for trial in bench.trials("Dask worker SIGKILL mid-batch", short=1, full=25, seconds=240):
+    for trial in bench.trials("Dask worker SIGKILL mid-batch", short=1, full=25, seconds=90):
         plan = random_plan(trial.rng, width=40, seconds=0.06, persist=True)
         child = trial.start(plan, dask)
         strike(trial, child, trial.rng.randint(2, 7))
@@ -64,7 +64,7 @@ def test_workers_killed(bench: Bench, dask: dict[str, Any]) -> None:
 )
 def test_results_lost(bench: Bench, dask: dict[str, Any]) -> None:
     """Workers that hold results which nothing else has are killed: what is needed of them is made again."""
-    for trial in bench.trials("Dask worker with results killed", short=0, full=10, seconds=120):
+    for trial in bench.trials("Dask worker with results killed", short=0, full=10, seconds=40):
         first = Node("t0", 12, seconds=0.01)
         plan = Plan(
             (first, Node("t1", 1, gather=0, seconds=1.0), Node("t2", 12, source=0), Node("t3", 1, gather=2))
@@ -85,7 +85,7 @@ def test_results_lost(bench: Bench, dask: dict[str, Any]) -> None:
 def test_workers_killed_once_only(bench: Bench, dask: dict[str, Any]) -> None:
     """SIGKILL of workers and of the flow's process where nothing may start twice."""
     for trial in bench.trials(
-        "Dask workers and flow process killed, rerun_on_loss=False", short=1, full=12, seconds=150
+        "Dask workers and flow process killed, rerun_on_loss=False", short=1, full=12, seconds=60
     ):
         plan = random_plan(trial.rng, width=20, seconds=0.06, once=True, persist=True)
         child = trial.start(plan, dask)
@@ -100,7 +100,7 @@ def test_workers_killed_once_only(bench: Bench, dask: dict[str, Any]) -> None:
 
 def test_workers_stopped(bench: Bench, dask: dict[str, Any]) -> None:
     """SIGSTOP of a worker for some seconds, then SIGCONT."""
-    for trial in bench.trials("Dask worker SIGSTOP, then SIGCONT", short=0, full=5, seconds=90):
+    for trial in bench.trials("Dask worker SIGSTOP, then SIGCONT", short=0, full=5, seconds=40):
         plan = random_plan(trial.rng, width=30, seconds=0.05, persist=True)
         child = trial.start(plan, dask)
         pid = busy(trial, child)
@@ -116,7 +116,7 @@ def test_workers_stopped(bench: Bench, dask: dict[str, Any]) -> None:
 def test_poison(bench: Bench, dask: dict[str, Any]) -> None:
     """An item that kills its process: once, or each time, and then it ends as Crashed and its neighbours do not."""
     for trial in bench.trials(
-        "segfault, os._exit or SIGKILL by an item (Dask)", short=1, full=12, seconds=150
+        "segfault, os._exit or SIGKILL by an item (Dask)", short=1, full=12, seconds=60
     ):
         way = trial.rng.choice(("segfault", "exit", "kill"))
         always = trial.rng.random() < 0.5
@@ -134,21 +134,23 @@ def test_a_worker_retires(bench: Bench, dask: dict[str, Any]) -> None:
     """A worker is told to leave in the middle of a run, as by an adaptive cluster: its results move, its work ends."""
     from distributed import Client
 
-    for trial in bench.trials("Dask worker retires gracefully", short=0, full=8, seconds=80):
+    for trial in bench.trials("Dask worker retires gracefully", short=0, full=8, seconds=40):
         plan = random_plan(trial.rng, width=30, seconds=0.05)
-        with dask_workers(dask["address"], 1), Client(dask["address"], set_as_default=False) as client:
+        with Client(dask["address"], set_as_default=False) as client:
             before = set(client.scheduler_info(n_workers=-1)["workers"])
-            child = trial.start(plan, dask)
-            trial.wait_for_lines(trial.rng.randint(4, 15), child)
-            client.retire_workers([trial.rng.choice(sorted(before))])
-            trial.injected()
+            with dask_workers(dask["address"], 1):
+                added = set(client.scheduler_info(n_workers=-1)["workers"]) - before
+                child = trial.start(plan, dask)
+                trial.wait_for_lines(trial.rng.randint(4, 15), child)
+                client.retire_workers(sorted(added))
+                trial.injected()
             trial.finish(child, 120)
             trial.check(plan)
 
 
 def test_the_scheduler_is_killed(bench: Bench) -> None:
     """SIGKILL of a foreign cluster's scheduler: the run ends and says why, and is resumed on another cluster."""
-    for trial in bench.trials("Dask scheduler killed", short=0, full=5, seconds=100):
+    for trial in bench.trials("Dask scheduler killed", short=0, full=5, seconds=50):
         plan = random_plan(trial.rng, width=30, seconds=0.05, persist=True)
         with dask_cluster(2) as (scheduler, first):
             child = trial.start(plan, first)
@@ -164,7 +166,7 @@ def test_the_scheduler_is_killed(bench: Bench) -> None:
 
 def test_the_connection_is_cut(bench: Bench, dask: dict[str, Any]) -> None:
     """The client's connection to the scheduler is cut, once or twice: it is made again and the run goes on."""
-    for trial in bench.trials("connection to the Dask scheduler cut", short=0, full=10, seconds=120):
+    for trial in bench.trials("connection to the Dask scheduler cut", short=0, full=10, seconds=50):
         plan = random_plan(trial.rng, width=30, seconds=0.05)
         with Proxy(dask["address"]) as proxy:
             child = trial.start(plan, {**dask, "address": proxy.address})
@@ -182,7 +184,7 @@ def test_memory_runs_out(bench: Bench, dask: dict[str, Any], require: Callable[[
     require(
         "root and cgroups of version 1", os.geteuid() == 0 and (groups / "memory.limit_in_bytes").exists()
     )
-    for trial in bench.trials("out-of-memory kill of a Dask worker", short=0, full=5, seconds=60):
+    for trial in bench.trials("out-of-memory kill of a Dask worker", short=0, full=5, seconds=40):
         sick = {trial.rng.randrange(10): "memory"}
         plan = Plan((Node("t0", 10, seconds=0.02, sick=sick), Node("t1", 10, source=0)))
         group = groups / f"millrace-{trial.seed}"
@@ -218,7 +220,7 @@ def test_the_flow_process_with_its_own_cluster_is_killed(bench: Bench) -> None:
         "kind": "dask",
         "cluster_kwargs": {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None},
     }
-    for trial in bench.trials("flow process with an own Dask cluster killed", short=0, full=5, seconds=100):
+    for trial in bench.trials("flow process with an own Dask cluster killed", short=0, full=5, seconds=50):
         plan = random_plan(trial.rng, width=20, seconds=0.05, persist=True)
         child = trial.start(plan, own, fresh=True)
         if trial.wait_for_lines(trial.rng.randint(1, 15), child):

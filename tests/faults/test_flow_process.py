@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faultkit.bench import Bench, Row, Trial
+from faultkit.bench import Bench, Trial
 from faultkit.plan import Node, Plan, random_plan
 
 pytestmark = pytest.mark.timeout(600)
@@ -69,7 +69,7 @@ def test_killed_at_every_transaction_of_a_resume(bench: Bench, runner: dict[str,
 def transactions(runner: dict[str, Any]) -> int:
     """Return how many transactions the small flow has when nothing happens to it."""
     folder = Path(tempfile.mkdtemp(prefix="millrace-fault-"))
-    trial = Trial(Row("none"), 0, folder)
+    trial = Trial(0, folder)
     trial.finish(trial.start(SMALL, runner, inject=[["count_writes", str(folder / "writes")]]))
     trial.close()
     assert trial.violations == []

@@ -38,7 +38,7 @@ def begun(trial: Trial, server: PrivateServer) -> tuple[Plan, Child]:
 
 def test_the_server_restarts(bench: Bench, server: PrivateServer) -> None:
     """The server is stopped, at once or in order, and started again: the run waits and goes on."""
-    for trial in bench.trials("PostgreSQL restarted", short=0, full=10, seconds=60):
+    for trial in bench.trials("PostgreSQL restarted", short=0, full=10, seconds=40):
         plan, child = begun(trial, server)
         for _ in range(trial.rng.randint(1, 2)):
             trial.let_go()
@@ -51,7 +51,7 @@ def test_the_server_restarts(bench: Bench, server: PrivateServer) -> None:
 
 def test_sessions_are_ended(bench: Bench, server: PrivateServer) -> None:
     """All connections of the run are ended by the server, again and again, also in COMMIT."""
-    for trial in bench.trials("PostgreSQL connections killed", short=1, full=40, seconds=90):
+    for trial in bench.trials("PostgreSQL connections killed", short=1, full=40, seconds=50):
         plan, child = begun(trial, server)
         for _ in range(trial.rng.randint(1, 10)):
             with psycopg.connect(trial.postgres, autocommit=True) as connection:
@@ -65,7 +65,7 @@ def test_sessions_are_ended(bench: Bench, server: PrivateServer) -> None:
 
 def test_flow_process_killed(bench: Bench, server: PrivateServer) -> None:
     """The flow's process is killed in user code and resumed, with the record in PostgreSQL."""
-    for trial in bench.trials("flow process killed (PostgreSQL)", short=1, full=40, seconds=90):
+    for trial in bench.trials("flow process killed (PostgreSQL)", short=1, full=40, seconds=50):
         plan, child = begun(trial, server)
         trial.kill(child)
         for _ in range(trial.rng.randint(0, 2)):

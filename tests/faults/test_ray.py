@@ -54,7 +54,7 @@ def strike(trial: Trial, child: Child, times: int) -> None:
 
 def test_workers_killed(bench: Bench, ray: RayCluster) -> None:
     """SIGKILL in the middle of user code, several times in each run, some with `rerun_on_loss=False`."""
-    for trial in bench.trials("Ray worker SIGKILL mid-batch", short=0, full=15, seconds=150):
+    for trial in bench.trials("Ray worker SIGKILL mid-batch", short=0, full=15, seconds=80):
         once = trial.rng.random() < 0.3
         plan = random_plan(trial.rng, width=40, seconds=0.06, persist=True, once=once)
         child = trial.start(plan, ray.lend(trial.environ))
@@ -65,7 +65,7 @@ def test_workers_killed(bench: Bench, ray: RayCluster) -> None:
 
 def test_poison(bench: Bench, ray: RayCluster) -> None:
     """An item that kills its worker process, once or each time: its neighbours complete."""
-    for trial in bench.trials("segfault, os._exit or SIGKILL by an item (Ray)", short=0, full=6, seconds=60):
+    for trial in bench.trials("segfault, os._exit or SIGKILL by an item (Ray)", short=0, full=6, seconds=40):
         way, always = trial.rng.choice(("segfault", "exit", "kill")), trial.rng.random() < 0.5
         sick = {trial.rng.randrange(20): f"{'always:' if always else ''}{way}"}
         nodes = (Node("t0", 20, seconds=0.01, sick=sick, retries_on_loss=2), Node("t1", 20, source=0))
@@ -79,7 +79,7 @@ def test_poison(bench: Bench, ray: RayCluster) -> None:
 
 def test_flow_process_killed(bench: Bench, ray: RayCluster) -> None:
     """The flow's process is killed while Ray runs its batches; it is resumed on the same Ray."""
-    for trial in bench.trials("flow process killed (Ray)", short=0, full=6, seconds=60):
+    for trial in bench.trials("flow process killed (Ray)", short=0, full=6, seconds=40):
         plan = random_plan(trial.rng, width=20, seconds=0.05, persist=True, once=trial.rng.random() < 0.5)
         child = trial.start(plan, ray.lend(trial.environ))
         if trial.wait_for_lines(trial.rng.randint(1, 15), child, 60.0):
@@ -91,7 +91,7 @@ def test_flow_process_killed(bench: Bench, ray: RayCluster) -> None:
 def test_the_head_is_killed(bench: Bench) -> None:
     """SIGKILL of all processes of a Ray: the run ends and says why, and is resumed on another one."""
     pytest.importorskip("ray")
-    for trial in bench.trials("Ray head and node killed", short=0, full=2, seconds=60):
+    for trial in bench.trials("Ray head and node killed", short=0, full=2, seconds=30):
         plan = random_plan(trial.rng, width=20, seconds=0.05, persist=True)
         with ray_cluster() as first:
             child = trial.start(plan, first.lend(trial.environ))

@@ -136,7 +136,7 @@ def test_events_lie(bench: Bench) -> None:
 
 def test_under_a_limit(bench: Bench) -> None:
     """Four processes under one limit of two, killed and resumed: never more than two at once, no lease is left."""
-    for trial in bench.trials("flow processes killed under a shared limit", short=1, full=25, seconds=150):
+    for trial in bench.trials("flow processes killed under a shared limit", short=1, full=25):
         plan = random_plan(trial.rng, width=10, seconds=0.02, persist=True, limited=True)
         trial.store.set_limit("shared", 2)
         trial.let_go()

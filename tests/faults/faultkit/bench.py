@@ -35,6 +35,10 @@ class Row:
     Attributes:
         how: the fault in a sentence.
         defect: what is known not to hold yet.
+        again: executions beyond the first; `bad` are those that are not recorded or not allowed.
+        wrong: states, what `millrace runs show` says, and what else was not as it should be.
+        left: processes, leases and open states.
+        spent, redone: seconds of executions, and of those whose result was lost.
     """
 
     fault: str
@@ -42,9 +46,35 @@ class Row:
     defect: str = ""
     injected: int = 0
     runs: int = 0
-    verdicts: list[checker.Verdict] = field(default_factory=list)
+    task_runs: int = 0
+    lost: int = 0
+    again: int = 0
+    bad: int = 0
+    wrong: int = 0
+    over_limit: int = 0
+    left: int = 0
+    spent: float = 0.0
+    redone: float = 0.0
     recoveries: list[float] = field(default_factory=list)
-    seconds: float = 0.0
+
+    def add(self, trial: Trial) -> None:
+        """Take over what came of a trial."""
+        self.injected += len(trial.injections)
+        told = 0
+        for verdict in trial.verdicts:
+            self.runs += 1
+            self.task_runs += verdict.task_runs
+            self.lost += len(verdict.lost)
+            self.again += verdict.beyond_first
+            self.bad += len(verdict.unrecorded) + len(verdict.forbidden)
+            self.wrong += len(verdict.wrong) + len(verdict.untrue)
+            self.over_limit += len(verdict.over_limit)
+            self.left += len(verdict.left_behind)
+            self.spent += verdict.seconds
+            self.redone += verdict.redone_seconds
+            told += len(verdict.violations)
+        self.wrong += len(trial.violations) - told
+        self.recoveries += trial.recoveries
 
 
 class Trial:
@@ -55,8 +85,7 @@ class Trial:
         deaths: of the trial's processes, by pid, by the monotonic clock.
     """
 
-    def __init__(self, row: Row, seed: int, folder: Path) -> None:
-        self.row = row
+    def __init__(self, seed: int, folder: Path) -> None:
         self.seed = seed
         self.folder = folder
         self.rng = random.Random(seed)
@@ -69,6 +98,8 @@ class Trial:
         self.deaths: dict[int, float] = {}
         self.injections: list[float] = []
         self.violations: list[str] = []
+        self.verdicts: list[checker.Verdict] = []
+        self.recoveries: list[float] = []
         self.environ = {"MILLRACE_HOME": str(self.home), "MILLRACE_DISPLAY": "off"}
         self._store: Store | None = None
         self.postgres = ""  # the URL of a store that is no file
@@ -190,7 +221,7 @@ class Trial:
     # --- the verdict ----------------------------------------------------------------------------
 
     def check(self, plan: Plan, **expected: Any) -> checker.Verdict:
-        """Judge the run; add what came of it to the row."""
+        """Judge the run."""
         run = self.run
         told = self.history
         if run is None:
@@ -204,9 +235,8 @@ class Trial:
         for at in self.injections:
             after = next((end for end in ends if end > at), None)
             if after is not None:
-                self.row.recoveries.append(after - at)
-        self.row.verdicts.append(verdict)
-        self.row.runs += 1
+                self.recoveries.append(after - at)
+        self.verdicts.append(verdict)
         self.violations += verdict.violations
         return verdict
 
@@ -236,7 +266,7 @@ class Bench:
         self.how = how
         self.defect = defect
 
-    def trials(self, fault: str, *, short: int, full: int, seconds: float = 120.0) -> Iterator[Trial]:
+    def trials(self, fault: str, *, short: int, full: int, seconds: float = 60.0) -> Iterator[Trial]:
         """Yield trials of a fault.
 
         Args:
@@ -257,18 +287,18 @@ class Bench:
         for number in range(count):
             seed = SEED if MODE == "one" else SEED * 10_000_000 + own + number
             folder = Path(tempfile.mkdtemp(prefix="millrace-fault-"))
-            trial = Trial(row, seed, folder)
+            trial = Trial(seed, folder)
             try:
                 yield trial
             finally:
                 trial.close()
-            row.injected += len(trial.injections)
+            row.add(trial)
             if trial.violations:
                 found.append(self._report(fault, trial))
             else:
                 shutil.rmtree(folder, ignore_errors=True)
-            row.seconds = time.monotonic() - began
-            if len(found) >= ENOUGH_VIOLATIONS or (MODE == "full" and row.seconds > seconds):
+            late = MODE == "full" and time.monotonic() - began > seconds
+            if late or len(found) >= ENOUGH_VIOLATIONS:
                 break
         assert not found, "\n\n".join(found)
 

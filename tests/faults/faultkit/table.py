@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from datetime import date
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from faultkit.bench import Row
 
@@ -30,26 +34,15 @@ HEAD = (
 
 def cells(row: Row) -> tuple[str, ...]:
     """Return a row's cells as text."""
-    verdicts = row.verdicts
-
-    def count(*kinds: str) -> str:
-        return f"{sum(len(getattr(verdict, kind)) for verdict in verdicts for kind in kinds):,}"
-
-    seconds, redone = sum(v.seconds for v in verdicts), sum(v.redone_seconds for v in verdicts)
+    counts = (
+        row.injected, row.runs, row.task_runs, row.lost, row.again, row.bad, row.wrong, row.over_limit, row.left,
+    )  # fmt: skip
     return (
         row.fault,
-        f"{row.injected:,}",
-        f"{row.runs:,}",
-        f"{sum(v.task_runs for v in verdicts):,}",
-        count("lost"),
-        f"{sum(v.beyond_first for v in verdicts):,}",
-        count("unrecorded", "forbidden"),
-        count("wrong", "untrue"),
-        count("over_limit"),
-        count("left_behind"),
+        *(f"{count:,}" for count in counts),
         _seconds(row.recoveries, 0.5),
         _seconds(row.recoveries, 0.99),
-        f"{redone / seconds:.1%}" if seconds else "-",
+        f"{row.redone / row.spent:.1%}" if row.spent else "-",
     )
 
 
@@ -68,12 +61,20 @@ SHORT_HEAD = (
 def total(rows: Sequence[Row]) -> Row:
     """Return all rows as one."""
     whole = Row("all")
-    for row in rows:
-        whole.injected += row.injected
-        whole.runs += row.runs
-        whole.verdicts += row.verdicts
-        whole.recoveries += row.recoveries
+    for one in rows:
+        for part in fields(Row):
+            if part.name not in ("fault", "how", "defect"):
+                setattr(whole, part.name, getattr(whole, part.name) + getattr(one, part.name))
     return whole
+
+
+def kept(path: Path, rows: Sequence[Row]) -> list[Row]:
+    """Keep rows in a file, beside those of other parts of the suite, and return all that are there."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    found.update((row.fault, asdict(row)) for row in rows)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(found))
+    return [Row(**row) for row in found.values()]
 
 
 def lines(rows: Sequence[Row]) -> list[str]:
@@ -103,7 +104,7 @@ of `make test`. The suite writes this page.
   attempt, as a second start, or as begun by a process that died; and it has to be allowed, by the policy's retries or
   by a loss. With `rerun_on_loss=False` none is.
 - **wrong states**: task runs or runs whose state is not what the flow's plan and what was done to it imply, or that
-  `millrace runs show` tells wrongly.
+  `millrace runs show` tells wrongly; processes that hang, errors that do not say what is the matter.
 - **left behind**: processes that still run, leases that are still held, states that are not final after the end.
 - **recovery**: from the fault to the next task run that completes, with the start of a new flow process where one was
   killed.
