@@ -216,6 +216,8 @@ def _wanted(
         wanted |= {"Failed"}
     if sick[2] == "unpicklable":
         wanted = {"Failed"}
+    if "Cancelled" in expected.states and item.ran and item.ran[-1].end == "fail":
+        wanted |= {"Failed"}  # it failed before it could be stopped, and is not tried again
     return wanted | lost, given
 
 
