@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from faultkit.bench import Bench, Trial
-from faultkit.clusters import Proxy, dask_cluster, dask_workers
+from faultkit.clusters import OtherHost, Proxy, dask_cluster, dask_workers
 from faultkit.plan import Node, Plan, random_plan
 from faultkit.processes import Child, is_alive, marked, wait_until
 
@@ -228,4 +229,46 @@ def test_the_flow_process_with_its_own_cluster_is_killed(bench: Bench) -> None:
             if not wait_until(lambda mark=trial.mark: not marked(mark), 20.0):
                 trial.violations.append(f"left behind: {marked(trial.mark)}")
         trial.to_the_end(plan, own, fresh=True)
+        trial.check(plan)
+
+
+@pytest.mark.netns
+def test_a_partition(bench: Bench, require: Callable[[str, object], None]) -> None:
+    """For some seconds nothing gets through from the workers' host to the scheduler's, or the other way."""
+    require("root", os.geteuid() == 0)
+    require("iproute2", shutil.which("ip") and shutil.which("tc"))
+    for trial in bench.trials("one-way partition between hosts (Dask)", short=0, full=4, seconds=60):
+        plan = random_plan(trial.rng, width=30, seconds=0.05)
+        with OtherHost() as host, dask_cluster(2, host=host.here, prefix=host.inside) as (_, runner):
+            child = trial.start(plan, runner)
+            trial.wait_for_lines(trial.rng.randint(2, 15), child)
+            with host.cut(trial.rng.choice(("to", "from"))):
+                trial.injected()
+                child.wait(trial.rng.uniform(1.0, 8.0))
+            trial.finish(child, 120)
+            trial.check(plan)
+
+
+def test_hanging_code_times_out(bench: Bench, dask: dict[str, Any]) -> None:
+    """Code that hangs on a worker, in Python, in `time.sleep` or in C, with a timeout of a fifth of a second."""
+    for trial in bench.trials("code hangs on a Dask worker, with a timeout", short=0, full=5, seconds=60):
+        sick = {trial.rng.randrange(8): f"always:{trial.rng.choice(('spin', 'sleep', 'c'))}"}
+        first = Node("t0", 8, seconds=0.01, sick=sick, timeout=0.2)
+        plan = Plan((first, Node("t1", 8, source=0)), persist=True)
+        child = trial.start(plan, dask)
+        trial.injected()
+        trial.finish(child, 120)
+        trial.check(plan)
+
+
+def test_results_that_cannot_be_moved(bench: Bench, dask: dict[str, Any]) -> None:
+    """A result that cannot be pickled, and one of some dozen megabytes: only the former's item fails."""
+    for trial in bench.trials("unpicklable and huge results (Dask)", short=1, full=8, seconds=30):
+        odd, huge = trial.rng.sample(range(10), 2)
+        sick = {odd: "always:unpicklable", huge: "always:huge"}
+        plan = Plan((Node("t0", 10, sick=sick), Node("t1", 10, source=0)), persist=trial.rng.random() < 0.5)
+        child = trial.start(plan, dask)
+        trial.injected()
+        trial.injected()
+        trial.finish(child, 120)
         trial.check(plan)

@@ -170,7 +170,7 @@ def _judge_node(
         place = f"{node.name}[{item.index}]"
         state = now[item.index] if item.index < len(now) else "missing"
         wanted, given = _wanted(plan, node, item, plain_state, ends, expected)
-        value = value_of(node.name, item.index, given) if state == "Completed" else None
+        value = value_of(node, item.index, given) if state == "Completed" else None
         mine.append((state, value))
         if state == "missing" and "Completed" in expected.run_states:
             found.lost.append(f"{place} is not in the record")

@@ -71,13 +71,19 @@ class Command:
 
 
 @contextmanager
-def dask_cluster(workers: int, *arguments: str) -> Iterator[tuple[Command, dict[str, Any]]]:
-    """Run `dask scheduler` and workers; yield the scheduler's command, and the runner that uses them."""
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+def dask_cluster(
+    workers: int, *, host: str = "127.0.0.1", prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[Command, dict[str, Any]]]:
+    """Run `dask scheduler` and workers; yield the scheduler's command, and the runner that uses them.
+
+    Args:
+        prefix: of the workers' command: where they run.
+    """
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", host, "--port", "0"]
     scheduler = Command(*command, "--no-dashboard")
     try:
         address = scheduler.said(r"Scheduler at:\s+(\S+)").group(1)
-        with dask_workers(address, workers, *arguments):
+        with dask_workers(address, workers, prefix=prefix):
             yield scheduler, {"kind": "dask", "address": address}
     finally:
         scheduler.end()
@@ -194,3 +200,48 @@ class RayCluster:
                         os.kill(int(entry.name), signal.SIGKILL)
                 except OSError:
                     continue
+
+
+class OtherHost:
+    """A network namespace that looks like a host of its own, and the way to it, which can be cut in one direction."""
+
+    name = "millrace-there"
+    here, there = "10.211.9.1", "10.211.9.2"
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """What runs a command there."""
+        return "ip", "netns", "exec", self.name
+
+    def __enter__(self) -> OtherHost:
+        _run("ip", "netns", "add", self.name)
+        try:
+            _run(*f"ip link add mill-there type veth peer name eth0 netns {self.name}".split())
+            _run(*f"ip addr add {self.here}/24 dev mill-there".split())
+            _run(*["ip", "link", "set", "mill-there", "up"])
+            for command in (f"addr add {self.there}/24 dev eth0", "link set eth0 up", "link set lo up"):
+                _run("ip", "-n", self.name, *command.split())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _run("ip", "netns", "del", self.name)
+
+    @contextmanager
+    def cut(self, direction: str) -> Iterator[None]:
+        """Lose every packet "to" the other host, or "from" it."""
+        rule = ["root", "tbf", "rate", "8bit", "burst", "1", "latency", "1ms"]  # less than one packet, ever
+        where, device = ((), "mill-there") if direction == "to" else (self.inside, "eth0")
+        _run(*where, "tc", "qdisc", "add", "dev", device, *rule)
+        try:
+            yield
+        finally:
+            _run(*where, "tc", "qdisc", "del", "dev", device, "root")
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"{' '.join(command)}: {done.stderr}")

@@ -54,6 +54,9 @@ SICK = {
 }
 
 
+HUGE = 40_000_000  # bytes of a result; its length stands for it in the history
+
+
 class Unmovable:
     """A result that cannot be pickled."""
 
@@ -75,6 +78,9 @@ def play(given: Any, index: int, spec: dict[str, Any]) -> Any:
         if what == "unpicklable":
             note(history, e="fail", **who)
             return Unmovable()
+        if what == "huge":
+            note(history, e="end", v=HUGE, **who)
+            return "x" * HUGE
         SICK[what]()
     if index in spec["fatal"] or attempt <= spec["flaky"].get(str(index), 0):
         note(history, e="fail", **who)
@@ -82,6 +88,8 @@ def play(given: Any, index: int, spec: dict[str, Any]) -> Any:
     if index in spec["skips"]:
         note(history, e="skip", **who)
         raise Skip("by plan")
+    if isinstance(given, str):
+        given = len(given)
     value = zlib.crc32(f"{name}/{index}/{given}".encode())
     note(history, e="end", v=value, **who)
     return value
@@ -124,7 +132,8 @@ def _result(future: Any) -> Any:
     if future.state.type != "Completed":
         return None
     try:
-        return future.result()
+        value = future.result()
+        return len(value) if isinstance(value, str) else value
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
