@@ -179,13 +179,12 @@ def test_the_connection_is_cut(bench: Bench, dask: dict[str, Any]) -> None:
             trial.check(plan)
 
 
-def test_memory_runs_out(bench: Bench, dask: dict[str, Any], require: Callable[[str, object], None]) -> None:
-    """The kernel kills a worker whose memory is used up by an item, once or each time (a cgroup)."""
+def test_memory_runs_out(bench: Bench, require: Callable[[str, object], None]) -> None:
+    """The kernel kills a worker whose memory an item has used up (a cgroup)."""
     groups = Path("/sys/fs/cgroup/memory")
-    require(
-        "root and cgroups of version 1", os.geteuid() == 0 and (groups / "memory.limit_in_bytes").exists()
-    )
     for trial in bench.trials("out-of-memory kill of a Dask worker", short=0, full=5, seconds=40):
+        limits = groups / "memory.limit_in_bytes"
+        require("root and cgroups of version 1", os.geteuid() == 0 and limits.exists())
         sick = {trial.rng.randrange(10): "memory"}
         plan = Plan((Node("t0", 10, seconds=0.02, sick=sick), Node("t1", 10, source=0)))
         group = groups / f"millrace-{trial.seed}"
@@ -235,9 +234,9 @@ def test_the_flow_process_with_its_own_cluster_is_killed(bench: Bench) -> None:
 @pytest.mark.netns
 def test_a_partition(bench: Bench, require: Callable[[str, object], None]) -> None:
     """For some seconds nothing gets through from the workers' host to the scheduler's, or the other way."""
-    require("root", os.geteuid() == 0)
-    require("iproute2", shutil.which("ip") and shutil.which("tc"))
     for trial in bench.trials("one-way partition between hosts (Dask)", short=0, full=4, seconds=60):
+        require("root", os.geteuid() == 0)
+        require("iproute2", shutil.which("ip") and shutil.which("tc"))
         plan = random_plan(trial.rng, width=30, seconds=0.05)
         with OtherHost() as host, dask_cluster(2, host=host.here, prefix=host.inside) as (_, runner):
             child = trial.start(plan, runner)

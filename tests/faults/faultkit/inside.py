@@ -51,21 +51,6 @@ def count_writes(path: str) -> None:
     Database.write = counted  # type: ignore[method-assign]
 
 
-def die_after(seconds: float) -> None:
-    """Kill this process so long after its flow has begun to run."""
-    from orchestration.driver.loop import Driver
-
-    start = Driver.start
-
-    def started(self: Driver) -> None:
-        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
-        timer.daemon = True
-        timer.start()
-        start(self)
-
-    Driver.start = started  # type: ignore[method-assign]
-
-
 def lie(seed: int, lost: float, repeated: float, late: float) -> None:
     """Make the channel from runner to driver lose, repeat and delay events, and so change their order.
 

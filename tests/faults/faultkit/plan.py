@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 HUGE = 40_000_000  # see `workload.HUGE`, which travels to workers that cannot import this
-LIMIT = "shared"  # the tag of tasks that run under a limit
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def random_plan(
     Args:
         seconds: that a task run takes on average.
         once: all tasks have `rerun_on_loss=False`; none has retries, and none skips itself.
-        limited: some tasks run under the limit `LIMIT`.
+        limited: some tasks have the tag `shared`, for a limit.
     """
     nodes: list[Node] = []
     for k in range(rng.randint(2, depth)):
