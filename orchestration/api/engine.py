@@ -28,11 +28,11 @@ from ..errors import (
     BackendError,
     FencedError,
     FlowTimeoutError,
-    RunNotResumableError,
     StoreError,
 )
 from ..stores import open_store
 from ..stores.base import RunRow
+from ..stores.lookup import completed
 from .admission import wait_for_turn
 from .awaiting import in_thread
 from .deadlines import Deadline
@@ -91,7 +91,7 @@ def resume_flow(flow: Flow[Any, Any], run: str, *, return_state: bool) -> Any:
     store = open_store(flow.store)
     row = store.run(run)
     if row.state is RunState.COMPLETED:
-        raise RunNotResumableError(f"run {row.name} has completed: there is nothing to resume")
+        raise completed(row)
     parameters = recorded_parameters(row)
 
     def make() -> RunningFlow:

@@ -296,6 +296,7 @@ class Store(abc.ABC):
 
         Raises:
             RunAliveError: its process has a fresh heartbeat.
+            RunNotResumableError: it has completed.
             RunNotFoundError
         """
 

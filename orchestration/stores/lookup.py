@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from ..errors import FencedError, RunAliveError, RunNotFoundError
+from ..errors import FencedError, RunAliveError, RunNotFoundError, RunNotResumableError
 from .base import RunRow
 
 MIN_PREFIX = 8
@@ -46,6 +46,10 @@ def alive(run: RunRow, now: float) -> RunAliveError:
         f"Run {run.name} ({run.run_id}) is alive: process {run.pid} on {run.host or 'an unknown host'} was "
         f"heard of {heard:.0f} s ago. Stop it first: millrace runs cancel {run.name}"
     )
+
+
+def completed(run: RunRow) -> RunNotResumableError:
+    return RunNotResumableError(f"run {run.name} has completed: there is nothing to resume")
 
 
 def fenced(run_id: str, epoch: int, newest: int) -> FencedError:

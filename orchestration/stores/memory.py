@@ -45,7 +45,7 @@ from .limits import (
     to_lease,
 )
 from .liveness import is_gone, process_mark, this_host
-from .lookup import MIN_PREFIX, alive, ambiguous, fenced, not_found, unknown
+from .lookup import MIN_PREFIX, alive, ambiguous, completed, fenced, not_found, unknown
 from .memory_record import RunRecord
 from .newsroom import Newsroom, frees_leases
 from .timing import RunTiming, timing
@@ -78,6 +78,8 @@ class MemoryStore(Store):
         with self._lock:
             record = self._record(run_id)
             run = record.run
+            if run.state is RunState.COMPLETED:
+                raise completed(run)
             fresh = run.heartbeat is not None and now - run.heartbeat <= DEAD_AFTER_SECONDS
             gone = is_gone(run.host, run.pid, record.mark)
             if fresh and not gone:

@@ -16,7 +16,7 @@ from ..core.journal import (
     RunMoved,
 )
 from ..core.states import RunState, State
-from ..errors import FencedError, RunAliveError, RunNotFoundError, UserError
+from ..errors import FencedError, RunAliveError, RunNotFoundError, RunNotResumableError, UserError
 from ..stores.base import DEAD_AFTER_SECONDS, RunRow, Store
 from ..stores.liveness import this_host
 from .store_entries import NOW, counts, ended, new_run
@@ -137,6 +137,14 @@ class RunContract:
             store.claim(run_id, host="h", pid=1, now=NOW + 2)
         with pytest.raises(RunNotFoundError):
             store.claim("x", host="h", pid=1, now=NOW)
+
+    def test_a_completed_run_cannot_be_claimed(self, store: Store) -> None:
+        """A process that looked before another had completed the run comes too late, and changes nothing."""
+        run_id = new_run(store, heartbeat=NOW - 60)
+        store.append(run_id, 1, [RunMoved(RunState.COMPLETED, NOW)])
+        with pytest.raises(RunNotResumableError, match="completed"):
+            store.claim(run_id, host="h", pid=1, now=NOW)
+        assert store.run(run_id).epoch == 1
 
     def test_a_dead_process_is_proven_by_its_pid(self, store: Store) -> None:
         """On one host nobody waits for a heartbeat to grow old; this process is alive and stays."""

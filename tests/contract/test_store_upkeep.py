@@ -165,6 +165,7 @@ def test_all_of_a_run_goes(store: SqlStore) -> None:
 def test_a_run_that_is_taken_up_again_stays(store: SqlStore) -> None:
     """Between the choice and the deletion somebody has resumed it."""
     finished(store, "back")
+    store.append("back", 1, [RunMoved(RunState.FAILED, NOW + 10)])
     (tree,) = store.prunable(ended_before=None, keep=0)
     store.claim("back", host="h", pid=1, now=NOW)
     store.append("back", 2, [RunMoved(RunState.RUNNING, NOW + 20)])

@@ -10,7 +10,7 @@ from ...core.states import RUN_TERMINAL, RunState
 from ...errors import UserError
 from ..base import BATCH_IDS_PER_EPOCH, DEAD_AFTER_SECONDS, Requests, RunRow
 from ..liveness import is_gone, process_mark, this_host
-from ..lookup import MIN_PREFIX, alive, ambiguous, not_found, unknown
+from ..lookup import MIN_PREFIX, alive, ambiguous, completed, not_found, unknown
 from ..replay import interrupted
 from . import journal, leases
 from .connection import Connection
@@ -91,6 +91,8 @@ def claim(connection: Connection, run_id: str, host: str, pid: int, now: float) 
     run = get(connection, run_id)
     if run is None:
         raise unknown(run_id)
+    if run.state is RunState.COMPLETED:  # by a process that was faster
+        raise completed(run)
     (mark,) = connection.execute("SELECT process FROM run WHERE run_id = ?", (run_id,)).fetchone()
     gone = is_gone(run.host, run.pid, mark)
     if run.heartbeat is not None and now - run.heartbeat <= DEAD_AFTER_SECONDS and not gone:
