@@ -91,6 +91,9 @@ class Item:
                 row.state != State.COMPLETED or row.stored is None for row in done
             )
         self.repeats = [move.reason for move in self.moves if " as " in move.reason]
+        # where a repeated start is the one whose table counted, the record tells of the first without its name
+        ends = [row.execution_id for row in self.rows if row.execution_id]
+        self.implied = sum(any(end in reason for end in ends) for reason in self.repeats)
 
     @property
     def losses(self) -> int:
@@ -224,7 +227,7 @@ def _wanted(
 def _judge_executions(found: Verdict, place: str, node: Node, item: Item, expected: Expected) -> None:
     """Each execution is recorded; each beyond the first has its reason; none where `rerun_on_loss` forbids it."""
     unnamed = [one for one in item.ran if not item.is_recorded(one)]
-    for one in unnamed[item.cut_short + item.suspected :] if not expected.forgotten else ():
+    for one in unnamed[item.cut_short + item.suspected + item.implied :] if not expected.forgotten else ():
         found.unrecorded.append(
             f"{place}: attempt {one.attempt}, execution {one.execution_id}, ended {one.end!r}"
         )
