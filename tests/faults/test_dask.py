@@ -60,9 +60,6 @@ def test_workers_killed(bench: Bench, dask: dict[str, Any]) -> None:
         trial.check(plan)
 
 
-@pytest.mark.xfail(
-    reason="a result that is lost with its worker is not made again on every cluster", strict=True
-)
 def test_results_lost(bench: Bench, dask: dict[str, Any]) -> None:
     """Workers that hold results which nothing else has are killed: what is needed of them is made again."""
     for trial in bench.trials("Dask worker with results killed", short=0, full=10, seconds=40):

@@ -154,9 +154,10 @@ class Trial:
         code = child.wait(timeout)
         if code is None:
             child.signal(signal.SIGABRT)
+            child.wait(5.0)
             child.kill()
             self.violations.append(
-                f"stuck: pid {child.pid} still ran after {timeout:g} s\n{child.text[-3000:]}"
+                f"stuck: pid {child.pid} still ran after {timeout:g} s\n{child.text[-6000:]}"
             )
             return 255
         if code < 0:

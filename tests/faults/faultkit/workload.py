@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import json
 import os
 import signal
@@ -147,6 +148,7 @@ def child(job: dict[str, Any]) -> None:
     output = os.open(job["output"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    faulthandler.enable(output)  # what is stuck gets SIGABRT, and shows where
     os.environ.update(job["environ"])
     os.chdir(os.path.dirname(job["output"]))
     code = 1
