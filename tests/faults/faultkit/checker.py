@@ -97,7 +97,8 @@ class Item:
 
     @property
     def losses(self) -> int:
-        return sum(row.outcome in (LOST, Outcome.INPUT_LOST) for row in self.rows)
+        again = "had to be made again"  # its result was lost after its end
+        return sum(row.outcome in (LOST, Outcome.INPUT_LOST) or again in row.reason for row in self.rows)
 
     def is_recorded(self, one: Execution) -> bool:
         """Whether the record names this execution as one of the item's attempts, or as a second start of one."""
