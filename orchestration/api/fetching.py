@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runners.base import Wanted
 from runners.errors import ResultLostError, RunnerNotStartedError
-from runners.messages import Input, ResultsLost
+from runners.messages import Input, ResultsLost, Stored
 from runners.storage import MISSING, read_stored
 
 from ..core.events import ResultsWanted
@@ -21,7 +21,6 @@ from ..errors import MillraceError, UserError
 from .outcome_lists import Outcome, Outcomes
 
 if TYPE_CHECKING:
-    from ..stores.base import RecoveredNode
     from .sessions import LocalSession
 
 
@@ -230,13 +229,10 @@ def _from_storage(node: Node, indices: Sequence[int]) -> Sequence[Any]:
     return read_stored(stored, [node.stored[index][1] for index in indices])
 
 
-def lengths_of(found: RecoveredNode) -> dict[int, int]:
-    """Return the lengths of stored results that a map may be over.
-
-    Those of single task runs only: finding out means reading them.
-    """
+def lengths_of(results: Mapping[int, tuple[Stored, int]]) -> dict[int, int]:
+    """Return the lengths of stored results that a map may be over. Finding out means reading them."""
     lengths = {}
-    for index, (stored, position) in found.results.items() if found.width == 1 else ():
+    for index, (stored, position) in results.items():
         value = read_stored(stored, [position])[0]
         if isinstance(value, list | tuple):
             lengths[index] = len(value)

@@ -14,9 +14,9 @@ from runners.body import TaskBody
 from runners.context import current_item
 from runners.messages import Batch, Call
 
-from ..core.events import CancelRequested, FuturesDropped, NodeSubmitted, PermitAsked
+from ..core.events import CancelRequested, FuturesDropped, LengthsLearned, NodeSubmitted, PermitAsked
 from ..core.ledger import positions_in
-from ..core.records import INLINE, MAIN, Node, NodeSpec, Recovered
+from ..core.records import INLINE, MAIN, Node, NodeSpec, Reach, Recovered
 from ..core.states import UNSUCCESSFUL
 from ..core.states import State as TaskState
 from ..driver.outcomes import in_words
@@ -134,6 +134,9 @@ class LocalSession:
         self._ordinals: dict[str, int] = {}
         self._paths: dict[int, str] = {}  # by node; the driver learns of nodes later
         self._bodies: dict[tuple[int, frozenset[str]], TaskBody] = {}
+        self._unmeasured: dict[
+            int, Recovered
+        ] = {}  # single results of earlier processes that nobody maps over yet
         self._lock = threading.Lock()
         self.closed = False
         _local[run_id] = self
@@ -161,6 +164,12 @@ class LocalSession:
         payload = NodePayload(body, args, kwargs, request.shared, request.picked, options)
         self.driver.packer.add(node_id, payload)
         fingerprint = self._fingerprint(request, body)
+        recovered = self._recover(path, fingerprint)
+        if recovered is not None and recovered.results and recovered.width == 1:
+            self._unmeasured[node_id] = recovered
+        for dependency in request.dependencies:
+            if dependency.reach is Reach.ELEMENTS:
+                self._measure(dependency.node_id)
         spec = NodeSpec(
             node_id=node_id,
             path=path,
@@ -174,7 +183,7 @@ class LocalSession:
             described=task.described(),
             parent=request.parent,
             runner=INLINE if inline else MAIN,
-            recovered=self._recover(path, fingerprint),
+            recovered=recovered,
             placement=repr(sorted(options.items())) if options else "",
             persists=body.persist,
         )
@@ -258,9 +267,14 @@ class LocalSession:
             attempts=found.attempts,
             results=found.results,
             started=found.started,
-            lengths=lengths_of(found),
             width=found.width,
         )
+
+    def _measure(self, node_id: int) -> None:
+        """Tell the lengths of results that an earlier process stored: somebody maps over them."""
+        recovered = self._unmeasured.pop(node_id, None)
+        if recovered is not None:
+            self.driver.post(LengthsLearned(node_id, lengths_of(recovered.results)))
 
     def _check(self, request: NodeRequest) -> None:
         if self.closed:

@@ -32,6 +32,7 @@ from .events import (
     FusionRefused,
     FuturesDropped,
     LeasesAnswered,
+    LengthsLearned,
     LimitsKnown,
     NodeSubmitted,
     PauseRequested,
@@ -187,6 +188,10 @@ class Coordinator:
             case FuturesDropped(node_id):
                 if node_id in self.nodes:
                     self.releasing.dropped(self.nodes[node_id])
+            case LengthsLearned(node_id, lengths):
+                node = self.nodes[node_id]
+                for index, length in lengths.items():
+                    node.facts.lengths.put(index, length, node.width)
             case FusionRefused(batch_id):
                 flight = self.ledger.live.get(batch_id)
                 if flight is not None:

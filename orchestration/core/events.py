@@ -61,6 +61,14 @@ class ResultsWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class LengthsLearned:
+    """Stored results of an earlier process have these lengths, by item; told before somebody maps over them."""
+
+    node_id: int
+    lengths: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class FusionRefused:
     """A batch was sent without what was fused with it, which cannot be packed."""
 
@@ -135,6 +143,7 @@ CoreEvent = (
     | LeasesAnswered
     | FuturesDropped
     | ResultsWanted
+    | LengthsLearned
     | FusionRefused
     | PermitAsked
     | SlotLent

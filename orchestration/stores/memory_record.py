@@ -71,6 +71,11 @@ class RunRecord:
     def entries(self, node_id: int, first: int, last: int) -> Sequence[tuple[int, replay.ItemEntry]]:
         return self.items.get(node_id, ())
 
+    def everything(self) -> Iterator[tuple[int, replay.ItemEntry]]:
+        for node_id in sorted(self.items):
+            for _, entry in self.items[node_id]:
+                yield node_id, entry
+
     # --- writing --------------------------------------------------------------------------------
 
     def apply(self, entry: Entry) -> None:

@@ -7,7 +7,8 @@ its attempts, a page of task runs) is computed here from a `JournalView`, a cons
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import compress
+from itertools import compress, groupby
+from operator import itemgetter
 from typing import Protocol
 
 from runners.messages import Outcome
@@ -32,6 +33,9 @@ class JournalView(Protocol):
 
     def entries(self, node_id: int, first: int, last: int) -> Iterable[tuple[int, ItemEntry]]:
         """Return (seq, entry) in order; at least those that touch an index in first..last."""
+
+    def everything(self) -> Iterable[tuple[int, ItemEntry]]:
+        """Return (node_id, entry) by ascending node_id, of each node in order; errors may be left out."""
 
 
 def states_of(view: JournalView, node: NodeRow) -> bytearray:
@@ -217,7 +221,12 @@ def recovered(view: JournalView) -> dict[str, RecoveredNode]:
     item has not been tried since.
     """
     found: dict[str, RecoveredNode] = {}
+    groups = groupby(view.everything(), itemgetter(0))
+    group = next(groups, None)
     for node in view.nodes():
+        while group is not None and group[0] < node.node_id:
+            group = next(groups, None)
+        entries = group[1] if group is not None and group[0] == node.node_id else ()
         old = found.get(node.path)
         same = old is not None and old.fingerprint == node.fingerprint
         results = dict(old.results) if old and same else {}
@@ -225,7 +234,7 @@ def recovered(view: JournalView) -> dict[str, RecoveredNode]:
         started = set(old.started) if old else set()
         once = node.policy.get("rerun_on_loss") is False
         width = node.width if node.width is not None or not (old and same) else old.width
-        for _, entry in view.entries(node.node_id, 0, 2**63 - 1):
+        for _, entry in entries:
             if once:
                 _note_starts(entry, started)
             if not isinstance(entry, AttemptsEnded):

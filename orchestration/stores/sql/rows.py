@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 from runners.messages import Detail, Stored
@@ -41,6 +43,12 @@ def to_run(row: tuple[Any, ...]) -> RunRow:
     return RunRow(**values, detail=None if error[0] is None else to_detail(error))
 
 
+@lru_cache(maxsize=1024)
+def _tuple(text: str) -> tuple[Any, ...]:
+    """Parse a list; those of many nodes are the same."""
+    return tuple(json.loads(text))
+
+
 def to_detail(row: tuple[Any, ...]) -> Detail:
     type_name, message, traceback, exception, after_seconds, retriable, abandoned = row
     return Detail(type_name, message, traceback, exception, after_seconds, bool(retriable), bool(abandoned))
@@ -54,11 +62,11 @@ def _to_log(row: tuple[Any, ...]) -> LogRow:
 def _to_node(row: tuple[Any, ...]) -> NodeRow:
     *plain, parent_node, parent_index = row
     values = dict(zip(_NODE_FIELDS, plain, strict=True))
-    values["tags"] = frozenset(json.loads(values["tags"]))
-    values["upstream"] = tuple(json.loads(values["upstream"]))
+    values["tags"] = frozenset(_tuple(values["tags"]))
+    values["upstream"] = _tuple(values["upstream"])
     values["policy"] = json.loads(values["policy"])
-    values["counts"] = tuple(json.loads(values["counts"]))
-    values["waited"] = tuple(json.loads(values["waited"]))
+    values["counts"] = _tuple(values["counts"])
+    values["waited"] = _tuple(values["waited"])
     return NodeRow(**values, parent=None if parent_node is None else (parent_node, parent_index))
 
 
@@ -123,6 +131,15 @@ class RunView:
             (self._run_no, limit),
         )
         return [(to_detail(row[:7]), row[7]) for row in found]
+
+    def everything(self) -> Iterator[tuple[int, ItemEntry]]:
+        found = self._connection.execute(
+            f"SELECT node_id, {_ENTRY_COLUMNS} FROM journal WHERE run_no = ? ORDER BY node_id, seq",
+            (self._run_no,),
+        )
+        errors: dict[int, Detail] = defaultdict(Detail)
+        for node_id, *row in found:
+            yield node_id, _to_entry(node_id, tuple(row), errors)
 
     def _errors(self, node_id: int) -> dict[int, Detail]:
         found = self._connection.execute(
