@@ -163,7 +163,7 @@ def show(
             shown["timing"] = timing_json(place.timing(row.run_id), row)
         print_json(shown)
         return
-    print_lines(_about(place, row))
+    print_lines(_about(place, row) + _limits(place, row))
     print_lines(_nodes(nodes))
     if found:
         _print_errors(_kinds(found), full=errors)
@@ -195,6 +195,25 @@ def _about(store: Store, row: RunRow) -> list[Line]:
     ]
     lines: list[Line] = [[(row.name, "bold"), ("  ", ""), (title, STATE_STYLE.get(row.state.title, ""))]]
     return lines + [[(f"  {name:<11}", "dim"), (text, "")] for name, text in facts if text]
+
+
+def _limits(store: Store, row: RunRow) -> list[Line]:
+    """Say which limits a live run waits for, and who is in its way."""
+    if row.state in RUN_TERMINAL:
+        return []
+    now, lines = store.now(), list[Line]()
+    for limit in store.limits(now):
+        leases = store.leases(limit.name, now) if limit.waiting else []
+        waiting = [lease for lease in leases if not lease.held]
+        first = next((k for k, lease in enumerate(waiting) if lease.run_id == row.run_id), None)
+        if first is None:
+            continue
+        holders = [lease.label for lease in leases if lease.held]
+        held = f", held by {', '.join(holders[:3])}" if holders else ""
+        more = f" and {len(holders) - 3} more" if len(holders) > 3 else ""
+        ahead = f"; {first} wait before it" if first else ""
+        lines.append([("  waits for  ", "dim"), (f"limit {limit.name}{held}{more}{ahead}", "yellow")])
+    return lines
 
 
 def _short(value: Any) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("millrace.driver")
 
+SUSPICIOUS_SECONDS = 5.0  # a wait for blocks of the same run that takes so long may be one for itself
 LOOK_SECONDS = 0.25  # how often who waits asks though there were no news, and looks for dead processes
 
 
@@ -40,6 +41,7 @@ class Waiter:
     remote: bool
     tell: Callable[[Grant], None]
     ticket: int = 0
+    since: float = 0.0  # for batches: when it was refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Leasing:
         self._stop_listening: Callable[[], None] | None = None
         self._told = False  # of news that were not looked at yet
         self._due = 0.0  # when to ask again without news
+        self._suspected: set[str] = set()  # limits for which the run may wait for itself: it was told
 
     # --- batches --------------------------------------------------------------------------------
 
@@ -75,7 +78,10 @@ class Leasing:
             self._driver.post(LeasesAnswered(request.batch_id, grant.granted, grant.blocked_by))
 
         remote = not self._driver.runner.capabilities.in_process
-        waiter = Waiter(self._holder(request.batch_id), request.names, request.label, 1, remote, tell)
+        since = self._driver.clock.now()
+        waiter = Waiter(
+            self._holder(request.batch_id), request.names, request.label, 1, remote, tell, since=since
+        )
         grant = self._acquire(waiter)
         tell(grant)
         if not grant.granted:
@@ -280,6 +286,22 @@ class Leasing:
         except StoreError as error:  # the journal will tell if it lasts
             log.debug("looking for dead processes: %s", error)
         self._look()
+        for waiter in list(self._waiting.values()):
+            if waiter.since and self._driver.clock.now() - waiter.since > SUSPICIOUS_SECONDS:
+                self._suspect(waiter)
+
+    def _suspect(self, waiter: Waiter) -> None:
+        """Warn, once per limit, of a batch that waits for blocks of its own run: they may wait for it."""
+        for name in set(waiter.names) - self._suspected:
+            held = [lease for lease in self._store.leases(name, self._store.now()) if lease.held]
+            if held and all(lease.holder.startswith(f"{self._run_id}/block/") for lease in held):
+                self._suspected.add(name)
+                self._driver.warn(
+                    f"{waiter.label} has waited {SUSPICIOUS_SECONDS:g} s for limit {name!r}, which concurrency() "
+                    f"holds in {' and '.join(lease.label for lease in held)} of this same run. If the code "
+                    f"there waits for {waiter.label}, neither will go on: take the limit in one place, by "
+                    "the tag or by the block."
+                )
 
     def _rest(self) -> None:
         if not self._waiting and self._stop_listening is not None:

@@ -13,7 +13,7 @@ from typing import Any
 from runners.base import TaskRunner
 from runners.codec import dump_exception
 from runners.errors import ResultLostError, SerializationError
-from runners.messages import Batch, BatchFinished, BatchRejected, Call, Detail, RunnerFailed
+from runners.messages import Batch, BatchFinished, BatchRejected, Call, Detail, LogLine, RunnerFailed
 from runners.tables import starved
 
 from ..core.commands import (
@@ -28,7 +28,7 @@ from ..core.commands import (
 )
 from ..core.coordinator import Coordinator
 from ..core.events import CoreEvent, FusionRefused, RunInterrupted, SlotLent, SlotReclaimed, Tick
-from ..core.journal import AttemptsEnded, Entry, Moved
+from ..core.journal import AttemptsEnded, Entry, LogWritten, Moved
 from ..core.records import INLINE
 from ..errors import BackendError, CrashedRunError, FencedError, InternalError
 from ..stores.base import Store
@@ -124,6 +124,11 @@ class Driver:
     def do(self, action: Callable[[], None]) -> None:
         """Run something in the driver's thread, soon."""
         self.post(Do(action))
+
+    def warn(self, message: str) -> None:
+        """Write a warning into the run's log."""
+        line = LogLine(0, 0, 0, self.clock.now(), logging.WARNING, log.name, message)
+        self.post(Write((LogWritten(-1, (0,), (0,), (line,)),)))
 
     def stop(self) -> None:
         """End the turns after what is waiting. The runner still has its results."""

@@ -18,16 +18,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.core.states import RunState
+from orchestration.core.states import RunState, State
 from orchestration.stores import open_store
 from orchestration.stores.base import DEAD_AFTER_SECONDS, LEASE_SECONDS, Store
 
-PROCESSES, SLOTS, ITEMS = 20, 3, 6
+PROCESSES, SLOTS = 20, 3
 KILLS = int(os.environ.get("LIMIT_KILLS", "10"))
+ITEMS = max(6, KILLS // 2)  # of each process: enough that there is always somebody to kill
 SEED = int(os.environ.get("LIMIT_SEED", "1"))
 
 STORES: dict[str, Callable[[Path, pytest.FixtureRequest], str]] = {
     "sqlite": lambda folder, request: f"sqlite:///{folder / 'millrace.db'}",
+    "postgres": lambda folder, request: request.getfixturevalue("postgres_server").new_database(),
 }
 
 FLOW = """
@@ -62,7 +64,7 @@ except FencedError:
 """
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store that processes share."""
     store = open_store(STORES[request.param](tmp_path, request))
@@ -202,8 +204,10 @@ def test_waiters_that_are_killed(store: Store, processes: Processes) -> None:
 def test_a_holder_that_was_suspended(store: Store, processes: Processes) -> None:
     """Its slot goes to another when its lease has run out, with a note; what it does when it wakes changes nothing."""
     store.set_limit("db", 1)
-    process = processes.start("sleeper", items=1, seconds=0.5)
+    process = processes.start("sleeper", items=1, seconds=3)
     until(processes.inside)
+    # What it writes at the start is written: one that is suspended in the middle of a write holds up a SQLite store.
+    until(lambda: store.task_runs(store.run("sleeper").run_id)[0].state is State.RUNNING)
     os.kill(process.pid, signal.SIGSTOP)
     try:
         now = store.now()

@@ -257,6 +257,9 @@ def test_who_holds_and_who_waits(call: Call) -> None:
     assert lines[2].split()[:4] == ["left", "load[7]", "calm-otter", "1"]
     assert lines[2].endswith("4711@far")
     assert lines[3].split() == ["waits", "load[7]", "jumpy-puppy", "1", "now", "-", str(os.getpid())]
+    out = call("runs", "show", "jumpy-puppy")[1]
+    assert "  waits for  limit db, held by load[7]\n" in out
+    assert "waits for" not in call("runs", "show", "calm-otter")[1]
     held, waits = json.loads(call("limit", "show", "db", "--json")[1])["leases"]
     assert (held["left"], held["run"], held["host"], held["pid"]) == (True, "calm-otter", "far", 4711)
     assert (waits["held"], waits["run"]) == (False, "jumpy-puppy")

@@ -115,6 +115,29 @@ def test_a_lease_is_lent_to_one_child_at_a_time(
     assert main() == [1] * 4
 
 
+def test_a_run_that_may_wait_for_itself_is_told(
+    local_runner: TaskRunner, record: Any, monkeypatch: pytest.MonkeyPatch, until: Any
+) -> None:
+    """A block that waits for a task run with the same limit as a tag: the run's log says what is wrong, once."""
+    monkeypatch.setattr("orchestration.driver.leasing.SUSPICIOUS_SECONDS", 0.1)
+    record.store.set_limit("api", 1)
+
+    @task(tags={"api"})
+    def query() -> int:
+        return 1
+
+    @flow(task_runner=local_runner)
+    def main() -> int:
+        with concurrency("api"):
+            future = query.submit()
+            until(lambda: any("neither will go on" in line for line in record.lines()))
+        return future.result()
+
+    assert main() == 1
+    (line,) = [line for line in record.lines() if "neither will go on" in line]
+    assert "the flow function of this same run" in line
+
+
 def test_waiting_for_a_limit_is_a_state(parallel_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
     """What waits for a limit is AwaitingLimit, holds no slot, and can be cancelled."""
     record.store.set_limit("single", 1)
