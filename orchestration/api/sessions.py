@@ -316,7 +316,7 @@ class LocalSession:
             raise board.failure
         if timeout == 0:
             return False
-        self.lent(lambda: board.wait(ready, timeout))
+        self.lent(lambda: board.wait(ready, timeout, patient=True))
         return done()
 
     def lent(self, action: Callable[[], Any]) -> Any:

@@ -47,6 +47,7 @@ class Board:
     def __init__(self, nodes: dict[int, Node]) -> None:
         self._nodes = nodes
         self._sleepers: list[threading.Lock] = []
+        self._patient: list[threading.Lock] = []  # sleepers who wait for task runs to end
         self._callbacks: dict[int, list[tuple[Callable[[], bool], Box]]] = {}
         self._item_callbacks: dict[int, dict[int, list[Box]]] = {}
         self._turning = False
@@ -73,7 +74,9 @@ class Board:
     def _settled(self) -> bool:
         """Wait until the turn that is going on is in the journal."""
         turn = self._turns
-        self._sleep(lambda: not self._turning or self._turns != turn or self.failure is not None, None)
+        self._sleep(
+            lambda: not self._turning or self._turns != turn or self.failure is not None, None, self._sleepers
+        )
         return self.failure is None
 
     def all_done(self, node_id: int, indices: Sequence[int] | None) -> Callable[[], bool]:
@@ -92,8 +95,12 @@ class Board:
 
         return test
 
-    def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
+    def wait(self, ready: Callable[[], bool], timeout: float | None = None, *, patient: bool = False) -> bool:
         """Block the calling thread until `ready()`; False after `timeout` seconds.
+
+        Args:
+            patient: turns in which no task run ends change nothing about `ready`. Waking up for these costs
+                the driver's thread the interpreter, just when it has a batch to submit.
 
         Raises:
             BaseException: what has stopped the driver.
@@ -102,19 +109,19 @@ class Board:
         def over() -> bool:
             return ready() or self.failure is not None
 
-        if not self._sleep(over, timeout):
+        if not self._sleep(over, timeout, self._patient if patient else self._sleepers):
             return False
         if self.failure is not None and not ready():
             raise self.failure
         return True
 
-    def _sleep(self, ready: Callable[[], bool], timeout: float | None) -> bool:
+    def _sleep(self, ready: Callable[[], bool], timeout: float | None, among: list[threading.Lock]) -> bool:
         if ready():
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
         gate = threading.Lock()
         gate.acquire()
-        self._sleepers.append(gate)
+        among.append(gate)
         try:
             while not ready():
                 left = -1 if deadline is None else deadline - time.monotonic()
@@ -123,7 +130,7 @@ class Board:
                 gate.acquire(timeout=left)
             return True
         finally:
-            self._sleepers.remove(gate)
+            among.remove(gate)
 
     def when(self, node_ids: Iterable[int], ready: Callable[[], bool], action: Callable[[], None]) -> None:
         """Run `action` once `ready()`: now, or in the driver's thread after a turn that concerns the nodes."""
@@ -148,11 +155,20 @@ class Board:
         """From now on the core's states may be ahead of the journal."""
         self._turning = True
 
-    def end_turn(self) -> None:
+    def end_turn(self, entries: Sequence[Entry]) -> None:
         """What the turn has changed is in the journal."""
         self._turning = False
         self._turns += 1
-        self.poke()
+        _wake(self._sleepers)
+        if self._patient and any(map(self._ends_something, entries)):
+            _wake(self._patient)
+
+    def _ends_something(self, entry: Entry) -> bool:
+        """Whether a node or an item of it may have ended: a node without items ends as soon as that is known."""
+        if isinstance(entry, NodeAdded | WidthLearned):
+            node = self._nodes.get(entry.node_id)
+            return node is None or not node.opened or node.unfinished < node.width or not node.width
+        return isinstance(entry, AttemptsEnded) or (isinstance(entry, Moved) and entry.state in TERMINAL)
 
     def tell(self, entries: Sequence[Entry]) -> None:
         """A turn has been journalled: call back whom it concerns."""
@@ -193,11 +209,8 @@ class Board:
 
     def poke(self) -> None:
         """Let waiting threads look again."""
-        for gate in tuple(self._sleepers):
-            try:
-                gate.release()
-            except RuntimeError:  # it has been woken already
-                continue
+        _wake(self._sleepers)
+        _wake(self._patient)
 
     def fail(self, error: BaseException) -> None:
         """The driver has stopped: nobody shall wait any longer."""
@@ -211,6 +224,14 @@ class Board:
         self.poke()
         for box in waiting:
             _empty(box)
+
+
+def _wake(sleepers: Sequence[threading.Lock]) -> None:
+    for gate in tuple(sleepers):
+        try:
+            gate.release()
+        except RuntimeError:  # it has been woken already
+            continue
 
 
 def _first_open(node: Node, members: Sequence[int], at: int) -> int:

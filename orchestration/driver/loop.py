@@ -189,7 +189,7 @@ class Driver:
         entries += self.core.counted()
         if entries:
             self.journaling.append(entries, closing=lambda: self._closing)
-        self.board.end_turn()
+        self.board.end_turn(entries)
         self._perform(actions)
         self._tell(entries)
         for action in afterwards:

@@ -54,6 +54,19 @@ class JournalContract:
         store.append(run_id, 1, [ended(0, [1, 2], started=NOW + 4), ended(0, [3], started=0.0)])
         assert (store.nodes(run_id)[0].started, store.nodes(run_id)[0].ended) == (NOW + 4, NOW + 1)
 
+    def test_a_node_may_come_and_end_in_one_turn(self, store: Store) -> None:
+        """With the time it waited, when it ran, and its part of the run's counts; later turns go on from there."""
+        run_id = new_run(store)
+        done = Counted(1, counts(completed=2), (0.5, 0.0, 0.0))
+        store.append(run_id, 1, [node(1, 2), ended(1, [0, 1], started=NOW), done, node(2, 1)])
+        _, found, bare = store.nodes(run_id)
+        assert (found.counts, found.waited) == (counts(completed=2), (0.5, 0.0, 0.0))
+        assert (found.started, found.ended) == (NOW, NOW + 1)
+        assert (bare.counts, bare.waited, bare.started) == (counts(), (0.0, 0.0, 0.0), None)
+        assert store.run(run_id).counts == counts(completed=2)
+        store.append(run_id, 1, [Counted(1, counts(completed=1, failed=1))])
+        assert store.run(run_id).counts == counts(completed=1, failed=1)
+
     def test_a_node_knows_how_long_its_items_waited(self, store: Store) -> None:
         """The last that was told counts; a count without it leaves it as it was."""
         run_id = new_run(store)

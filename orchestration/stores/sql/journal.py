@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from runners.messages import Detail
@@ -29,6 +30,8 @@ from .connection import Connection
 from .text import clean, counts_to_json, plain, to_json
 
 MOVED, ENDED, REPEATED = 0, 1, 2
+_NO_COUNTS = (0,) * len(State)
+_NO_WAITS = (0.0, 0.0, 0.0)
 FLOW = -1  # in place of a node_id
 _TERMINAL_BYTES = frozenset(int(state) for state in TERMINAL)
 
@@ -41,8 +44,8 @@ _JOURNAL = (
 LOG = ("run_no", "seq", "node_id", "item_index", "attempt", "at", "level", "logger", "message")
 _NODE = f"""
     INSERT INTO node (run_no, node_id, path, task_name, kind, width, created, tags, upstream, fingerprint, policy,
-                      parent_node, parent_index, counts)
-    VALUES ({",".join("?" * 14)})"""
+                      parent_node, parent_index, counts, waited)
+    VALUES ({",".join("?" * 15)})"""
 _ERROR = """
     INSERT INTO error (run_no, node_id, digest, ended, type_name, message, traceback, exception,
                        after_seconds, retriable, abandoned)
@@ -51,9 +54,12 @@ _ERROR = """
     RETURNING error_no"""
 MAX_NAMED = 500  # nodes in one statement
 _SPAN = """
-    UPDATE node SET started = CASE WHEN started < ? THEN started ELSE coalesce(?, started) END,
-                    ended = CASE WHEN ended > ? THEN ended ELSE coalesce(?, ended) END
-    WHERE run_no = ? AND node_id = ?"""
+    started = CASE WHEN started < ? THEN started ELSE coalesce(?, started) END,
+    ended = CASE WHEN ended > ? THEN ended ELSE coalesce(?, ended) END"""
+_SPANS = f"UPDATE node SET {_SPAN} WHERE run_no = ? AND node_id = ?"
+_COUNTS = (
+    f"UPDATE node SET counts = ?, waited = coalesce(?, waited), {_SPAN} WHERE run_no = ? AND node_id = ?"
+)
 
 
 def append(connection: Connection, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
@@ -87,6 +93,7 @@ class _Turn:
         self.counts: list[int] = json.loads(counts)
         self.journal: list[tuple[Any, ...]] = []
         self.logs: list[tuple[Any, ...]] = []
+        self.added: dict[int, NodeAdded] = {}
         self.node_counts: dict[int, tuple[int, ...]] = {}
         self.waits: dict[int, tuple[float, ...]] = {}
         self.spans: dict[int, tuple[float | None, float | None]] = {}
@@ -197,26 +204,7 @@ class _Turn:
 
     def node_added(self, entry: NodeAdded) -> None:
         self._replace(entry)
-        parent_node, parent_index = entry.parent or (None, None)
-        self.connection.execute(
-            _NODE,
-            (
-                self.run_no,
-                entry.node_id,
-                clean(entry.path),
-                clean(entry.task_name),
-                entry.kind,
-                entry.width,
-                entry.at,
-                to_json(sorted(entry.tags)),
-                to_json(list(entry.upstream)),
-                entry.fingerprint,
-                plain(entry.policy),
-                parent_node,
-                parent_index,
-                counts_to_json([0] * len(State)),
-            ),
-        )
+        self.added[entry.node_id] = entry
 
     def _replace(self, entry: NodeAdded) -> None:
         if self.epoch == 1:
@@ -234,6 +222,10 @@ class _Turn:
             )
 
     def width_learned(self, entry: WidthLearned) -> None:
+        added = self.added.get(entry.node_id)
+        if added is not None:
+            self.added[entry.node_id] = replace(added, width=entry.width)
+            return
         self.connection.execute(
             "UPDATE node SET width = ? WHERE run_no = ? AND node_id = ?",
             (entry.width, self.run_no, entry.node_id),
@@ -308,7 +300,7 @@ class _Turn:
         if self.logs:
             connection.insert("log", LOG, self.logs)
         if self.spans:
-            connection.executemany(_SPAN, [(a, a, b, b, run_no, n) for n, (a, b) in self.spans.items()])
+            connection.executemany(_SPANS, [(a, a, b, b, run_no, n) for n, (a, b) in self.spans.items()])
         connection.execute(
             "UPDATE run SET next_seq = ?, next_batch = ?, counts = ? WHERE run_no = ?",
             (self.seq, self.batch, counts_to_json(self.counts), run_no),
@@ -316,6 +308,7 @@ class _Turn:
 
     def _flush_counts(self) -> None:
         """Write what is known of nodes by now: two statements for many nodes, since most of them are single items."""
+        self._insert_nodes()
         known = self._known_counts(sorted(self.node_counts))
         rows = []
         for node_id, (before, replaced_by) in known.items():
@@ -323,14 +316,43 @@ class _Turn:
             if replaced_by is None:
                 changed = zip(self.counts, json.loads(before), counts, strict=True)
                 self.counts = [a - b + c for a, b, c in changed]
-            rows.append((counts_to_json(counts), to_json(waited) if waited else None, self.run_no, node_id))
-        if rows:
-            self.connection.executemany(
-                "UPDATE node SET counts = ?, waited = coalesce(?, waited) WHERE run_no = ? AND node_id = ?",
-                rows,
+            first, last = self.spans.pop(node_id, (None, None))
+            times = first, first, last, last
+            rows.append(
+                (counts_to_json(counts), to_json(waited) if waited else None, *times, self.run_no, node_id)
             )
+        if rows:
+            self.connection.executemany(_COUNTS, rows)
         self.node_counts.clear()
         self.waits.clear()
+
+    def _insert_nodes(self) -> None:
+        """Write new nodes with what is known of them by the end of the turn, which saves an update of each."""
+        rows = []
+        for node_id, entry in self.added.items():
+            counts, waited = self.node_counts.pop(node_id, _NO_COUNTS), self.waits.pop(node_id, None)
+            self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
+            rows.append(
+                (
+                    self.run_no,
+                    node_id,
+                    clean(entry.path),
+                    clean(entry.task_name),
+                    entry.kind,
+                    entry.width,
+                    entry.at,
+                    to_json(sorted(entry.tags)),
+                    to_json(list(entry.upstream)),
+                    entry.fingerprint,
+                    plain(entry.policy),
+                    *(entry.parent or (None, None)),
+                    counts_to_json(counts),
+                    to_json(waited or _NO_WAITS),
+                )
+            )
+        if rows:
+            self.connection.executemany(_NODE, rows)
+        self.added.clear()
 
     def _known_counts(self, node_ids: Sequence[int]) -> dict[int, tuple[str, int | None]]:
         """Return the recorded counts of nodes and by which others they were replaced."""
