@@ -295,8 +295,7 @@ class DaskTaskRunner(TaskRunner):
         values = unpickled(batch_id, result.packed, 0 if asked.picked else stage)
         if asked.picked:
             return pick(batch_id, values, range(len(positions)))
-        self._unpacked.put(batch_id, stage, values, desk.kept)
-        self._unpacked.put_packed(batch_id, result.packed, desk.kept)
+        self._unpacked.put_fetched(batch_id, stage, values, result.packed, desk.kept)
         return pick(batch_id, values, positions)
 
     def _near(self, batch_id: int, stage: int) -> list[Any] | None:

@@ -188,9 +188,7 @@ class RayTaskRunner(TaskRunner):
             if isinstance(packed, ResultLostError):
                 return packed
             values = packed.load(stage)
-            self._unpacked.put(batch_id, stage, values, self._results)
-            if len(packed.frames) > 1:  # else its values are all that it has
-                self._unpacked.put_packed(batch_id, packed, self._results)
+            self._unpacked.put_fetched(batch_id, stage, values, packed, self._results)
         picked = [values[p] for p in positions]
         if any(value is MISSING for value in picked):
             return ResultLostError(

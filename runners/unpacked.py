@@ -44,6 +44,14 @@ class Unpacked:
                 while len(self._values) > self._max_stages:
                     self._values.popitem(last=False)
 
+    def put_fetched(
+        self, batch_id: int, stage: int, values: list[Any], packed: PackedResults, held: Container[int]
+    ) -> None:
+        """Keep the values of a stage, and what they came with where that has other stages, too."""
+        self.put(batch_id, stage, values, held)
+        if len(packed.frames) > 1:
+            self.put_packed(batch_id, packed, held)
+
     def get_packed(self, batch_id: int) -> PackedResults | None:
         """Return all results of a batch as they travelled, if they are here."""
         with self._lock:

@@ -44,6 +44,16 @@ def test_packed_results_are_kept_within_bounds() -> None:
     assert [kept.get_packed(batch) for batch in (0, 1, 2)] == [None, packed[1], packed[2]]
 
 
+def test_what_was_fetched_is_not_kept_twice() -> None:
+    """The values of a single stage are all there is; of several stages the others will be asked for."""
+    kept, held = Unpacked(), {1, 2}
+    kept.put_fetched(1, 0, ["a"], PackedResults.pack([["a"]]), held)
+    several = PackedResults.pack([["a"], ["b"]])
+    kept.put_fetched(2, 1, ["b"], several, held)
+    assert (kept.get(1, 0), kept.get_packed(1)) == (["a"], None)
+    assert (kept.get(2, 1), kept.get_packed(2)) == (["b"], several)
+
+
 @pytest.fixture
 def many_switches() -> Iterator[None]:
     before = sys.getswitchinterval()
