@@ -68,6 +68,8 @@ class Command:
             except subprocess.TimeoutExpired:
                 continue
         self._reader.join(10)
+        if self.process.stdout is not None and not self._reader.is_alive():
+            self.process.stdout.close()
 
 
 @contextmanager
