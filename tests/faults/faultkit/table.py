@@ -74,7 +74,7 @@ def kept(path: Path, rows: Sequence[Row]) -> list[Row]:
     found.update((row.fault, asdict(row)) for row in rows)
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(found))
-    return [Row(**row) for row in found.values()]
+    return [Row(**row) for row in found.values() if row["runs"]]
 
 
 def lines(rows: Sequence[Row]) -> list[str]:
