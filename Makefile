@@ -16,7 +16,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 unexport UV_PROJECT_ENVIRONMENT
 
-.PHONY: help sync demo test faults bench lint imports types format lock clean
+.PHONY: help sync demo test faults fuzz bench lint imports types format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,11 @@ bench: $(STAMP) ## Run every benchmark and write down what they say; ARGS="overh
 	code=0; $(BIN)/python -m benchmarks $(ARGS) --json .cache/bench || code=$$?; \
 	  $(BIN)/python -m benchmarks report .cache/bench; \
 	  $(BIN)/python -m benchmarks plot .cache/bench -o .cache/bench; exit $$code
+
+fuzz: $(STAMP) ## Feed made-up bytes to what reads the messages of workers, for a minute; ARGS="-max_total_time=600" for longer
+	$(UV) sync --frozen --all-extras --group fuzz
+	mkdir -p .cache/fuzz
+	$(BIN)/python tests/fuzz/messages.py .cache/fuzz $(or $(ARGS),-max_total_time=60 -max_len=4096)
 
 lint: $(STAMP) ## Check style and formatting
 	$(BIN)/ruff check .

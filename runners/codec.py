@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cloudpickle
 import msgpack
 
+from . import schema
 from .errors import InternalError, SerializationError
 from .messages import (
     BatchProgress,
@@ -165,6 +165,8 @@ def unpack(data: bytes) -> Table | BatchStarted | BatchProgress | Call:
         InternalError: the bytes are no message of this version.
     """
     try:
+        if len(data) > schema.MAX_BYTES:
+            raise ValueError(f"it has {len(data)} bytes")
         version, kind, body = msgpack.unpackb(
             data,
             raw=False,
@@ -200,29 +202,29 @@ def _table_out(t: Table) -> tuple[Any, ...]:
     )
 
 
-def _table_in(body: Sequence[Any]) -> Table:
-    offsets, durations = array("d"), array("d")
-    offsets.frombytes(body[5])
-    durations.frombytes(body[6])
-    if not len(offsets) == len(durations) == len(body[4]):
-        raise ValueError("the columns of a table differ in length")
+def _table_in(body: Any) -> Table:
+    body = schema.fields(body, schema.TABLE, "a table")
+    n = len(schema.outcomes(body[4]))
     return Table(
         batch_id=body[0],
         execution_id=body[1],
         worker=body[2],
         started=body[3],
         outcomes=body[4],
-        offsets=offsets,
-        durations=durations,
-        details=_details_in(body[7]),
-        lengths=body[8],
-        logs=tuple(LogLine(*line) for line in body[9]),
-        stored=tuple(None if s is None else Stored(*s) for s in body[10]),
-        names=body[11],
+        offsets=schema.column(body[5], n),
+        durations=schema.column(body[6], n),
+        details=_details_in(body[7], n),
+        lengths=schema.sparse(body[8], n, int, "the length"),
+        logs=_lines_in(body[9]),
+        stored=tuple(
+            None if s is None else Stored(*schema.fields(s, schema.STORED, "a file of results"))
+            for s in body[10]
+        ),
+        names=schema.sparse(body[11], n, str, "the name"),
         cpu_seconds=body[12],
         logs_dropped=body[13],
         moved_bytes=body[14],
-        missing=tuple(body[15]),
+        missing=tuple(schema.fields(body[15], (int,) * len(body[15]), "the missing batches")),
         results=body[16],
     )
 
@@ -232,10 +234,12 @@ def _progress_out(p: BatchProgress) -> tuple[Any, ...]:
     return p.batch_id, p.execution_id, p.worker, p.entry, p.since, p.outcomes, _details_out(p.details), lines
 
 
-def _progress_in(body: Sequence[Any]) -> BatchProgress:
-    batch_id, execution_id, worker, entry, since, outcomes, details, logs = body
-    lines = tuple(LogLine(*line) for line in logs)
-    return BatchProgress(batch_id, execution_id, worker, entry, since, outcomes, _details_in(details), lines)
+def _progress_in(body: Any) -> BatchProgress:
+    batch_id, execution_id, worker, entry, since, outcomes, details, logs = schema.fields(
+        body, schema.PROGRESS, "a progress message"
+    )
+    found = _details_in(details, len(schema.outcomes(outcomes)))
+    return BatchProgress(batch_id, execution_id, worker, entry, since, outcomes, found, _lines_in(logs))
 
 
 def _details_out(details: Mapping[int, Detail]) -> dict[int, tuple[Any, ...]]:
@@ -253,8 +257,13 @@ def _details_out(details: Mapping[int, Detail]) -> dict[int, tuple[Any, ...]]:
     }
 
 
-def _details_in(body: Mapping[int, Sequence[Any]]) -> dict[int, Detail]:
-    return {entry: Detail(*fields[:7]) for entry, fields in body.items()}
+def _details_in(body: Mapping[int, Any], entries: int) -> dict[int, Detail]:
+    found = schema.sparse(body, entries, list, "the detail")
+    return {entry: Detail(*schema.fields(d, schema.DETAIL, "a detail")) for entry, d in found.items()}
+
+
+def _lines_in(body: Sequence[Any]) -> tuple[LogLine, ...]:
+    return tuple(LogLine(*schema.fields(line, schema.LINE, "a log line")) for line in body)
 
 
 def _line_out(line: LogLine) -> tuple[Any, ...]:
@@ -263,7 +272,7 @@ def _line_out(line: LogLine) -> tuple[Any, ...]:
 
 _READERS: dict[int, Callable[[Any], Table | BatchStarted | BatchProgress | Call]] = {
     _TABLE: _table_in,
-    _STARTED: lambda body: BatchStarted(*body),
+    _STARTED: lambda body: BatchStarted(*schema.fields(body, schema.STARTED, "a start")),
     _PROGRESS: _progress_in,
-    _CALL: lambda body: Call(*body),
+    _CALL: lambda body: Call(*schema.fields(body, schema.CALL, "a call")),
 }

@@ -86,13 +86,15 @@ def run_flow(
     return _drive(flow, make, parameters, return_state)
 
 
-def resume_flow(flow: Flow[Any, Any], run: str, *, return_state: bool) -> Any:
+def resume_flow(
+    flow: Flow[Any, Any], run: str, *, secrets: Mapping[str, Any] | None = None, return_state: bool
+) -> Any:
     """Continue a run of a flow whose process has ended."""
     store = open_store(flow.store)
     row = store.run(run)
     if row.state is RunState.COMPLETED:
         raise completed(row)
-    parameters = recorded_parameters(row)
+    parameters = recorded_parameters(flow, row, secrets or {})
 
     def make() -> RunningFlow:
         import os

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -59,20 +59,23 @@ class Flow(Generic[P, R]):
         return_state = "return_state" not in takes and bool(options.pop("return_state", False))
         return run_flow(self, self.bound + args, options, return_state=return_state)  # type: ignore[no-any-return]
 
-    def resume(self, run_id: str, *, return_state: bool = False) -> Any:
+    def resume(
+        self, run_id: str, *, secrets: Mapping[str, Any] | None = None, return_state: bool = False
+    ) -> Any:
         """Continue a crashed, failed, cancelled or paused run of this flow.
 
         Task runs that completed and whose results are in storage are not run again.
 
         Args:
             run_id: an id, a prefix of one, or a name.
+            secrets: parameters that hold secrets, by name: these are never recorded.
 
         Raises:
             RunNotFoundError, RunAliveError, RunNotResumableError.
         """
         from .engine import resume_flow
 
-        return resume_flow(self, run_id, return_state=return_state)
+        return resume_flow(self, run_id, secrets=secrets, return_state=return_state)
 
     def with_options(self, **options: Any) -> Flow[P, R]:
         """Return a copy with other options; the fields of `@flow`."""

@@ -55,11 +55,12 @@ def validate(fn: Callable[..., Any], name: str, parameters: Mapping[str, Any]) -
     try:
         made = model.model_validate(fields)
     except pydantic.ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in e['loc']).removeprefix('p_')}: {e['msg']} "
-            f"(given {_short(e.get('input'))})"
-            for e in error.errors()
-        ]
+        lines = []
+        for e in error.errors():
+            secret = "Secret" in str(hints.get(str(e["loc"][0]).removeprefix("p_")))
+            given = "a secret, which is not shown" if secret else _short(e.get("input"))
+            where = ".".join(str(part) for part in e["loc"]).removeprefix("p_")
+            lines.append(f"  {where}: {e['msg']} (given {given})")
         raise ParameterError(f"parameters of flow {name!r} do not fit:\n" + "\n".join(lines)) from None
     return {key: getattr(made, _alias(key)) for key in parameters}
 

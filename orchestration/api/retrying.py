@@ -9,20 +9,30 @@ from typing import Any
 from runners.codec import loads
 
 from ..core.states import RUN_TERMINAL
-from ..errors import RunAliveError, RunNotFoundError, RunNotResumableError
+from ..errors import ParameterError, RunAliveError, RunNotFoundError, RunNotResumableError
 from ..stores import open_store
 from ..stores.base import REUSE_TAG, RecoveredNode, RunRow, Store
 from .annotations import tags
 from .flows import Flow
+from .parameters import validate
+from .secrets import withheld
 
 RETRY_TAG = "retry-of:"
 
 
-def retry_flow(flow: Flow[Any, Any], run: str, *, failed_only: bool = False, return_state: bool) -> Any:
+def retry_flow(
+    flow: Flow[Any, Any],
+    run: str,
+    *,
+    failed_only: bool = False,
+    secrets: Mapping[str, Any] | None = None,
+    return_state: bool,
+) -> Any:
     """Run a flow anew with the parameters of a run that has ended.
 
     Args:
         run: an id, a prefix of one, or a name.
+        secrets: the parameters that were not recorded.
         failed_only: completed task runs whose results are in storage are not run again.
 
     Raises:
@@ -38,7 +48,7 @@ def retry_flow(flow: Flow[Any, Any], run: str, *, failed_only: bool = False, ret
             f"run {row.name} has not ended: it is {row.state.title}. Stop it first: "
             f"millrace runs cancel {row.name}"
         )
-    parameters = recorded_parameters(row)
+    parameters = recorded_parameters(flow, row, secrets or {})
     found = reusable(store, row) if failed_only else {}
     if failed_only and not any(node.results for node in found.values()):
         raise RunNotResumableError(
@@ -55,14 +65,37 @@ def retry_flow(flow: Flow[Any, Any], run: str, *, failed_only: bool = False, ret
     return _drive(chosen, make, parameters, return_state)
 
 
-def recorded_parameters(row: RunRow) -> dict[str, Any]:
-    """Return a run's parameters as its flow was called with them."""
+def recorded_parameters(flow: Flow[Any, Any], row: RunRow, secrets: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's parameters as its flow was called with them.
+
+    Args:
+        secrets: those that were not recorded, by name.
+
+    Raises:
+        RunNotResumableError: they could not be recorded, or secrets are missing.
+        ParameterError: others are given than were not recorded, or they do not fit.
+    """
     if row.parameters_pickle is None:
         raise RunNotResumableError(
             f"run {row.name} cannot be run again: its parameters could not be pickled when it started"
         )
     parameters: dict[str, Any] = loads(row.parameters_pickle)
-    return parameters
+    needed = withheld(parameters)
+    missing = [name for name in needed if name not in secrets]
+    if missing:
+        raise RunNotResumableError(
+            f"parameter {' and '.join(map(repr, missing))} of run {row.name} is a secret, which is never recorded. "
+            f"Give it again: millrace runs resume {row.name} -p {missing[0]}=..., or "
+            f"flow.resume({row.name!r}, secrets={{{missing[0]!r}: ...}})"
+        )
+    other = [name for name in secrets if name not in needed]
+    if other:
+        raise ParameterError(
+            f"parameter {other[0]!r} of run {row.name} is recorded, or is none of its flow's: a run goes on with the "
+            "parameters that it had. Leave it out."
+        )
+    parameters.update(secrets)
+    return validate(flow.fn, flow.name, parameters) if secrets and flow.validate_parameters else parameters
 
 
 def reusable(store: Store, row: RunRow) -> dict[str, RecoveredNode]:

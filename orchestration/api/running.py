@@ -39,6 +39,7 @@ from .hooks import TaskHooks
 from .parameters import jsonable
 from .remote import RemoteSession
 from .run_names import random_name
+from .secrets import without_secrets
 from .sessions import LocalSession, active_session
 
 log = logging.getLogger("millrace")
@@ -280,7 +281,7 @@ def _tell_missing(flow: Flow[Any, Any], parameters: Mapping[str, Any]) -> None:
 
 
 def _pickled(parameters: Mapping[str, Any]) -> bytes | None:
-    """Return the parameters for a later resume; None if they cannot be pickled."""
+    """Return the parameters for a later resume, secrets left out; None if they cannot be pickled."""
     with contextlib.suppress(Exception):
-        return dumps(dict(parameters))
+        return dumps(without_secrets(parameters))
     return None

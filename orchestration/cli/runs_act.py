@@ -11,11 +11,21 @@ from ..errors import RunNotResumableError, UserError
 from ..stores.base import RunRow, Store
 from .common import find_run, load, open_reaped, run_argument, store_option
 from .exits import Exit
-from .run import Ran, completed, finish, set_up
+from .run import Ran, completed, finish, read_parameters, set_up
 from .runner_options import make_runner, runner_options
 
 if TYPE_CHECKING:
     from ..api.flows import Flow
+
+
+secrets_option = click.option(
+    "-p",
+    "--param",
+    "secrets",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter that is a secret: these are not recorded.",
+)
 
 
 @click.command()
@@ -54,12 +64,15 @@ def pause(run: str, store: str | None) -> None:
 @click.command()
 @run_argument
 @runner_options
+@secrets_option
 @click.option("--quiet", is_flag=True, help="Show errors only.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the run and its result as JSON when it has ended."
 )
 @store_option
-def resume(run: str, as_json: bool, quiet: bool, store: str | None, **options: Any) -> int:
+def resume(
+    run: str, secrets: tuple[str, ...], as_json: bool, quiet: bool, store: str | None, **options: Any
+) -> int:
     """Continue a run: a paused one in its own process, one that has ended in this process.
 
     A crashed, failed or cancelled run starts its flow function again; task runs that completed and whose results
@@ -76,7 +89,8 @@ def resume(run: str, as_json: bool, quiet: bool, store: str | None, **options: A
         raise RunNotResumableError(f"run {row.name} has completed: there is nothing to resume.")
     set_up(quiet=quiet, store=store)
     ran = Ran(_flow_of(row, store, **options))
-    state = completed(ran.flow.resume(row.run_id, return_state=True))
+    given = read_parameters(ran.flow, secrets, None)
+    state = completed(ran.flow.resume(row.run_id, secrets=given, return_state=True))
     return finish(ran, state, as_json=as_json)
 
 
@@ -84,19 +98,31 @@ def resume(run: str, as_json: bool, quiet: bool, store: str | None, **options: A
 @run_argument
 @click.option("--failed-only", is_flag=True, help="Reuse the stored results of task runs that completed.")
 @runner_options
+@secrets_option
 @click.option("--quiet", is_flag=True, help="Show errors only.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the run and its result as JSON when it has ended."
 )
 @store_option
-def retry(run: str, failed_only: bool, as_json: bool, quiet: bool, store: str | None, **options: Any) -> int:
+def retry(
+    run: str,
+    failed_only: bool,
+    secrets: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    store: str | None,
+    **options: Any,
+) -> int:
     """Run the same flow with the same parameters again, as a new run."""
     from ..api.retrying import retry_flow
 
     _, row = _find(run, store)
     set_up(quiet=quiet, store=store)
     ran = Ran(_flow_of(row, store, **options))
-    state = completed(retry_flow(ran.flow, row.run_id, failed_only=failed_only, return_state=True))
+    given = read_parameters(ran.flow, secrets, None)
+    state = completed(
+        retry_flow(ran.flow, row.run_id, failed_only=failed_only, secrets=given, return_state=True)
+    )
     return finish(ran, state, as_json=as_json)
 
 

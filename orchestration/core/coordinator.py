@@ -44,6 +44,7 @@ from .events import (
     SlotReclaimed,
     Tick,
 )
+from .fitting import MISFIT, progress_fits, table_fits
 from .hearing import Hearing
 from .journal import Counted, LeasesReturned, NodeAdded
 from .ledger import Ledger, compact, positions_in
@@ -171,12 +172,11 @@ class Coordinator:
             case NodeSubmitted():
                 self._add_node(event)
             case BatchFinished(table):
-                self.hearing.finished(table)
-                if table.missing:
-                    self._lose_results(table.missing, _first_words(table))
-                self._end(table.batch_id, lambda flight: self._ends(flight).finish(flight, table))
+                self._finish(table)
             case BatchProgress():
-                self.hearing.progress(event)
+                live = self.ledger.live.get(event.batch_id)
+                if live is None or progress_fits(live, event):
+                    self.hearing.progress(event)
             case BatchStarted():
                 self.hearing.started(event)
             case BatchLost(batch_id, reason, suspect):
@@ -286,6 +286,17 @@ class Coordinator:
             self.ledger.emit(LeasesReturned((self.holder(flight),)))
         settle(flight)
         flight.shrink()
+
+    def _finish(self, table: Table) -> None:
+        """Act on a table. One that cannot be about its batch is no record: the batch is lost."""
+        live = self.ledger.live.get(table.batch_id)
+        if live is not None and not table_fits(live, table):
+            self._end(table.batch_id, lambda flight: self._ends(flight).lose(flight, MISFIT, suspect=True))
+            return
+        self.hearing.finished(table)
+        if table.missing:
+            self._lose_results(table.missing, _first_words(table))
+        self._end(table.batch_id, lambda flight: self._ends(flight).finish(flight, table))
 
     def _ends(self, flight: Flight) -> Settling | Remade:
         """Return what acts on a flight's end."""

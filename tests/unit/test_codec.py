@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners import codec
+from runners import codec, schema
 from runners.contract.tasks import UnloadableError, UnpicklableError
 from runners.errors import InternalError
 from runners.messages import (
@@ -40,7 +40,11 @@ details = st.builds(
 )
 lines = st.builds(LogLine, numbers, numbers, st.integers(0, 3), times, st.integers(0, 50), text, text)
 logs = st.lists(lines, max_size=3).map(tuple)
-by_entry = st.dictionaries(numbers, details, max_size=3)
+
+
+def by_entry(entries: int, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[int, Any]]:
+    """Something to say of some of so many entries."""
+    return st.dictionaries(st.integers(0, entries - 1), values, max_size=3) if entries else st.just({})
 
 
 @st.composite
@@ -56,11 +60,11 @@ def tables(draw: st.DrawFn) -> Table:
         outcomes=outcomes,
         offsets=draw(column),
         durations=draw(column),
-        details=draw(by_entry),
-        lengths=draw(st.dictionaries(numbers, numbers, max_size=3)),
+        details=draw(by_entry(len(outcomes), details)),
+        lengths=draw(by_entry(len(outcomes), numbers)),
         logs=draw(logs),
         stored=draw(st.lists(st.none() | st.builds(Stored, text, text), max_size=2).map(tuple)),
-        names=draw(st.dictionaries(numbers, text, max_size=3)),
+        names=draw(by_entry(len(outcomes), text)),
         cpu_seconds=draw(times),
         logs_dropped=draw(numbers),
         moved_bytes=draw(numbers),
@@ -69,10 +73,19 @@ def tables(draw: st.DrawFn) -> Table:
     )
 
 
+@st.composite
+def progress(draw: st.DrawFn) -> BatchProgress:
+    ended = bytes(draw(st.lists(st.sampled_from(Outcome), max_size=5)))
+    said = draw(by_entry(len(ended), details))
+    return BatchProgress(
+        draw(numbers), draw(text), draw(text), draw(numbers), draw(times), ended, said, draw(logs)
+    )
+
+
 messages = st.one_of(
     tables(),
     st.builds(BatchStarted, numbers, text, text, times),
-    st.builds(BatchProgress, numbers, text, text, numbers, times, st.binary(max_size=5), by_entry, logs),
+    progress(),
     st.builds(Call, text, numbers, text, numbers, text, st.binary(max_size=5)),
 )
 
@@ -90,6 +103,75 @@ def test_truncated_messages(message: Any, data: st.DataObject) -> None:
     cut = packed[: data.draw(st.integers(0, len(packed) - 1))]
     with pytest.raises(InternalError):
         codec.unpack(cut)
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | text
+    | st.binary(max_size=20)
+    | st.sampled_from([2**60, -1, b"\xff" * 8, b"\x00" * 7]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text | st.integers(-3, 3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(messages, st.data())
+def test_messages_with_a_strange_part(message: Any, data: st.DataObject) -> None:
+    """Whatever stands in the place of a field, at any depth: the message is refused, or each field is of its kind."""
+    whole = msgpack.unpackb(codec.pack(message), strict_map_key=False, unicode_errors=codec.SURROGATES)
+    part, depth = whole[2], data.draw(st.integers(0, 2))
+    while True:
+        keys: list[Any] = list(part) if isinstance(part, dict) else list(range(len(part)))
+        key = data.draw(st.sampled_from(keys))
+        inner = part[key]
+        if not depth or not isinstance(inner, list | dict) or not inner:
+            part[key] = data.draw(values)
+            break
+        part, depth = inner, depth - 1
+    try:
+        read = codec.unpack(msgpack.packb(whole, unicode_errors=codec.SURROGATES))
+    except InternalError:
+        return
+    assert same_kinds(read)
+    assert codec.unpack(codec.pack(read)) == read
+
+
+def same_kinds(message: Any) -> bool:
+    """Whether the fields of a message are what its annotations say, as far as others rely on it."""
+    match message:
+        case Table():
+            n = len(message.outcomes)
+            keys = [*message.details, *message.lengths, *message.names]
+            return (
+                isinstance(message.batch_id, int)
+                and isinstance(message.worker, str)
+                and len(message.offsets) == len(message.durations) == n
+                and all(isinstance(k, int) and 0 <= k < n for k in keys)
+                and all(isinstance(d.message, str) for d in message.details.values())
+                and all(isinstance(b, int) for b in message.missing)
+                and set(message.outcomes) <= set(Outcome)
+            )
+        case BatchProgress():
+            return isinstance(message.entry, int) and all(
+                isinstance(line.message, str) for line in message.logs
+            )
+        case BatchStarted() | Call():
+            return isinstance(message.batch_id, int) and isinstance(message.execution_id, str)
+    return False
+
+
+def test_a_message_without_bounds() -> None:
+    """What is far longer than any batch's record is not even looked at."""
+    with pytest.raises(InternalError, match="bytes"):
+        codec.unpack(_Huge())
+
+
+class _Huge(bytes):
+    def __len__(self) -> int:
+        return schema.MAX_BYTES + 1
 
 
 @given(st.binary(max_size=40))
