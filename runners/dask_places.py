@@ -43,3 +43,20 @@ def place_for(
         return (load if load >= 1 else 0.0), -held[address], load
 
     return min(workers, key=cost)
+
+
+def let_go(dask_scheduler: Any) -> None:
+    """Let tasks run anywhere whose place has gone. On the scheduler, whenever workers come or go.
+
+    A task that found no worker at all waits there for one of those that it wishes for: for ever, if these died.
+    Its wish is looked at again only when such a worker comes.
+    """
+    waiting = {}
+    for task in list(dask_scheduler.unrunnable):
+        wished = task.worker_restrictions
+        if task.loose_restrictions and wished and not any(a in dask_scheduler.workers for a in wished):
+            task.worker_restrictions = None
+            if dask_scheduler.running:
+                waiting[task.key] = "processing"
+    if waiting:
+        dask_scheduler.transitions(waiting, "millrace-let-go")
