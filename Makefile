@@ -16,7 +16,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 unexport UV_PROJECT_ENVIRONMENT
 
-.PHONY: help sync demo test faults fuzz bench lint imports types format lock clean
+.PHONY: help sync demo test faults fuzz soak bench lint imports types format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ faults: $(STAMP) ## Inject faults into real runs and simulated ones, half an hou
 	code=0; MILLRACE_SIMULATION=faults MILLRACE_FAULTS=full MILLRACE_FAULTS_KEPT=.cache/faults \
 	  $(BIN)/python -m pytest tests/simulation tests/faults $(ARGS) || code=$$?; \
 	  cp .cache/faults/faults.md docs/faults.md; exit $$code
+
+soak: $(STAMP) ## Run mixed flows for an hour while workers are killed; ARGS="--minutes 5 --runner ray" changes that
+	$(BIN)/python tests/faults/soak.py $(ARGS)
 
 bench: $(STAMP) ## Run every benchmark and write down what they say; ARGS="overhead --runner dask" narrows it
 	$(UV) sync --frozen --all-extras --group bench

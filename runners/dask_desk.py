@@ -19,8 +19,8 @@ from weakref import WeakValueDictionary
 
 from . import codec
 from .base import Sink
-from .dask_connect import PIP_LINE, Connection, by_value
-from .dask_places import let_go, place_for
+from .dask_connect import PIP_LINE, Connection
+from .dask_places import place_for
 from .dask_tasks import submit_helper
 from .errors import InternalError, VersionMismatchError
 from .messages import (
@@ -359,7 +359,6 @@ class Desk:
 
     def refresh_workers(self) -> None:
         self.workers = dict(self.client.scheduler_info(n_workers=-1)["workers"])
-        self.spawn(partial(self.client.run_on_scheduler, by_value(let_go), asynchronous=True))
         slots = self._slots(sum(int(w["nthreads"]) for w in self.workers.values()))
         if slots != self._told_slots:
             self._told_slots = slots

@@ -3,7 +3,8 @@
 Dask sends a task to workers that hold its inputs and to no others, however busy they are: what builds upon one
 small result would queue up at one worker while the rest has nothing to do, until Dask's stealing, which looks
 ten times a second and passes over workers with less than 0.2 s to do, moves it. The place is a wish: Dask
-chooses anew where the worker is not there any more, and may still move what has not begun.
+chooses anew where the worker is not there any more, and may still move what has not begun. What reads no results
+has no place: a task that finds no worker at all would wait for the one that it wishes for, for ever if that died.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def place_for(
         inputs: for each upstream batch the address of a worker that has its results, and their bytes.
     """
     chosen_otherwise = batch.options.keys() - {"priority"}
-    if len(workers) < 2 or chosen_otherwise or sum(size for _, size in inputs) > LARGE_INPUTS:
+    if not inputs or len(workers) < 2 or chosen_otherwise or sum(size for _, size in inputs) > LARGE_INPUTS:
         return ""
     loads, held = Counter(busy), Counter[str]()
     for address, size in inputs:
@@ -43,20 +44,3 @@ def place_for(
         return (load if load >= 1 else 0.0), -held[address], load
 
     return min(workers, key=cost)
-
-
-def let_go(dask_scheduler: Any) -> None:
-    """Let tasks run anywhere whose place has gone. On the scheduler, whenever workers come or go.
-
-    A task that found no worker at all waits there for one of those that it wishes for: for ever, if these died.
-    Its wish is looked at again only when such a worker comes.
-    """
-    waiting = {}
-    for task in list(dask_scheduler.unrunnable):
-        wished = task.worker_restrictions
-        if task.loose_restrictions and wished and not any(a in dask_scheduler.workers for a in wished):
-            task.worker_restrictions = None
-            if dask_scheduler.running:
-                waiting[task.key] = "processing"
-    if waiting:
-        dask_scheduler.transitions(waiting, "millrace-let-go")

@@ -398,25 +398,6 @@ def test_a_killed_worker(port: Any) -> None:
     wait_until_whole(port, since)
 
 
-def test_results_come_again_after_all_workers_died_at_once(port: Any) -> None:
-    """Where they were computed has gone for good: what Dask computes again runs wherever there is a worker."""
-    since = len(port.events)
-    batches = [port.batch(double, [n]) for n in range(4)]
-    for batch in batches:
-        port.run(batch)
-    sleepers = [port.batch(wait_for_ever) for _ in range(4)]
-    port.runner.submit(sleepers)
-    for started in [port.of(BatchStarted, sleeper) for sleeper in sleepers[:2]]:
-        os.kill(int(started.worker.split(":")[1]), 9)
-    port.runner.cancel([sleeper.batch_id for sleeper in sleepers])
-    for sleeper in sleepers:
-        port.end(sleeper)
-    assert [port.runner.fetch(batch.batch_id, 0, [0]) for batch in batches] == [[0], [2], [4], [6]]
-    down = port.batch(total, inputs=batches[:1])
-    assert port.run(down).outcomes == bytes([DONE])
-    wait_until_whole(port, since)
-
-
 def test_a_task_that_ends_its_process(port: Any) -> None:
     """`os._exit` loses its batch and nothing hangs."""
     since = len(port.events)

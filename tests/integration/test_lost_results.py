@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,33 @@ def test_a_dask_worker_dies_with_a_batch_that_dask_must_not_compute_again(
 
     assert interrupted() == "made"
     assert len(ran(trace)) == 3
+
+
+@pytest.mark.dask
+def test_what_has_a_place_that_has_gone_runs_elsewhere() -> None:
+    """A result that is wanted while no worker is there is computed by those that come, wherever it had been."""
+    from distributed import LocalCluster
+
+    @task
+    def one(x: int) -> int:
+        return x + 1
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+
+        @flow(task_runner=DaskTaskRunner(cluster=cluster))
+        def main() -> Any:
+            first = [one.submit(n) for n in range(4)]
+            second = [one.submit(future) for future in first]
+            for future in second:
+                future.wait()
+            cluster.scale(0)
+            for _ in range(1000):
+                if any(t.state == "no-worker" for t in list(cluster.scheduler.tasks.values())):
+                    break
+                time.sleep(0.02)
+            else:
+                pytest.fail("no result was wanted while no worker was there")
+            cluster.scale(2)
+            return [future.result() for future in second]
+
+        assert main() == [2, 3, 4, 5]

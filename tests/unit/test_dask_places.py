@@ -19,7 +19,6 @@ WIDE = {"a": {"nthreads": 4}, "b": {"nthreads": 4}}
 @pytest.mark.parametrize(
     ("workers", "busy", "inputs", "place"),
     [
-        (TWO, ["a"], [], "b"),
         (TWO, ["a"], [("a", 1000)], "b"),  # where its input is it would have to wait
         (TWO, [], [("b", 1000)], "b"),
         (TWO, ["a", "b"], [("b", 0)], "b"),
@@ -27,9 +26,9 @@ WIDE = {"a": {"nthreads": 4}, "b": {"nthreads": 4}}
         (TWO, [], [("a", 10), ("b", 20)], "b"),
         (TWO, ["gone", "gone", "a"], [("gone", 5)], "b"),
         (WIDE, ["b", "b"], [("b", 5)], "b"),  # a thread is free there
-        (WIDE, ["b", "b"], [], "a"),
+        (WIDE, ["b", "b"], [("c", 1)], "a"),
         (WIDE, ["b"] * 4, [("b", 5)], "a"),
-        ({"a": {"nthreads": 1}, "b": {"nthreads": 4}}, ["a"] * 2 + ["b"] * 5, [], "b"),
+        ({"a": {"nthreads": 1}, "b": {"nthreads": 4}}, ["a"] * 2 + ["b"] * 5, [("c", 1)], "b"),
     ],
 )
 def test_the_worker_with_the_least_to_do(
@@ -44,9 +43,11 @@ def test_the_worker_with_the_least_to_do(
 
 def test_what_is_left_to_dask() -> None:
     """Where there is no choice, where users have made it, and where moving takes long."""
-    assert place_for(BATCH, {"a": {"nthreads": 2}}, [], []) == ""
-    assert place_for(BATCH, {}, [], []) == ""
+    small = [("a", 1)]
+    assert place_for(BATCH, TWO, ["a"], []) == ""  # without inputs Dask looks at all workers
+    assert place_for(BATCH, {"a": {"nthreads": 2}}, [], small) == ""
+    assert place_for(BATCH, {}, [], small) == ""
     for option in ({"workers": "a"}, {"resources": {"GPU": 1}}):
-        assert place_for(replace(BATCH, options=option), TWO, ["a"], []) == ""
-    assert place_for(replace(BATCH, options={"priority": 3}), TWO, ["a"], []) == "b"
+        assert place_for(replace(BATCH, options=option), TWO, ["a"], small) == ""
+    assert place_for(replace(BATCH, options={"priority": 3}), TWO, ["a"], small) == "b"
     assert place_for(BATCH, TWO, ["a"], [("a", LARGE_INPUTS + 1)]) == ""
