@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -515,3 +516,25 @@ def test_a_second_run_of_one_id_is_refused(path: Path) -> None:
         store.create_run(RunRow("a", "a", "f"))
     store.create_run(RunRow("b", "b", "f"))
     store.close()
+
+
+def test_a_file_that_becomes_a_store_while_it_is_looked_at(tmp_path: Path) -> None:
+    """What is read of a new file is of one moment: it is empty or a store, never another program's."""
+    path = str(tmp_path / "millrace.db")
+    reader = sqlite3.connect(path, isolation_level=None)
+
+    class Slow:
+        """Another process makes the file a store between two things that are read of it."""
+
+        in_transaction = False
+
+        def execute(self, statement: str) -> sqlite3.Cursor:
+            if statement.startswith("SELECT count"):
+                writer = sqlite3.connect(path, isolation_level=None, timeout=0)
+                with contextlib.suppress(sqlite3.OperationalError):  # it is looked at
+                    schema.migrate(writer, path)
+                writer.close()
+            return reader.execute(statement)
+
+    assert schema.version_of(Slow(), path) == 0  # type: ignore[arg-type]
+    reader.close()
