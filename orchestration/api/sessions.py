@@ -420,17 +420,15 @@ class LocalSession:
 
     def wait_all(self, timeout: float | None = None) -> bool:
         """Wait until every node has ended."""
-        nodes, begun, open_ids = self.driver.core.nodes, 0, set[int]()
+        submitted, board, at = self.submitted, self.driver.board, 0
 
         def ready() -> bool:
-            nonlocal begun
-            while begun < len(self.submitted):
-                open_ids.add(self.submitted[begun])
-                begun += 1
-            open_ids.difference_update([n for n in open_ids if n in nodes and nodes[n].unfinished == 0])
-            return not open_ids
+            nonlocal at
+            while at < len(submitted) and board.done(submitted[at], None):
+                at += 1
+            return at == len(submitted)
 
-        return self.driver.board.wait(ready, timeout)
+        return board.wait(ready, timeout, patient=True)
 
     def _node(self, node_id: int) -> Node | None:
         return self.driver.core.nodes.get(node_id)

@@ -206,13 +206,13 @@ class Node:
 
     def open(self, width: int) -> None:
         """Give the node its items, all Pending."""
-        self.opened = True
         self.width = width
         self.states = bytearray(width)
         self.attempts = array("I", bytes(4 * width))
         self.batches = array("i", [-1]) * width
         self.positions = array("i", bytes(4 * width))
         self.counts[State.PENDING] = width
+        self.opened = True  # last: other threads read the columns of nodes that are open
 
     @property
     def unfinished(self) -> int:

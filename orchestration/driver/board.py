@@ -62,14 +62,23 @@ class Board:
         if node is None or not node.opened:
             return False
         if index is None:
-            ended = node.unfinished == 0
-        else:
-            ended = index >= node.width or node.states[index] in TERMINAL
-        return ended and self.written()
+            return self._steadily(lambda: node.unfinished == 0)
+        return (index >= node.width or node.states[index] in TERMINAL) and self.written()
 
     def written(self) -> bool:
         """Whether what the core's states say is in the journal, after a wait for the turn that is going on."""
         return not self._turning or self._settled()
+
+    def _steadily(self, test: Callable[[], bool]) -> bool:
+        """Whether `test()` holds between two turns: counts say anything while the driver moves items."""
+        while True:
+            turn = None if self._turning else self._turns
+            if not test():
+                return False
+            if turn == self._turns and not self._turning:
+                return True
+            if not self.written():
+                return False
 
     def _settled(self) -> bool:
         """Wait until the turn that is going on is in the journal."""
@@ -136,7 +145,11 @@ class Board:
         """Run `action` once `ready()`: now, or in the driver's thread after a turn that concerns the nodes."""
         box = [action]
         for node_id in set(node_ids):
-            self._callbacks.setdefault(node_id, []).append((ready, box))
+            while True:
+                waiting = self._callbacks.setdefault(node_id, [])
+                waiting.append((ready, box))
+                if self._callbacks.get(node_id) is waiting:
+                    break  # else the driver has taken the list out between the two steps, and may have read it
         if ready() or self.failure is not None:
             _empty(box)
 

@@ -78,6 +78,12 @@ def local_runner(request: pytest.FixtureRequest) -> TaskRunner:
     return make_runner(request.param, request)
 
 
+@pytest.fixture(params=ENGINES[:3])
+def quick_runner(request: pytest.FixtureRequest) -> TaskRunner:
+    """The runners that can start a hundred times in a test; on Ray that takes minutes."""
+    return make_runner(request.param, request)
+
+
 @pytest.fixture(params=ENGINES[2:])
 def process_runner(request: pytest.FixtureRequest) -> TaskRunner:
     """The runners with worker processes."""
