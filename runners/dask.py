@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Self
 from .base import Capabilities, Sink, TaskRunner, Wanted
 from .calling import detail_of
 from .dask_connect import Connection, Settings, by_value, connect, reconnect
-from .dask_desk import Desk, Flight
+from .dask_desk import Desk
+from .dask_flights import Flight
 from .dask_results import Asked, ask, gather, pick, unpickled
 from .dask_tasks import submit_batch
 from .errors import (
@@ -108,7 +109,9 @@ class DaskTaskRunner(TaskRunner):
         """Return a started desk at a connection, which is closed if that fails."""
         assert self.sink is not None
         topic = f"millrace-{self._token}"
-        desk = Desk(connection, self.sink, topic, self._slots, self._replace, self._submit_held)
+        desk = Desk(
+            connection, self.sink, topic, self._unpacked, self._slots, self._replace, self._submit_held
+        )
         try:
             desk.start()
             self._begin_report(connection.client)

@@ -12,7 +12,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -20,6 +19,7 @@ from weakref import WeakValueDictionary
 from . import codec
 from .base import Sink
 from .dask_connect import PIP_LINE, Connection
+from .dask_flights import Flight, Kept, repeatable
 from .dask_places import place_for
 from .dask_tasks import submit_helper
 from .errors import InternalError, VersionMismatchError
@@ -31,15 +31,16 @@ from .messages import (
     BatchProgress,
     BatchStarted,
     Call,
-    Outcome,
     Payload,
     ResultsLost,
     RunnerFailed,
     SlotsChanged,
     Table,
 )
+from .results import PackedResults
 from .shipping import PAYLOAD_CALL
 from .tables import starved_table, unstarted_table
+from .unpacked import Unpacked
 
 SEND_SECONDS = 0.002  # between two messages to the scheduler
 TICK_SECONDS = 1.0  # between looks at the connection, when nothing else happens
@@ -51,36 +52,6 @@ MAX_CALLS = 10_000  # calls whose worker is remembered
 logger = logging.getLogger("millrace.runners.dask")
 
 
-@dataclass(slots=True)
-class Flight:
-    """A batch that Dask has and that has not been reported yet."""
-
-    batch: Batch
-    shared: dict[str, Payload] = field(default_factory=dict)  # what its workers may ask for, by digest
-    future: Any = None
-    place: str = ""  # address of where it was sent; "" if Dask chose
-    worker: str = ""  # address of where it was seen to start
-    asking: set[str] = field(default_factory=set)  # calls without an answer: its slot is lent to others
-    process: str = ""  # the same as host:pid
-    table: bytes | None = None
-    size: int = 0  # bytes of its results
-    orphaned: bool = False  # its future failed with its worker, whose end has not been told yet
-    doomed: bool = False  # its worker was killed on request, to stop it
-
-
-@dataclass(slots=True)
-class Kept:
-    """A finished batch whose results Dask holds."""
-
-    future: Any
-    size: int
-    entries: int
-    run_id: str
-    worker: str  # address of where it was computed, as far as known
-    repeatable: bool  # Dask may compute it again ...
-    shared: Mapping[str, Payload]  # ... and then a worker may ask for these; by digest
-
-
 class Desk:
     """Bookkeeping of one started runner. `submit` and the like are the port's; `_on_*` run in its thread."""
 
@@ -89,6 +60,7 @@ class Desk:
         connection: Connection,
         sink: Sink,
         topic: str,
+        unpacked: Unpacked,
         slots: Callable[[int], int],
         broken: Callable[[Desk, str], None],
         mended: Callable[[], None],
@@ -107,6 +79,7 @@ class Desk:
         self._shared: WeakValueDictionary[str, Payload] = WeakValueDictionary()
         self._shipping: set[tuple[str, str]] = set()  # payloads on their way: digest, address of the worker
         self._sink = sink
+        self._unpacked = unpacked  # results that are here, and go when they are no longer kept
         self._slots = slots
         self._told_slots = 0
         self._news: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -301,6 +274,7 @@ class Desk:
         try:
             table = codec.unpack(data)
             assert isinstance(table, Table)
+            small = PackedResults.of_small(table.results) if table.results else None
         except InternalError as error:
             self._lose(batch_id, str(error), suspect=True)
             return
@@ -316,9 +290,11 @@ class Desk:
                     len(table.outcomes),
                     flight.batch.run_id,
                     flight.worker,
-                    _repeatable(table, flight.batch),
+                    repeatable(table, flight.batch),
                     flight.shared,
                 )
+                if small is not None:
+                    self._unpacked.put_packed(batch_id, small, self.kept)
         self._emit(BatchFinished(table))
 
     def _lose(self, batch_id: int, reason: str, suspect: bool | None = None) -> None:
@@ -406,6 +382,7 @@ class Desk:
         for run_id, ids in by_run.items():
             self.spawn(partial(self.stop_on_workers, run_id, ids))
         if by_run:
+            self._unpacked.drop(batch_ids)
             self._emit(ResultsLost(tuple(batch_ids), reason))
 
     async def stop_on_workers(self, run_id: str, batch_ids: list[int]) -> set[int]:
@@ -457,6 +434,7 @@ class Desk:
         self._emit(SlotsChanged(0))
         lost = tuple(self.kept)
         self.kept.clear()
+        self._unpacked.drop(lost)
         if lost:
             self._emit(ResultsLost(lost, BROKEN))
         for batch_id in list(self.flights):
@@ -467,26 +445,6 @@ class Desk:
             self._lose(batch_id, reason)
         self._emit(RunnerFailed(reason))
         self._closed = True
-
-
-def _repeatable(table: Table, batch: Batch) -> bool:
-    """Whether Dask may compute a batch again when its results are lost with their worker.
-
-    Not if items were cancelled or given back unstarted: these would run, or hang, behind the flow's back. Nor if
-    each start needs a permit.
-    """
-    outcomes, stages = table.outcomes, len(batch.stages)
-    if any(stage.permit for stage in batch.stages):
-        return False
-    whole = not {Outcome.CANCELLED, Outcome.REFUSED, Outcome.INPUT_LOST}.intersection(outcomes)
-    if not whole or Outcome.UNSTARTED in outcomes[::stages]:
-        return False
-    if stages == 1 or Outcome.UNSTARTED not in outcomes:
-        return True
-    return not any(
-        outcome == Outcome.UNSTARTED and entry % stages and outcomes[entry - 1] in HAS_RESULT
-        for entry, outcome in enumerate(outcomes)
-    )
 
 
 def _nothing() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .base import Wanted
-from .dask_desk import Kept
+from .dask_flights import Kept
 from .dask_tasks import submit_helper
 from .errors import ResultLostError, SerializationError
 from .results import PackedResults

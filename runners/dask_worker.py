@@ -14,6 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import metadata
 from time import time
@@ -104,7 +105,7 @@ def run_packed(blob: bytes, *upstream: BatchResult) -> BatchResult:
     finally:
         _running.pop(key, None)
     packed = PackedResults.pack(results)
-    return BatchResult(packed, channel.send_table(table, packed))
+    return BatchResult(packed, channel.send_table(replace(table, results=packed.small()), packed))
 
 
 class Held(Sequence[Any]):

@@ -14,7 +14,9 @@ from typing import Any
 import cloudpickle
 import msgpack
 
+from . import schema
 from .codec import PROTOCOL
+from .errors import InternalError
 
 SMALL_RESULTS = 4 << 10  # bytes of a batch's results that come along with its table
 
@@ -54,8 +56,17 @@ class PackedResults:
 
     @classmethod
     def of_small(cls, data: bytes) -> PackedResults:
-        """Return what `small` has made bytes of."""
-        return cls([(frame, []) for frame in msgpack.unpackb(data)])
+        """Return what `small` has made bytes of.
+
+        Raises:
+            InternalError: the bytes are something else.
+        """
+        try:
+            body = msgpack.unpackb(data)
+            frames = schema.fields(body, (bytes,) * len(body), "what a table holds of results")
+        except Exception as error:
+            raise InternalError(f"a worker sent results that cannot be read: {error}") from error
+        return cls([(frame, []) for frame in frames])
 
     def load(self, stage: int) -> list[Any]:
         """Return the values of a stage by position."""

@@ -29,6 +29,7 @@ from runners.messages import (
     BatchStarted,
     Call,
     Outcome,
+    ResultsLost,
     SlotsChanged,
 )
 
@@ -87,6 +88,10 @@ def wait_as_told(lists: Any) -> None:
         time.sleep(0.01)
 
 
+def pass_or_wait(path: Any) -> str:
+    return "passed" if path is None else wait_for(path)
+
+
 def wait_for_ever(_: Any) -> None:
     while True:
         time.sleep(0.01)
@@ -141,6 +146,23 @@ def test_a_batch_gives_a_table_and_results(port: Any) -> None:
     assert table.outcomes == bytes([DONE] * 3)
     assert all(d >= 0 for d in table.durations)
     assert port.runner.fetch(batch.batch_id, 0, [2, 0]) == [6, 2]
+
+
+def test_small_results_come_with_their_table(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are here when the batch has ended, and on the cluster for its readers; what is larger is fetched."""
+    client, asked = port.runner._desk.client, []
+    gather = client.gather
+    monkeypatch.setattr(client, "gather", lambda futures: asked.append(futures) or gather(futures))
+    small, large = port.batch(double, [7, 8]), port.batch(megabytes, [1])
+    port.run(small)
+    port.run(large)
+    assert port.runner.fetch(small.batch_id, 0, [1, 0]) == [16, 14]
+    assert asked == []
+    assert len(port.runner.fetch(large.batch_id, 0, [0])[0]) == 1 << 20
+    assert len(asked) == 1
+    down = port.batch(total, inputs=[small])
+    port.run(down)
+    assert port.runner.fetch(down.batch_id, 0, [0]) == [30]
 
 
 def test_upstream_batches_arrive_as_values(port: Any) -> None:
@@ -395,6 +417,23 @@ def test_a_killed_worker(port: Any) -> None:
     port.runner.cancel([b.batch_id for b in batches])
     ends = [port.end(b) for b in batches[1:]]
     assert not any(isinstance(e, BatchLost) and e.suspect for e in ends)
+    wait_until_whole(port, since)
+
+
+def test_what_is_told_as_lost_is_not_here_either(port: Any, gate: Path) -> None:
+    """A cancelled item bars Dask from computing a batch again: its small results count as lost with the worker."""
+    since = len(port.events)
+    batch = port.batch(pass_or_wait, [None, str(gate)])
+    port.runner.submit([batch])
+    port.until(lambda e: isinstance(e, BatchProgress) and e.batch_id == batch.batch_id and e.entry == 1)
+    port.runner.cancel([batch.batch_id])
+    table = port.table(batch)
+    assert table.outcomes == bytes([DONE, Outcome.CANCELLED])
+    assert port.runner.fetch(batch.batch_id, 0, [0]) == ["passed"]
+    os.kill(int(table.worker.split(":")[1]), 9)
+    assert port.until(lambda e: isinstance(e, ResultsLost), since=since).batch_ids == (batch.batch_id,)
+    with pytest.raises(ResultLostError):
+        port.runner.fetch(batch.batch_id, 0, [0])
     wait_until_whole(port, since)
 
 

@@ -7,9 +7,11 @@ import sys
 import threading
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
+from runners.errors import InternalError
 from runners.results import SMALL_RESULTS, CheckedResults, PackedResults, opened, pack_values
 from runners.storage import MISSING
 
@@ -85,6 +87,13 @@ def test_small_results_are_bytes() -> None:
     again = opened(packed.small())
     assert [again.load(stage) for stage in (0, 1)] == [[1, MISSING], ["a", None]]
     assert opened(packed) is packed
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", msgpack.packb(7), msgpack.packb([b"", 7]), msgpack.packb({})])
+def test_small_results_that_are_something_else(data: bytes) -> None:
+    """They come from workers in a table, and are as little taken for granted."""
+    with pytest.raises(InternalError, match="results that cannot be read"):
+        PackedResults.of_small(data)
 
 
 def test_what_is_large_or_has_buffers_stays_where_it_is() -> None:

@@ -1,0 +1,59 @@
+"""What the flow's process knows of a batch that Dask has: while it is in flight, and after its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .messages import HAS_RESULT, Batch, Outcome, Payload, Table
+
+
+@dataclass(slots=True)
+class Flight:
+    """A batch that Dask has and that has not been reported yet."""
+
+    batch: Batch
+    shared: dict[str, Payload] = field(default_factory=dict)  # what its workers may ask for, by digest
+    future: Any = None
+    place: str = ""  # address of where it was sent; "" if Dask chose
+    worker: str = ""  # address of where it was seen to start
+    asking: set[str] = field(default_factory=set)  # calls without an answer: its slot is lent to others
+    process: str = ""  # the same as host:pid
+    table: bytes | None = None
+    size: int = 0  # bytes of its results
+    orphaned: bool = False  # its future failed with its worker, whose end has not been told yet
+    doomed: bool = False  # its worker was killed on request, to stop it
+
+
+@dataclass(slots=True)
+class Kept:
+    """A finished batch whose results Dask holds."""
+
+    future: Any
+    size: int
+    entries: int
+    run_id: str
+    worker: str  # address of where it was computed, as far as known
+    repeatable: bool  # Dask may compute it again ...
+    shared: Mapping[str, Payload]  # ... and then a worker may ask for these; by digest
+
+
+def repeatable(table: Table, batch: Batch) -> bool:
+    """Whether Dask may compute a batch again when its results are lost with their worker.
+
+    Not if items were cancelled or given back unstarted: these would run, or hang, behind the flow's back. Nor if
+    each start needs a permit.
+    """
+    outcomes, stages = table.outcomes, len(batch.stages)
+    if any(stage.permit for stage in batch.stages):
+        return False
+    whole = not {Outcome.CANCELLED, Outcome.REFUSED, Outcome.INPUT_LOST}.intersection(outcomes)
+    if not whole or Outcome.UNSTARTED in outcomes[::stages]:
+        return False
+    if stages == 1 or Outcome.UNSTARTED not in outcomes:
+        return True
+    return not any(
+        outcome == Outcome.UNSTARTED and entry % stages and outcomes[entry - 1] in HAS_RESULT
+        for entry, outcome in enumerate(outcomes)
+    )
