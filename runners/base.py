@@ -95,6 +95,7 @@ class TaskRunner(abc.ABC):
 
         Raises:
             ResultLostError: the engine no longer has them.
+            SerializationError: they cannot be unpickled in this process.
         """
 
     def fetch_many(self, wanted: Sequence[Wanted]) -> list[list[Any] | ResultLostError]:

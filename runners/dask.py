@@ -19,7 +19,7 @@ from .calling import detail_of
 from .dask_connect import Connection, Settings, by_value, connect, reconnect
 from .dask_desk import Desk
 from .dask_flights import Flight
-from .dask_results import Asked, ask, gather, pick, unpickled
+from .dask_results import bring
 from .dask_tasks import submit_batch
 from .errors import (
     ResultLostError,
@@ -30,7 +30,7 @@ from .errors import (
 from .messages import Batch, BatchFinished, BatchLost, BatchRejected, RunnerFailed
 from .shipping import slim
 from .tables import unstarted_table
-from .unpacked import Unpacked
+from .unpacked import Brought, Unpacked, unless_lost
 
 STOP_SECONDS = 5.0  # for workers to say which of the batches to cancel have begun
 LEAVE_SECONDS = 2.0  # for stopping what runs, before the connection is closed
@@ -259,54 +259,15 @@ class DaskTaskRunner(TaskRunner):
 
     def fetch(self, batch_id: int, stage: int, positions: Sequence[int]) -> list[Any]:
         (found,) = self.fetch_many([(batch_id, stage, positions)])
-        if isinstance(found, ResultLostError):
-            raise found
-        return found
+        return unless_lost(found)
 
     def fetch_many(self, wanted: Sequence[Wanted]) -> list[list[Any] | ResultLostError]:
-        desk: Desk | None = None
-        found: dict[int, list[Any] | ResultLostError] = {}
-        asked: dict[int, Asked] = {}  # by place in `wanted`
-        for k, (batch_id, stage, positions) in enumerate(wanted):
-            values = self._near(batch_id, stage)
-            if values is not None:
-                found[k] = pick(batch_id, values, positions)
-                continue
-            desk = desk or self._started()
-            kept = desk.kept.get(batch_id)
-            if kept is not None:
-                asked[k] = ask(desk.client, kept, wanted[k])
-            else:
-                reason = "have been released, or lost with the cluster"
-                found[k] = ResultLostError(f"results of batch {batch_id} {reason}")
-        if desk is not None:
-            for k, result in zip(asked, gather(desk.client, list(asked.values())), strict=True):
-                found[k] = self._unpack(desk, asked[k], result)
-        return [found[k] for k in range(len(wanted))]
+        held = self._desk.kept if self._desk is not None else {}
+        return self._unpacked.fetch_many(wanted, held, self._bring)
 
-    def _unpack(self, desk: Desk, asked: Asked, result: Any) -> list[Any] | ResultLostError:
-        """Return the values that came, or the error for those that did not."""
-        batch_id, stage, positions = asked.wanted
-        if isinstance(result, BaseException):
-            desk.kept.pop(batch_id, None)
-            lost = ResultLostError(f"results of batch {batch_id} are gone from the cluster: {result}")
-            lost.__cause__ = result
-            return lost
-        if not result.packed.frames:  # Dask was to compute it again, and the worker refused
-            desk.kept.pop(batch_id, None)
-            return ResultLostError(f"results of batch {batch_id} are gone from the cluster")
-        values = unpickled(batch_id, result.packed, 0 if asked.picked else stage)
-        if asked.picked:
-            return pick(batch_id, values, range(len(positions)))
-        self._unpacked.put_fetched(batch_id, stage, values, result.packed, desk.kept)
-        return pick(batch_id, values, positions)
-
-    def _near(self, batch_id: int, stage: int) -> list[Any] | None:
-        """Return the values of a stage by position if they have been brought before."""
-        values = self._unpacked.get(batch_id, stage)
-        if values is None and (packed := self._unpacked.get_packed(batch_id)) is not None:
-            values = unpickled(batch_id, packed, stage)
-        return values
+    def _bring(self, wanted: Sequence[Wanted]) -> list[Brought | ResultLostError]:
+        desk = self._started()
+        return bring(desk.client, desk.kept, wanted)
 
     def release(self, batch_ids: Sequence[int]) -> None:
         desk = self._started()

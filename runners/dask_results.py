@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .base import Wanted
 from .dask_flights import Kept
 from .dask_tasks import submit_helper
-from .errors import ResultLostError, SerializationError
-from .results import PackedResults
-from .storage import MISSING
+from .errors import ResultLostError
+from .unpacked import Brought
 
 LARGE_RESULT = 1 << 20  # bytes; a few items of a larger result are picked out on the worker
 MAX_GATHER = 64 << 20  # bytes that are asked for at once: they are in memory twice until they are unpickled
@@ -26,6 +25,35 @@ class Asked:
     future: Any
     nbytes: int
     picked: bool  # the future's value has the wanted values only
+
+
+def bring(
+    client: Any, held: MutableMapping[int, Kept], wanted: Sequence[Wanted]
+) -> list[Brought | ResultLostError]:
+    """Return what Dask has of batches; those that turn out to be gone are held no longer."""
+    asked = {
+        k: ask(client, kept, entry)
+        for k, entry in enumerate(wanted)
+        if (kept := held.get(entry[0])) is not None
+    }
+    results = dict(zip(asked, gather(client, list(asked.values())), strict=True))
+    found: list[Brought | ResultLostError] = []
+    for k, (batch_id, _, _) in enumerate(wanted):
+        result = results.get(k)
+        if result is None:
+            reason = "have been released, or lost with the cluster"
+            found.append(ResultLostError(f"results of batch {batch_id} {reason}"))
+        elif isinstance(result, BaseException):
+            held.pop(batch_id, None)
+            lost = ResultLostError(f"results of batch {batch_id} are gone from the cluster: {result}")
+            lost.__cause__ = result
+            found.append(lost)
+        elif not result.packed.frames:  # Dask was to compute it again, and the worker refused
+            held.pop(batch_id, None)
+            found.append(ResultLostError(f"results of batch {batch_id} are gone from the cluster"))
+        else:
+            found.append(Brought(result.packed, asked[k].picked))
+    return found
 
 
 def ask(client: Any, kept: Kept, wanted: Wanted) -> Asked:
@@ -68,21 +96,3 @@ def _alone(client: Any, future: Any) -> Any:
         return client.gather(future)
     except (Exception, asyncio.CancelledError) as error:
         return error
-
-
-def pick(batch_id: int, values: Sequence[Any], positions: Sequence[int]) -> list[Any] | ResultLostError:
-    """Return the values at positions, or the error if one of them is missing."""
-    found = [values[p] for p in positions]
-    if any(value is MISSING for value in found):
-        return ResultLostError(f"batch {batch_id} was computed again and lacks results that it once had")
-    return found
-
-
-def unpickled(batch_id: int, packed: PackedResults, stage: int) -> list[Any]:
-    """Return the values of a stage by position."""
-    try:
-        return packed.load(stage)
-    except Exception as error:  # whatever unpickling user objects raises
-        raise SerializationError(
-            f"results of batch {batch_id} cannot be unpickled in the flow's process: {error}"
-        ) from error

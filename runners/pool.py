@@ -22,8 +22,8 @@ from .messages import (
     Input,
     SlotsChanged,
 )
-from .storage import MISSING
 from .tables import unstarted_table
+from .unpacked import pick, unless_lost
 from .worker import Results, cancel_batches, run_batch
 
 
@@ -184,12 +184,7 @@ class InProcessRunner(TaskRunner):
         results = self._results.get(batch_id)
         if results is None:
             raise ResultLostError(f"results of batch {batch_id} have been released")
-        values = [results[stage][p] for p in positions]
-        if any(value is MISSING for value in values):
-            raise ResultLostError(
-                f"some of the items {list(positions)[:10]} of batch {batch_id} have no result"
-            )
-        return values
+        return unless_lost(pick(batch_id, results[stage], positions))
 
     def release(self, batch_ids: Sequence[int]) -> None:
         for batch_id in batch_ids:

@@ -39,9 +39,8 @@ from .messages import (
 )
 from .options import using_options
 from .results import PackedResults
-from .storage import MISSING
 from .tables import starved_table
-from .unpacked import Unpacked
+from .unpacked import Brought, Unpacked, unless_lost
 
 logger = logging.getLogger("millrace.ray")
 
@@ -161,40 +160,17 @@ class RayTaskRunner(TaskRunner):
 
     def fetch(self, batch_id: int, stage: int, positions: Sequence[int]) -> list[Any]:
         (found,) = self.fetch_many([(batch_id, stage, positions)])
-        if isinstance(found, ResultLostError):
-            raise found
-        return found
+        return unless_lost(found)
 
     def fetch_many(self, wanted: Sequence[Wanted]) -> list[list[Any] | ResultLostError]:
         if not self._started():
             return [ResultLostError(f"results of batch {w[0]} are gone: {SHUT_DOWN}") for w in wanted]
-        brought: dict[int, Any] = {}
-        absent = {b for b, stage, _ in wanted if self._unpacked.get(b, stage) is None}
-        absent = {b for b in absent if self._unpacked.get_packed(b) is None}
-        refs = {b: ref for b in absent if (ref := self._results.get(b)) is not None}
-        if refs:
-            from .ray_results import get_many
+        return self._unpacked.fetch_many(wanted, self._results, self._bring)
 
-            brought = dict(zip(refs, get_many(list(refs.values())), strict=True))
-        return [self._values(entry, brought) for entry in wanted]
+    def _bring(self, wanted: Sequence[Wanted]) -> list[Brought | ResultLostError]:
+        from .ray_results import bring
 
-    def _values(self, wanted: Wanted, brought: Mapping[int, Any]) -> list[Any] | ResultLostError:
-        batch_id, stage, positions = wanted
-        values = self._unpacked.get(batch_id, stage)
-        if values is None:
-            packed = brought.get(batch_id) or self._unpacked.get_packed(batch_id)
-            if packed is None:
-                return ResultLostError(f"results of batch {batch_id} have been released")
-            if isinstance(packed, ResultLostError):
-                return packed
-            values = packed.load(stage)
-            self._unpacked.put_fetched(batch_id, stage, values, packed, self._results)
-        picked = [values[p] for p in positions]
-        if any(value is MISSING for value in picked):
-            return ResultLostError(
-                f"some of the items {list(positions)[:10]} of batch {batch_id} have no result"
-            )
-        return picked
+        return bring(self._results, wanted)
 
     def release(self, batch_ids: Sequence[int]) -> None:
         for batch_id in batch_ids:

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 
+from .base import Wanted
 from .errors import ResultLostError
 from .results import opened
+from .unpacked import Brought
+
+
+def bring(held: Mapping[int, Any], wanted: Sequence[Wanted]) -> list[Brought | ResultLostError]:
+    """Return what Ray has of batches, given their refs; each batch is asked for once, whatever its stages."""
+    refs = {b: ref for b, _, _ in wanted if (ref := held.get(b)) is not None}
+    values = dict(zip(refs, get_many(list(refs.values())), strict=True))
+    found: list[Brought | ResultLostError] = []
+    for batch_id, _, _ in wanted:
+        if batch_id not in values:
+            found.append(ResultLostError(f"results of batch {batch_id} have been released"))
+        elif isinstance(values[batch_id], ResultLostError):
+            found.append(values[batch_id])
+        else:
+            found.append(Brought(values[batch_id]))
+    return found
 
 
 def get_many(refs: Sequence[Any]) -> list[Any]:

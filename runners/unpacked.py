@@ -1,16 +1,31 @@
-"""Results that were fetched last, so that who takes items one by one, or one stage after another, pays once."""
+"""Bringing results that rest on an engine as `PackedResults`, which is the same for all engines but for the asking.
+
+What was fetched last is kept, so that who takes items one by one, or one stage after another, pays once.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Container
+from collections.abc import Callable, Collection, Container, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from .base import Wanted
+from .errors import ResultLostError, SerializationError
 from .results import PackedResults, bytes_of
+from .storage import MISSING
 
 MAX_STAGES = 8
 MAX_PACKED_BYTES = 64 << 20  # of packed results: enough for the batches of a map to be taken stage by stage
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What an engine has sent for an entry of `fetch_many`."""
+
+    packed: PackedResults
+    picked: bool = False  # the wanted values only, in their order, as stage 0
 
 
 class Unpacked:
@@ -26,6 +41,47 @@ class Unpacked:
         self._values: OrderedDict[tuple[int, int], list[Any]] = OrderedDict()
         self._packed: OrderedDict[int, tuple[PackedResults, int]] = OrderedDict()
         self._packed_bytes = 0
+
+    def fetch_many(
+        self,
+        wanted: Sequence[Wanted],
+        held: Container[int],
+        bring: Callable[[Sequence[Wanted]], Sequence[Brought | ResultLostError]],
+    ) -> list[list[Any] | ResultLostError]:
+        """Return what `TaskRunner.fetch_many` does; what is not here is asked for with `bring`, all at once.
+
+        Raises:
+            SerializationError: results cannot be unpickled in this process.
+        """
+        found: dict[int, list[Any] | ResultLostError] = {}
+        absent: dict[int, Wanted] = {}  # by place in `wanted`
+        for k, entry in enumerate(wanted):
+            values = self._near(entry, held)
+            if values is None:
+                absent[k] = entry
+            else:
+                found[k] = pick(entry[0], values, entry[2])
+        brought = bring(list(absent.values())) if absent else ()
+        for (k, entry), came in zip(absent.items(), brought, strict=True):
+            found[k] = came if isinstance(came, ResultLostError) else self._take(entry, came, held)
+        return [found[k] for k in range(len(wanted))]
+
+    def _near(self, wanted: Wanted, held: Container[int]) -> list[Any] | None:
+        """Return the values of a stage by position if they are here, perhaps still packed."""
+        batch_id, stage, _ = wanted
+        values = self.get(batch_id, stage)
+        if values is None and (packed := self.get_packed(batch_id)) is not None:
+            values = load(batch_id, packed, stage)
+            self.put(batch_id, stage, values, held)
+        return values
+
+    def _take(self, wanted: Wanted, came: Brought, held: Container[int]) -> list[Any] | ResultLostError:
+        batch_id, stage, positions = wanted
+        if came.picked:
+            return pick(batch_id, load(batch_id, came.packed, 0), range(len(positions)))
+        values = load(batch_id, came.packed, stage)
+        self.put_fetched(batch_id, stage, values, came.packed, held)
+        return pick(batch_id, values, positions)
 
     def get(self, batch_id: int, stage: int) -> list[Any] | None:
         """Return the values of a stage by position, if they are here."""
@@ -88,3 +144,36 @@ class Unpacked:
             self._values.clear()
             self._packed.clear()
             self._packed_bytes = 0
+
+
+def unless_lost(found: list[Any] | ResultLostError) -> list[Any]:
+    """Return the values that were found, or raise what stands for them."""
+    if isinstance(found, ResultLostError):
+        raise found
+    return found
+
+
+def pick(batch_id: int, values: Sequence[Any], positions: Sequence[int]) -> list[Any] | ResultLostError:
+    """Return the values at positions, or the error if one of them is missing."""
+    found = [values[p] for p in positions]
+    if any(value is MISSING for value in found):
+        bad = [p for p, value in zip(positions, found, strict=True) if value is MISSING]
+        return ResultLostError(
+            f"batch {batch_id} has no results at positions {', '.join(map(str, bad[:10]))}"
+        )
+    return found
+
+
+def load(batch_id: int, packed: PackedResults, stage: int) -> list[Any]:
+    """Return the values of a stage by position.
+
+    Raises:
+        SerializationError: they cannot be unpickled in this process.
+    """
+    try:
+        return packed.load(stage)
+    except Exception as error:  # whatever unpickling user objects raises
+        raise SerializationError(
+            f"results of batch {batch_id} cannot be unpickled in the flow's process: {error}. Install there what "
+            "the task had installed, or return plain data."
+        ) from error

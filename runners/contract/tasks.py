@@ -109,6 +109,11 @@ def make_lock(value: int) -> Any:
     return threading.Lock() if value % 2 else value
 
 
+def unloadable(value: Any) -> Any:
+    """Return what arrives in no other process."""
+    return value, Unloadable()
+
+
 def unpacked(order: Order) -> tuple[str, Any]:
     return order.label, order.values
 

@@ -12,7 +12,7 @@ import pytest
 
 from .. import codec
 from ..arguments import Aligned, Column, Element, Ref, Shared, Source, Static
-from ..errors import ResultLostError
+from ..errors import ResultLostError, SerializationError
 from ..messages import BatchLost, Input, Outcome
 from ..storage import ResultStorage
 from . import tasks
@@ -89,6 +89,20 @@ class ValueTests:
         bench.run(batch)
         assert bench.runner.fetch(batch.batch_id, 0, [3, 1, 1]) == ["d", "b", "b"]
         assert bench.runner.fetch(batch.batch_id, 0, []) == []
+
+    @pytest.mark.parametrize("padding", [0, 100_000])
+    def test_results_that_cannot_be_loaded_here(self, bench: Bench, padding: int) -> None:
+        """Large or small: who fetches them is told why, and that they are not lost; other batches are not touched."""
+        batch, other = bench.map(tasks.unloadable, [bytes(padding)]), bench.map(tasks.double, [1])
+        bench.submit(batch, other)
+        assert outcomes(bench.table(batch)) == outcomes(bench.table(other)) == [COMPLETED]
+        for _ in range(2):
+            if bench.in_process:
+                bench.runner.fetch(batch.batch_id, 0, [0])
+            else:
+                with pytest.raises(SerializationError, match="No module named 'of_the_user'"):
+                    bench.runner.fetch(batch.batch_id, 0, [0])
+        assert bench.runner.fetch(other.batch_id, 0, [0]) == [2]
 
     def test_sizes_are_told(self, bench: Bench) -> None:
         """The table says how many bytes of arguments and results left a process, by which batches are sized."""

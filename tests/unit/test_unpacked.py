@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
+from runners.base import Wanted
+from runners.errors import ResultLostError
 from runners.results import PackedResults
-from runners.unpacked import Unpacked
+from runners.storage import MISSING
+from runners.unpacked import Brought, Unpacked
 
 
 def test_the_stage_used_longest_ago_goes_first() -> None:
@@ -52,6 +55,29 @@ def test_what_was_fetched_is_not_kept_twice() -> None:
     kept.put_fetched(2, 1, ["b"], several, held)
     assert (kept.get(1, 0), kept.get_packed(1)) == (["a"], None)
     assert (kept.get(2, 1), kept.get_packed(2)) == (["b"], several)
+
+
+def test_what_is_here_is_not_asked_for() -> None:
+    """Values, packed results and what the engine has come in the order asked for; errors stand in their places."""
+    kept, held, asked = Unpacked(), {1, 2, 3, 4}, []
+    kept.put(1, 0, ["a", "b"], held)
+    kept.put_packed(2, PackedResults.pack([["c", MISSING], ["d"]]), held)
+    gone = ResultLostError("gone")
+
+    def bring(wanted: Sequence[Wanted]) -> list[Brought | ResultLostError]:
+        asked.append(list(wanted))
+        sent = {3: Brought(PackedResults.pack([["e", "f"]])), 4: Brought(PackedResults.pack([["h"]]), True)}
+        return [sent.get(batch_id, gone) for batch_id, _, _ in wanted]
+
+    wanted: list[Wanted] = [(5, 0, [0]), (1, 0, [1]), (2, 0, [0]), (2, 0, [1]), (2, 1, [0])]
+    wanted += [(3, 0, [1, 0]), (4, 7, [99])]
+    first = kept.fetch_many(wanted, held, bring)
+    assert isinstance(lost := first.pop(3), ResultLostError)
+    assert "batch 2 has no results at positions 1" in str(lost)
+    assert first == [gone, ["b"], ["c"], ["d"], ["f", "e"], ["h"]]
+    assert asked == [[(5, 0, [0]), (3, 0, [1, 0]), (4, 7, [99])]]
+    assert kept.fetch_many([(3, 0, [1]), (2, 0, [0])], held, bring) == [["f"], ["c"]]
+    assert len(asked) == 1
 
 
 @pytest.fixture
