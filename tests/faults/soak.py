@@ -8,9 +8,9 @@ holds (memory, open files, threads) and what a task run takes in the journal mus
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
-import signal
 import sys
 import tempfile
 import threading
@@ -48,8 +48,19 @@ class Sample:
 
 
 def here(folder: str) -> None:
-    """Show the killer which processes there are."""
-    Path(folder, str(os.getpid())).touch()
+    """Show the killer which processes there are. A number alone may soon be another process's."""
+    me = psutil.Process()
+    Path(folder, f"{me.pid}-{me.create_time()!r}").touch()
+
+
+def process_of(shown: Path) -> psutil.Process | None:
+    """Return the process that has shown itself, if it is still there."""
+    pid, _, began = shown.name.partition("-")
+    try:
+        process = psutil.Process(int(pid))
+        return process if process.create_time() == float(began) else None
+    except psutil.NoSuchProcess:
+        return None
 
 
 @task(retries_on_loss=100)
@@ -113,13 +124,17 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         while not self._over.wait(self._every):
-            shown = [int(path.name) for path in self._folder.iterdir()]
-            alive = [pid for pid in shown if pid != os.getpid() and psutil.pid_exists(pid)]
+            alive = []
+            for shown in list(self._folder.iterdir()):
+                process = process_of(shown)
+                if process is None:
+                    shown.unlink(missing_ok=True)
+                elif process.pid != os.getpid():
+                    alive.append(process)
             if alive:
-                pid = self._rng.choice(alive)
-                Path(self._folder, str(pid)).unlink(missing_ok=True)
-                os.kill(pid, signal.SIGKILL)
-                self.kills += 1
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self._rng.choice(alive).kill()  # looks once more whether it is still the same process
+                    self.kills += 1
 
     def stop(self) -> None:
         self._over.set()
