@@ -80,6 +80,11 @@ class Connection:
     owned: bool = False
     fixed: bool = False  # it is local processes of ours, whose number does not change
 
+    @property
+    def where(self) -> str:
+        """The scheduler's address, for people."""
+        return str(getattr(self.client.scheduler, "address", "?"))
+
     def close(self) -> None:
         """Close the client, and the cluster if it is ours. Quiet whatever state they are in."""
         with contextlib.suppress(Exception):
@@ -125,7 +130,7 @@ class Connection:
                     os.kill(pid, signal.SIGKILL)
 
 
-def _keep_nannies(cluster: Any) -> None:
+def keep_nannies(cluster: Any) -> None:
     """Have a cluster's object leave a nanny alone whose worker is gone for a moment.
 
     15 s after a worker's death `SpecCluster` closes its nanny for good if another death has just happened, and
@@ -171,7 +176,7 @@ def connect(settings: Settings) -> Connection:
         raise
     connection = Connection(client, cluster, owned, _is_fixed(settings, cluster, owned=owned))
     if connection.fixed:
-        _keep_nannies(cluster)
+        keep_nannies(cluster)
     try:
         if owned:
             _no_retries(client)

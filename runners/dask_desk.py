@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -46,6 +47,7 @@ SEND_SECONDS = 0.002  # between two messages to the scheduler
 TICK_SECONDS = 1.0  # between looks at the connection, when nothing else happens
 BROKEN = "the connection to the Dask scheduler broke"
 DIED_AGAIN = "a worker that had to compute them again died"
+BARE_SECONDS = 10.0  # without a worker, until that is said: a nanny starts another within a few
 AWAY_SECONDS = 15.0  # for Dask's client to connect again by itself, which gives up after 10 s by default
 MAX_CALLS = 10_000  # calls whose worker is remembered
 
@@ -86,6 +88,7 @@ class Desk:
         self._broken = broken  # told, in this thread, that there will be no connection any more
         self._mended = mended  # told that there is one again
         self._away_since = 0.0
+        self._bare_since: float | None = None  # since when there is work and no worker; infinite once said
         self._comm: Any = None
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="millrace-dask", daemon=True)
@@ -413,6 +416,22 @@ class Desk:
             if flight.orphaned:
                 self._on_error(batch_id, flight, flight.future.exception())
         self._look_at_connection()
+        self._look_for_workers()
+
+    def _look_for_workers(self) -> None:
+        """Say it when batches wait for workers that may never come: Dask waits without a word."""
+        now = time.monotonic()
+        if self.workers or self.away or not self.flights:
+            self._bare_since = None
+        elif self._bare_since is None:
+            self._bare_since = now
+        elif now - self._bare_since > BARE_SECONDS:
+            self._bare_since = math.inf
+            logger.warning(
+                "the Dask cluster at %s has no worker, and has had none for %g s; the run waits for one. Start some: "
+                "dask worker %s",
+                *(self.connection.where, BARE_SECONDS, self.connection.where),
+            )
 
     def _look_at_connection(self) -> None:
         client, now = self.client, time.monotonic()

@@ -24,7 +24,7 @@ import runners
 from orchestration import flow, task
 from orchestration.api.sessions import current_session
 from orchestration.errors import BackendError
-from runners import DaskTaskRunner
+from runners import DaskTaskRunner, dask_desk
 from runners.errors import ConnectionFailedError, UserError, VersionMismatchError
 from runners.messages import BatchLost, BatchStarted, Call, Outcome, RunnerFailed, SlotsChanged
 
@@ -247,6 +247,30 @@ def test_a_given_cluster_is_not_closed(open_port: Callable[..., Any]) -> None:
         assert cluster.status.name == "running"
 
 
+def test_a_cluster_without_workers_is_told_of(
+    open_port: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Dask waits for workers without a word; who looks at the terminal wants to know what for."""
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(dask_desk, "BARE_SECONDS", 0.5)
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        runner = DaskTaskRunner(cluster=cluster)
+        port = open_port(runner)
+        cluster.scale(0)
+        batch = port.batch(double, [1])
+        port.runner.submit([batch])
+        for _ in range(500):
+            if caplog.messages:
+                break
+            time.sleep(0.02)
+        (said,) = caplog.messages
+        assert f"dask worker {cluster.scheduler_address}" in said
+        cluster.scale(1)
+        assert port.table(batch).outcomes == DONE
+        runner.close()
+
+
 # --- clusters of our own -----------------------------------------------------------------------------
 
 
@@ -444,7 +468,7 @@ def test_a_script_without_main_guard(tmp_path: Path) -> None:
     done = run_script(
         tmp_path,
         """
-        from runners import DaskTaskRunner
+        from runners import DaskTaskRunner, dask_desk
         with DaskTaskRunner(cluster_kwargs={"n_workers": 2}):
             pass
         """,
@@ -460,7 +484,7 @@ def test_a_forgotten_runner_leaves_nothing(tmp_path: Path, end: str) -> None:
         tmp_path,
         f"""
         import os, signal
-        from runners import DaskTaskRunner
+        from runners import DaskTaskRunner, dask_desk
         from runners.base import QueueSink
         if __name__ == "__main__":
             runner = DaskTaskRunner(cluster_kwargs={{"n_workers": 1}})

@@ -25,9 +25,12 @@ ALL = 10_000_000
 def dask_address() -> Iterator[str]:
     """The address of a cluster with two worker processes."""
     distributed = pytest.importorskip("distributed")
+    from runners.dask_connect import keep_nannies
+
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=0
     ) as cluster:
+        keep_nannies(cluster)  # or else tests of killed workers leave none to those that come 15 s later
         yield cluster.scheduler_address
 
 
