@@ -29,7 +29,7 @@ from .messages import (
     Table,
 )
 
-WIRE_VERSION = 5
+WIRE_VERSION = 6
 PROTOCOL = 5
 SMALL_BUFFER = 16 << 10  # bytes of an array from which on it is not copied into the pickle
 MAX_EXCEPTION = 1 << 20  # bytes of a pickled exception; some hold a whole response or data frame
@@ -198,6 +198,7 @@ def _table_out(t: Table) -> tuple[Any, ...]:
         t.logs_dropped,
         t.moved_bytes,
         list(t.missing),
+        list(t.missing_files),
         t.results,
     )
 
@@ -225,7 +226,8 @@ def _table_in(body: Any) -> Table:
         logs_dropped=body[13],
         moved_bytes=body[14],
         missing=tuple(schema.fields(body[15], (int,) * len(body[15]), "the missing batches")),
-        results=body[16],
+        missing_files=tuple(schema.fields(body[16], (str,) * len(body[16]), "the missing files")),
+        results=body[17],
     )
 
 

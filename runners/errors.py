@@ -46,7 +46,23 @@ class ResultLostError(BackendError):
 
 
 class StorageError(BackendError):
-    """Result storage cannot be read or written, or holds something else than was written."""
+    """Result storage cannot be read or written."""
+
+
+class ResultFileLostError(StorageError):
+    """A result file is gone, or is not what was written: its results have to be made again.
+
+    Attributes:
+        reason: what is wrong with the file, without the cure.
+    """
+
+    def __init__(self, reason: str, cure: str) -> None:
+        self.reason = reason
+        self.cure = cure
+        super().__init__(f"{reason}. {cure}")
+
+    def __reduce__(self) -> tuple[type[ResultFileLostError], tuple[str, str]]:
+        return type(self), (self.reason, self.cure)
 
 
 class ConnectionFailedError(BackendError):

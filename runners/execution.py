@@ -86,6 +86,7 @@ class Execution:
         self.stored: list[Stored | None] = [None] * self.n_stages
         self.moved_bytes = 0
         self.missing: dict[int, None] = {}  # batches whose results should be here and are not
+        self.missing_files: dict[str, None] = {}  # the same of files in storage
         self.cancelled = False
         # the item that runs now
         self.entry = 0
@@ -305,6 +306,7 @@ class Execution:
             logs_dropped=dropped,
             moved_bytes=self.moved_bytes,
             missing=tuple(self.missing),
+            missing_files=tuple(self.missing_files),
         )
 
 

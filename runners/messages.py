@@ -169,6 +169,7 @@ class Table:
     logs_dropped: int = 0  # lines that were only sent live, because the batch wrote too many
     moved_bytes: int = 0  # pickled arguments and results; 0 where they stay in the process
     missing: Sequence[int] = ()  # batches of `inputs` whose results were not there, or not whole
+    missing_files: Sequence[str] = ()  # addresses of stored `inputs` that are gone or not what was written
     results: bytes = b""  # small results, which the engine has as well: `PackedResults.small`
 
 

@@ -73,7 +73,11 @@ class ResultSerializationError(SerializationError):
 
 
 class FormatError(Exception):
-    """Bytes that are not the result file that was written. The message goes on after the file's name."""
+    """A result file that cannot be used here. The message goes on after the file's name."""
+
+
+class DamagedError(FormatError):
+    """Bytes that are not the result file that was written, whoever reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,18 +202,19 @@ def decode(content: bytes | bytearray | memoryview, digest: str | None = None) -
         digest: what `encode` returned; None checks only that the file is whole.
 
     Raises:
-        FormatError: the content is damaged, or is not what it is said to be.
+        DamagedError: the content is damaged, or is not what it is said to be.
+        FormatError: another Millrace is needed to read it.
     """
     view = memoryview(content).cast("B")
     if view[: len(MAGIC)] != MAGIC or len(view) < CONTENT:
-        raise FormatError("is no result file")
+        raise DamagedError("is no result file")
     version, found = view[len(MAGIC)], bytes(view[len(MAGIC) + 1 : CONTENT])
     if version > VERSION:
         raise FormatError(f"has format {version}, and this Millrace reads up to {VERSION}. Upgrade it here")
     if _digest([view[CONTENT:]]) != found:
-        raise FormatError("is damaged: its content does not fit the digest in it")
+        raise DamagedError("is damaged: its content does not fit the digest in it")
     if digest is not None and digest != found.hex():
-        raise FormatError(f"is not the one recorded: digest {found.hex()}, expected {digest}")
+        raise DamagedError(f"is not the one recorded: digest {found.hex()}, expected {digest}")
     begin = CONTENT + 4 + int.from_bytes(view[CONTENT : CONTENT + 4], "big")
     serializer, lengths, note, *_ = msgpack.unpackb(view[CONTENT + 4 : begin], raw=False)
     if serializer not in SERIALIZERS:

@@ -25,7 +25,7 @@ PROGRESS = (int, str, str, int, _NUMBER, bytes, dict, list)
 CALL = (str, int, str, int, str, bytes)
 TABLE = (
     int, str, str, _NUMBER, bytes, bytes, bytes, dict, dict, list, list, dict, _NUMBER, int, int, list,
-    bytes,
+    list, bytes,
 )  # fmt: skip
 DETAIL = (str, str, str, (bytes, type(None)), (float, int, type(None)), bool, bool)
 LINE = (int, int, int, _NUMBER, int, str, str)

@@ -15,10 +15,18 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from .errors import StorageError, UserError
+from .errors import ResultFileLostError, StorageError, UserError
 from .files import Files, file_name, open_files
 from .messages import Stored
-from .result_format import MISSING, SERIALIZERS, FormatError, ResultSerializationError, decode, encode
+from .result_format import (
+    MISSING,
+    SERIALIZERS,
+    DamagedError,
+    FormatError,
+    ResultSerializationError,
+    decode,
+    encode,
+)
 
 __all__ = ["MISSING", "ResultSerializationError", "ResultStorage", "open_storage", "read_stored"]
 
@@ -78,7 +86,8 @@ class ResultStorage:
         Each call makes new objects. Only what is asked for is deserialized.
 
         Raises:
-            StorageError: the file is gone, is not what was written, or does not load in this process.
+            ResultFileLostError: the file is gone, or is not what was written.
+            StorageError: it cannot be read, or does not load in this process.
         """
         return read_stored(stored, positions)
 
@@ -157,13 +166,18 @@ def read_stored(stored: Stored, positions: Sequence[int]) -> list[Any]:
     files = _open_folder(stored.url.rpartition("/")[0] or "/")
     content = files.read(stored.url)
     if content is None:
-        raise StorageError(
-            f"the result file {stored.url} does not exist. If it was deleted, run the tasks again; "
-            f"if other machines have it, set result_storage to a place that all of them can see."
+        raise ResultFileLostError(
+            f"the result file {stored.url} does not exist",
+            "If it was deleted, run the tasks again; if other machines have it, set result_storage to a place "
+            "that all of them can see.",
         )
     try:
         file = decode(content, stored.digest)
         return [file.load(position) for position in positions]
+    except DamagedError as error:
+        raise ResultFileLostError(
+            f"the result file {stored.url} {error}", "Run the tasks again, and check the disk."
+        ) from error
     except FormatError as error:
         raise StorageError(
             f"the result file {stored.url} {error}. If nothing else helps, delete it and run the tasks again."

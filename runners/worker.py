@@ -18,7 +18,7 @@ from .arguments import Arguments, Inputs
 from .calling import COMPLETED, Ended, call, detail_of, is_async, traceback_of
 from .channel import Channel
 from .context import ItemContext, RunContext, current_item
-from .errors import ResultLostError
+from .errors import ResultFileLostError, ResultLostError
 from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt
 from .messages import Batch, Detail, Outcome, Payload, Stage, Table
 from .monitor import monitor
@@ -134,17 +134,22 @@ def _prepare(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> I
 
 
 def _collect(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> Inputs:
-    """Bring the inputs together, and note all batches whose results are missing: they are to be made again."""
-    inputs, missing, gone = Inputs(), execution.missing, False
+    """Bring the inputs together, and note all batches and files that are missing: they are to be made again."""
+    inputs, missing, gone = Inputs(), execution.missing, list[str]()
     for source, values in zip(execution.batch.inputs, fetched, strict=True):
         if source.stored is not None:
-            picked: Sequence[Any] = read_stored(source.stored, source.positions)
+            try:
+                picked: Sequence[Any] = read_stored(source.stored, source.positions)
+            except ResultFileLostError as error:
+                execution.missing_files[source.stored.url] = None
+                gone.append(error.reason)
+                continue
         else:
             held = load(source.literal) if source.literal is not None else values
             if held is None:
                 assert source.batch_id is not None, "what is not fetched comes from a batch"
                 missing[source.batch_id] = None
-                gone = True
+                gone.append(f"the results of batch {source.batch_id} are gone")
                 continue
             picked = [held[p] for p in source.positions]
         if not inputs.add(source.node_id, source.indices, picked) and source.batch_id is not None:
@@ -152,7 +157,7 @@ def _collect(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> I
                 None  # which of its items need what is missing shows when they are bound
             )
     if gone:
-        raise ResultLostError(f"results of batches {', '.join(map(str, missing))} are gone")
+        raise ResultLostError(gone[0] + (f", and {len(gone) - 1} more" if gone[1:] else ""))
     return inputs
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from runners.base import Wanted
-from runners.errors import ResultLostError, RunnerNotStartedError
+from runners.errors import ResultFileLostError, ResultLostError, RunnerNotStartedError
 from runners.messages import Input, ResultsLost, Stored
 from runners.storage import MISSING, read_stored
 
-from ..core.events import ResultsWanted
+from ..core.events import FilesLost, ResultsWanted
 from ..core.readiness import label
-from ..core.records import Node
+from ..core.records import Node, Recovered
 from ..core.states import State as TaskState
 from ..driver.outcomes import exception_of
 from ..errors import MillraceError, UserError
@@ -22,6 +23,8 @@ from .outcome_lists import Outcome, Outcomes
 
 if TYPE_CHECKING:
     from .sessions import LocalSession
+
+log = logging.getLogger("millrace")
 
 
 @dataclass(slots=True)
@@ -93,7 +96,8 @@ class Fetching:
     def _fill(self, asked: _Asked, places: Iterable[int], *, errors_only: bool) -> None:
         """Fill in values and errors of items, given by their places in what was asked."""
         node, indices, errors = asked.node, asked.indices, asked.errors
-        files: dict[Any, list[int]] = {}
+        files: dict[Stored, list[int]] = {}
+        within: dict[int, int] = {}  # by place: the position in its file
         batches: dict[int, list[int]] = {}
         for k in places:
             index = indices[k]
@@ -106,8 +110,9 @@ class Fetching:
                 place = node.location(index)
                 if place is not None:
                     batches.setdefault(place[0], []).append(k)
-                elif index in node.stored:
-                    files.setdefault(node.stored[index][0], []).append(k)
+                elif (stored := node.stored.get(index)) is not None:
+                    files.setdefault(stored[0], []).append(k)
+                    within[k] = stored[1]
                 elif index in node.known.hopeless:
                     errors[k] = _hopeless(node, index)
                 elif node.gone(index):
@@ -115,7 +120,7 @@ class Fetching:
                 else:
                     errors[k] = self._session.inline.problem(node.node_id, index)
         found = self._from_batches(node, [(b, [indices[k] for k in ks]) for b, ks in batches.items()])
-        found += [_from_storage(node, [indices[k] for k in ks]) for ks in files.values()]
+        found += [self._from_file(node, file, [within[k] for k in ks]) for file, ks in files.items()]
         for ks, brought in zip([*batches.values(), *files.values()], found, strict=True):
             asked.put(ks, brought)
 
@@ -159,12 +164,23 @@ class Fetching:
         self, node: Node, batch_id: int, indices: Sequence[int], lost: ResultLostError
     ) -> Sequence[Any] | None:
         """Return results that the engine has lost from storage, or None: then the coordinator knows of it."""
-        if all(index in node.stored for index in indices):
-            return _from_storage(node, indices)
-        if self._session.closed:
+        stored = [place for place in map(node.stored.get, indices) if place is not None]
+        whole = len(stored) == len(indices)
+        if not self._session.closed:
+            self._driver.post(ResultsLost((batch_id,), str(lost)))
+        elif not whole:
             raise self._too_late()
-        self._driver.post(ResultsLost((batch_id,), str(lost)))
-        return None
+        return self._from_file(node, stored[0][0], [position for _, position in stored]) if whole else None
+
+    def _from_file(self, node: Node, file: Stored, positions: Sequence[int]) -> Sequence[Any] | None:
+        """Return results from storage, or None if their file is lost: then the coordinator knows of it."""
+        try:
+            return read_stored(file, positions)
+        except ResultFileLostError as error:
+            if self._session.closed:
+                raise
+            self._driver.post(FilesLost(node.node_id, frozenset({file.url}), error.reason))
+            return None
 
     def _have_made_again(self, node: Node, indices: Sequence[int]) -> None:
         """Have results that are gone made again, and wait until they are there or cannot be."""
@@ -223,17 +239,19 @@ def _hopeless(node: Node, index: int) -> ResultLostError:
     )
 
 
-def _from_storage(node: Node, indices: Sequence[int]) -> Sequence[Any]:
-    """Return results that are all in one file."""
-    stored = node.stored[indices[0]][0]
-    return read_stored(stored, [node.stored[index][1] for index in indices])
+def stored_values(recovered: Recovered) -> dict[int, Any]:
+    """Return what is recovered of a node, read from storage."""
+    return {index: read_stored(file, [at])[0] for index, (file, at) in recovered.results.items()}
 
 
-def lengths_of(results: Mapping[int, tuple[Stored, int]]) -> dict[int, int]:
-    """Return the lengths of stored results that a map may be over. Finding out means reading them."""
-    lengths = {}
-    for index, (stored, position) in results.items():
-        value = read_stored(stored, [position])[0]
-        if isinstance(value, list | tuple):
-            lengths[index] = len(value)
-    return lengths
+def readable(path: str, recovered: Recovered) -> Recovered:
+    """Return what is recovered of a task that is called, without a result whose file is lost.
+
+    Only the caller of such a task has its result, at once, so there is nobody who could have it made again later.
+    """
+    try:
+        stored_values(recovered)
+    except ResultFileLostError as error:
+        log.warning("%s runs again, because its result was lost: %s", path, error.reason)
+        return replace(recovered, results={})
+    return recovered

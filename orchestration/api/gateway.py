@@ -79,15 +79,18 @@ class Gateway:
     def _work(self, call: Call) -> None:
         try:
             args = loads(call.payload)
-            with self._lent(call) if call.kind == "results" else contextlib.nullcontext():
+            with self._lent(call) if self._may_wait(call.kind, args) else contextlib.nullcontext():
                 value = self._verbs[call.kind](*args)
             self._reply(call, value)
         except BaseException as error:  # it is the caller's, on the worker
             self._reply(call, error, failed=True)
 
+    def _may_wait(self, kind: str, args: Sequence[Any]) -> bool:
+        return kind == "results" or (kind in ("submit", "call_open") and self._session.measures(args[0]))
+
     @contextlib.contextmanager
     def _lent(self, call: Call) -> Iterator[None]:
-        """Lend the slot of the caller: its results may have to be made again first."""
+        """Lend the slot of the caller: what it asks for may have to be made again first."""
         self._driver.lend(call.batch_id)
         try:
             yield

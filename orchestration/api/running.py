@@ -86,7 +86,9 @@ class RunningFlow:
             lessons=lessons.recall(flow.fn, runner.name),
         )
         self.driver = Driver(row.run_id, row.epoch, core, runner, store, self.clock)
-        self.driver.packer = Packer(context, core.nodes, in_process=runner.capabilities.in_process)
+        in_process = runner.capabilities.in_process
+        keeps = not in_process or bool(recovered)
+        self.driver.packer = Packer(context, core.nodes, in_process=in_process, keeps=keeps)
         self.session = LocalSession(
             row.run_id, self.driver, _defaults(flow), recovered=recovered, first_node_id=first_ids[0]
         )
@@ -128,9 +130,9 @@ class RunningFlow:
         for node in self.driver.core.nodes.values():
             spec = node.spec
             done = {
-                i: node.stored[i]
+                i: place
                 for i in range(node.width)
-                if node.states[i] == State.COMPLETED and i in node.stored
+                if node.states[i] == State.COMPLETED and (place := node.stored.get(i)) is not None
             }
             found[spec.path] = RecoveredNode(spec.path, spec.fingerprint, node.width, {}, done)
         return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runners.body import TaskBody
 from runners.context import current_item
+from runners.errors import ResultFileLostError
 from runners.messages import Batch, Call
 
 from ..core.events import CancelRequested, FuturesDropped, LengthsLearned, NodeSubmitted, PermitAsked
@@ -22,7 +23,7 @@ from ..core.states import State as TaskState
 from ..driver.outcomes import in_words
 from ..driver.packing import NodePayload
 from ..errors import DependencyError, UserError
-from .fetching import Fetching, lengths_of
+from .fetching import Fetching, readable, stored_values
 from .futures import Hold
 from .outcome_lists import Outcomes
 from .slots import lend
@@ -165,6 +166,8 @@ class LocalSession:
         self.driver.packer.add(node_id, payload)
         fingerprint = self._fingerprint(request, body)
         recovered = self._recover(path, fingerprint)
+        if inline and recovered is not None:
+            recovered = readable(path, recovered)
         if recovered is not None and recovered.results and recovered.width == 1:
             self._unmeasured[node_id] = recovered
         for dependency in request.dependencies:
@@ -226,6 +229,7 @@ class LocalSession:
         with self._lock:
             self._ordinals.clear()
             self._recovered = recovered
+            self.driver.packer.keeps = self.driver.packer.keeps or bool(recovered)
 
     def _path(self, request: NodeRequest) -> str:
         base = request.task.name
@@ -270,11 +274,22 @@ class LocalSession:
             width=found.width,
         )
 
+    def measures(self, request: NodeRequest) -> bool:
+        """Whether submitting this reads what an earlier process has stored, which may have to be made again first."""
+        return any(d.reach is Reach.ELEMENTS and d.node_id in self._unmeasured for d in request.dependencies)
+
     def _measure(self, node_id: int) -> None:
-        """Tell the lengths of results that an earlier process stored: somebody maps over them."""
+        """Tell the length of a result that an earlier process stored: somebody maps over it."""
         recovered = self._unmeasured.pop(node_id, None)
-        if recovered is not None:
-            self.driver.post(LengthsLearned(node_id, lengths_of(recovered.results)))
+        if recovered is None:
+            return
+        try:
+            values = stored_values(recovered)
+        except ResultFileLostError:  # it is made again
+            self.wait(node_id, (0,), None)
+            values = {0: self._value(node_id, 0)}
+        lengths = {i: len(value) for i, value in values.items() if isinstance(value, list | tuple)}
+        self.driver.post(LengthsLearned(node_id, lengths))
 
     def _check(self, request: NodeRequest) -> None:
         if self.closed:

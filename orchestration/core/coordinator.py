@@ -29,6 +29,7 @@ from .dispatching import Dispatcher
 from .events import (
     CancelRequested,
     CoreEvent,
+    FilesLost,
     FusionRefused,
     FuturesDropped,
     LeasesAnswered,
@@ -90,6 +91,7 @@ class Coordinator:
         self.settling = Settling(self.ledger, self._later, uniform)
         self.remaking = Remaking(self.ledger, self.releasing, self._may_run)
         self.settling.starve, self.settling.lacks = self.remaking.starve, self.remaking.lacks
+        self.readiness.on_end = self.remaking.ended
         self.remade = Remade(self.settling, self.remaking, self.at, uniform)
         self.hearing = Hearing(self.ledger, self.settling)
         self.dispatcher = Dispatcher(self.ledger, self.remaking, prefetch, first_batch_id)
@@ -183,6 +185,8 @@ class Coordinator:
                 self._end(batch_id, lambda flight: self._ends(flight).lose(flight, reason, suspect=suspect))
             case ResultsLost(batch_ids, reason):
                 self._lose_results(batch_ids, reason)
+            case FilesLost(node_id, urls, reason):
+                self._take_apart(self.remaking.unstored(self.nodes[node_id], urls, reason))
             case ResultsWanted(node_id, indices):
                 self._want_results(self.nodes[node_id], indices)
             case FuturesDropped(node_id):
@@ -296,6 +300,8 @@ class Coordinator:
         self.hearing.finished(table)
         if table.missing:
             self._lose_results(table.missing, _first_words(table))
+        if table.missing_files and live is not None:
+            self._lose_files(live, frozenset(table.missing_files), _first_words(table))
         self._end(table.batch_id, lambda flight: self._ends(flight).finish(flight, table))
 
     def _ends(self, flight: Flight) -> Settling | Remade:
@@ -303,8 +309,17 @@ class Coordinator:
         return self.remade if flight.remake else self.settling
 
     def _lose_results(self, batch_ids: Sequence[int], reason: str) -> None:
-        """Results are gone; batches that would read them and have not been sent yet are taken apart."""
-        for flight in self.remaking.lost(batch_ids, reason):
+        """Results are gone from the engine."""
+        self._take_apart(self.remaking.lost(batch_ids, reason))
+
+    def _lose_files(self, reader: Flight, urls: frozenset[str], reason: str) -> None:
+        """Files are gone that a batch was to read."""
+        for up in {edge.up.node_id: edge.up for node in reader.nodes for edge in node.ins}.values():
+            self._take_apart(self.remaking.unstored(up, urls, reason))
+
+    def _take_apart(self, flights: Sequence[Flight]) -> None:
+        """Recall batches that would read what is gone and have not been sent yet."""
+        for flight in flights:
             self.dispatcher.recall(flight, flight.indices)
 
     def _want_results(self, node: Node, indices: Sequence[int]) -> None:

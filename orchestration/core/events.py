@@ -61,6 +61,15 @@ class ResultsWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class FilesLost:
+    """Files with results of a node are gone, or are not what was written: somebody has tried to read them."""
+
+    node_id: int
+    urls: frozenset[str]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class LengthsLearned:
     """Stored results of an earlier process have these lengths, by item; told before somebody maps over them."""
 
@@ -143,6 +152,7 @@ CoreEvent = (
     | LeasesAnswered
     | FuturesDropped
     | ResultsWanted
+    | FilesLost
     | LengthsLearned
     | FusionRefused
     | PermitAsked

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import add
 
 from .journal import WidthLearned
@@ -35,6 +35,7 @@ class Readiness:
         self.ledger = ledger
         self.releasing = releasing
         self.verdicts = Verdicts(ledger)
+        self.on_end: Callable[[Node, Sequence[int]], None]  # hears of items that have ended
         self._opened: deque[Edge] = deque()  # edges by which their nodes may now be opened or counted
 
     # --- connecting -----------------------------------------------------------------------------
@@ -67,6 +68,7 @@ class Readiness:
                 for edge in up.outs:
                     self._tell(edge, indices)
                 self.releasing.told(up)
+                self.on_end(up, indices)
             else:
                 self._upstream_opened(opened.popleft())
 

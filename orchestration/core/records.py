@@ -96,7 +96,11 @@ class Edge:
 
     def read_by(self, items: Iterable[int]) -> Iterable[int]:
         """Return the upstream items whose results some items read along this edge; some more than once."""
-        if self.dead or not self.dependency.reads:
+        return self.waited_for_by(items) if self.dependency.reads else ()
+
+    def waited_for_by(self, items: Iterable[int]) -> Iterable[int]:
+        """Return the upstream items that some items wait for along this edge; some more than once."""
+        if self.dead:
             return ()
         if self.per_item:
             return (upper for item in items for upper in self.uppers(item))

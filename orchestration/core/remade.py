@@ -44,7 +44,8 @@ class Remade:
         for position in self._wanted(flight):
             index, detail = flight.indices[position], table.details.get(position, Detail())
             outcome = Outcome(table.outcomes[position])
-            if outcome is Outcome.INPUT_LOST and (table.missing or self.remaking.lacks(node, (index,))):
+            missing = table.missing or table.missing_files
+            if outcome is Outcome.INPUT_LOST and (missing or self.remaking.lacks(node, (index,))):
                 starved.append(index)
                 continue
             cause, why = cause_of(flight, position, outcome, detail.message, detail.retriable)
@@ -111,11 +112,15 @@ class Remade:
         flight: Flight,
         positions: Sequence[int],
         table: Table | None = None,
-        reason: str = "its result was lost and had to be made again",
+        reason: str = "",
     ) -> None:
         """Journal attempts. An error is not told as the item's: it has none."""
+        node = flight.node
         for position in positions:
-            flight.node.attempts[flight.indices[position]] = flight.attempts[position]
+            node.attempts[flight.indices[position]] = flight.attempts[position]
+        how = {node.known.losses.get(flight.indices[position]) for position in positions}
+        lost = f" ({how.pop()})" if len(how) == 1 and any(how) else ""
+        reason = reason or f"its result was lost{lost} and had to be made again"
         outcomes = bytes([LOST] * len(positions) if table is None else [table.outcomes[p] for p in positions])
         causes = (Cause.COMPLETED,) * len(positions)
         self.settling.record(flight, positions, outcomes, causes, table=table, reason=reason, remade=True)

@@ -11,20 +11,25 @@ nobody needs is not made again, however many were lost.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from runners.messages import Stored
 
 from .commands import CancelBatches, ReleaseBatches
 from .ledger import Ledger, compact
-from .records import INLINE, MAIN, Flight, Node
+from .records import INLINE, MAIN, Flight, Node, Reach
 from .releasing import Releasing
-from .states import Cause, State
+from .states import TERMINAL, Cause, State
+from .triggers import FAILURE, all_successful
 from .verdicts import label
 
 MAX_REMAKES = 20  # of one result: it is nobody's fault that it is lost, but this does not go on for ever
 CANNOT = "and cannot be made again"
+WHOLE = -1  # in the place of an index: all items of the node
 
 Result = tuple[int, int]  # node_id, index
+Files = tuple[dict[int, tuple[Stored, int]], dict[str, list[int]]]  # where items' results are; items by file
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +55,7 @@ class Remaking:
         self.due: deque[tuple[Node, Sequence[int]]] = deque()  # may go to the engine, to be made again
         self._wanted: set[Result] = set()  # being made again, or waiting for what they are made from
         self._claims: dict[Result, list[Claim]] = {}  # by what they wait for
+        self._files: dict[int, Files] = {}  # by node
         self._woken: dict[int, Node] = {}  # released nodes whose results are made again for a while
 
     # --- losing ---------------------------------------------------------------------------------
@@ -66,6 +72,37 @@ class Remaking:
         if not any(touched):
             return []
         self.ledger.emit(ReleaseBatches(tuple(sorted(gone))))
+        return self._starving()
+
+    def unstored(self, node: Node, urls: Collection[str], reason: str) -> list[Flight]:
+        """Note that files with results of a node are of no use any more. Returns the same as `lost`."""
+        if not node.known.recovered:
+            return []
+        stored, by_url = self._in_files(node)
+        useless = [i for url in urls for i in by_url.pop(url, ())]
+        for index in useless:
+            del stored[index]
+        lost = [i for i in useless if node.batches[i] < 0]
+        if not lost:
+            return []
+        node.holes = True
+        node.facts.losses.put(sorted(lost), reason, node.width)
+        return self._starving()
+
+    def _in_files(self, node: Node) -> Files:
+        """Return which results of a node are read from storage, to be changed in place."""
+        known = self._files.get(node.node_id)
+        if known is None:
+            stored = {i: place for i, place in node.known.recovered.items() if i < node.width}
+            by_url: dict[str, list[int]] = {}
+            for index, (file, _) in stored.items():
+                by_url.setdefault(file.url, []).append(index)
+            node.facts.recovered = stored
+            known = self._files[node.node_id] = stored, by_url
+        return known
+
+    def _starving(self) -> list[Flight]:
+        """Return the batches that wait for leases and would read what is gone."""
         forming = [flight for flight in self.ledger.live.values() if not flight.submitted]
         return [flight for flight in forming if self.lacks(flight.node, flight.indices)]
 
@@ -77,6 +114,7 @@ class Remaking:
             stored = known.files.get(batch_id)
             if stored is not None and here:
                 node.facts.recovered = {**known.recovered, **{i: (stored, node.positions[i]) for i in here}}
+                self._files.pop(node.node_id, None)
             elif stored is None:
                 lost += here
             for index in here:
@@ -147,14 +185,21 @@ class Remaking:
         """Let items wait for what they lack; return that, to be wanted. Those that lack nothing go on."""
         if not len(indices):
             return []
-        missing = self._missing(node, indices)
+        missing, unended = self._missing(node, indices), dict[Result, None]()
         nodes = self.ledger.nodes
+        if remake and node.spec.recovered is not None:
+            spoiled = self._spoiled(node, indices)
+            if spoiled:
+                return self._without(node, indices, spoiled, remake=True)
+            unended = self._unended(node, indices)
         if any(i in nodes[up].known.hopeless for up, i in missing):
             return self._part(node, indices, remake=remake)
-        claim = Claim(node, indices, set(missing), remake)
-        if not missing:
+        claim = Claim(node, indices, {*missing, *unended}, remake)
+        if not claim.missing:
             self._go_on(claim)
             return []
+        for result in unended:
+            self._claims.setdefault(result, []).append(claim)
         by_node: dict[int, list[int]] = {}
         for up, index in missing:
             self._claims.setdefault((up, index), []).append(claim)
@@ -163,17 +208,23 @@ class Remaking:
 
     def _part(self, node: Node, indices: Sequence[int], *, remake: bool) -> list[tuple[Node, Sequence[int]]]:
         """Give up those of some items that read what cannot be made again; the others wait on."""
-        nodes, rest, doomed = self.ledger.nodes, list[int](), dict[str, list[int]]()
+        nodes, doomed = self.ledger.nodes, dict[int, str]()
         for index in indices:
             found = [(up, i) for up, i in self._missing(node, (index,)) if i in nodes[up].known.hopeless]
             if found:
                 up, i = found[0]
-                why = f"{self._loss(found[0])} {CANNOT}: {nodes[up].known.hopeless[i]}"
-                doomed.setdefault(why, []).append(index)
-            else:
-                rest.append(index)
-        wanted = self._claim(node, compact(rest), remake=remake)
-        for why, members in doomed.items():
+                doomed[index] = f"{self._loss(found[0])} {CANNOT}: {nodes[up].known.hopeless[i]}"
+        return self._without(node, indices, doomed, remake=remake)
+
+    def _without(
+        self, node: Node, indices: Sequence[int], doomed: Mapping[int, str], *, remake: bool
+    ) -> list[tuple[Node, Sequence[int]]]:
+        """Give up some of the items, for these reasons; claim for the others."""
+        wanted = self._claim(node, compact([i for i in indices if i not in doomed]), remake=remake)
+        by_reason: dict[str, list[int]] = {}
+        for index, why in doomed.items():
+            by_reason.setdefault(why, []).append(index)
+        for why, members in by_reason.items():
             if remake:
                 wanted += self._give_up(node, members, why)
             else:
@@ -188,6 +239,37 @@ class Remaking:
             up = edge.up
             if up.holes:
                 found.update(((up.node_id, i), None) for i in edge.read_by(indices) if up.gone(i))
+        return found
+
+    def _unended(self, node: Node, indices: Sequence[int]) -> dict[Result, None]:
+        """Return what has not ended yet in this process, of what an earlier one had made these items' results from."""
+        found: dict[Result, None] = {}
+        for edge in node.ins:
+            up = edge.up
+            if edge.dead or not up.unfinished:
+                continue
+            if not up.opened or edge.dependency.reach is Reach.ALL:
+                found[up.node_id, WHOLE] = None
+            else:
+                members = edge.waited_for_by(indices)
+                found.update(((up.node_id, i), None) for i in members if up.states[i] not in TERMINAL)
+        return found
+
+    def _spoiled(self, node: Node, indices: Sequence[int]) -> dict[int, str]:
+        """Return for which items, and why, what an earlier process made their results from is not to be had now."""
+        policy, found = node.policy, dict[int, str]()
+        if policy.trigger is not all_successful:
+            return found
+        bad = FAILURE | {State.SKIPPED} if policy.skip_on_upstream_skip else FAILURE
+        for edge in node.ins:
+            up = edge.up
+            if edge.dependency.tolerant or not any(up.counts[state] for state in bad):
+                continue
+            for index in indices:
+                for i in edge.waited_for_by((index,)) if up.opened else ():
+                    if up.states[i] in bad:
+                        found[index] = f"{label(up, i)}, which it builds upon, is {up.state(i).title} now"
+                        break
         return found
 
     def _loss(self, result: Result) -> str:
@@ -210,18 +292,33 @@ class Remaking:
                 if not claim.missing and not claim.over:
                     self._go_on(claim)
 
+    def ended(self, node: Node, indices: Iterable[int]) -> None:
+        """Items have ended in this process: what waited for that, to be made again, looks what it lacks now."""
+        if not self._claims:
+            return
+        results = [result for result in ((node.node_id, i) for i in indices) if result in self._claims]
+        if not node.unfinished and (node.node_id, WHOLE) in self._claims:
+            results.append((node.node_id, WHOLE))
+        if results:
+            self._want(self._ask_anew(results))
+
     def give_up(self, node: Node, indices: Sequence[int], why: str) -> None:
         """Results cannot be made again: neither can what is made from them, and readers are Crashed."""
         self._want(self._give_up(node, indices, why))
 
     def _give_up(self, node: Node, indices: Sequence[int], why: str) -> list[tuple[Node, Sequence[int]]]:
         """Give up results; return what those need that waited for these and for others, too."""
-        claims: dict[int, Claim] = {}
         if len(indices):
             node.facts.hopeless.update(dict.fromkeys(indices, why))
-        for index in indices:
-            self._wanted.discard((node.node_id, index))
-            for claim in self._claims.pop((node.node_id, index), ()):
+        results = [(node.node_id, index) for index in indices]
+        self._wanted.difference_update(results)
+        return self._ask_anew(results)
+
+    def _ask_anew(self, results: Iterable[Result]) -> list[tuple[Node, Sequence[int]]]:
+        """Let those look what they lack who wait for results; return what is to be made again for them."""
+        claims: dict[int, Claim] = {}
+        for result in results:
+            for claim in self._claims.pop(result, ()):
                 if not claim.over:
                     claims[id(claim)] = claim
         wanted: list[tuple[Node, Sequence[int]]] = []

@@ -285,7 +285,7 @@ class Settling:
             return False
         if not part.stage and self.lacks(node, (index,)):
             return True
-        if not table.missing:
+        if not (table.missing or table.missing_files):
             return False
         spent = node.budget(index)
         spent.queue_losses += 1

@@ -64,12 +64,18 @@ class NodePayload:
 
 
 class Packer:
-    """Makes batches for one runner. Used from the driver's thread, and by threads that run tasks inline."""
+    """Makes batches for one runner. Used from the driver's thread, and by threads that run tasks inline.
 
-    def __init__(self, run: RunContext, nodes: dict[int, Node], *, in_process: bool) -> None:
+    Attributes:
+        keeps: whether results may be lost, and so what items are called with is kept when they have ended. Results
+            that never leave this process cannot; those that an earlier one has stored can, wherever items run.
+    """
+
+    def __init__(self, run: RunContext, nodes: dict[int, Node], *, in_process: bool, keeps: bool) -> None:
         self._run = run
         self._nodes = nodes
         self._in_process = in_process
+        self.keeps = keeps
         self._payloads: dict[int, NodePayload] = {}
         self._bodies: dict[
             int, tuple[TaskBody, Payload]
@@ -91,7 +97,7 @@ class Packer:
         if node_id not in self._payloads or node_id in self._kept:
             return
         node, size = self._nodes[node_id], self._sizes.pop(node_id, 0)
-        may_return = not self._in_process and node.spec.runner == MAIN and node.policy.rerun_on_loss
+        may_return = self.keeps and node.spec.runner == MAIN and node.policy.rerun_on_loss
         if may_return and self._kept_bytes + size <= KEPT_BYTES:
             self._kept[node_id] = size
             self._kept_bytes += size

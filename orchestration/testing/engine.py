@@ -42,6 +42,8 @@ class Faults:
         repeated: the engine runs a finished batch again, and delivers both tables.
         input_lost: an item cannot read its inputs.
         results_lost: a batch's results vanish, some time after it has ended. Half of these are told.
+        files_lost: a file in storage is damaged or deleted, some time after it was written, or between two lives
+            of the run. Nobody tells.
         skew: by how many seconds the clocks of workers are wrong at most, either way.
         leap: the flow's process stands still for an hour before it takes an event.
     """
@@ -54,6 +56,7 @@ class Faults:
     repeated: float = 0.0
     input_lost: float = 0.0
     results_lost: float = 0.0
+    files_lost: float = 0.0
     delay: float = 0.0
     skew: float = 0.0
     leap: float = 0.0
@@ -73,6 +76,8 @@ class Work(Protocol):
     def act(self, node_id: int, index: int) -> Act: ...
     def value(self, node_id: int, index: int, given: Value | None) -> Value: ...
     def inputs(self, command: SubmitBatch) -> frozenset[int]: ...
+    def files_of(self, command: SubmitBatch) -> frozenset[str]: ...
+    def is_damaged(self, url: str) -> bool: ...
     def persist(self, batch_id: int, node_id: int, values: Mapping[int, Value]) -> Stored | None: ...
     def post(self, event: CoreEvent) -> None: ...
 
@@ -94,14 +99,22 @@ class Execution:
         self.over = False
         self.waiting_call = ""
         self.inputs: frozenset[int] = frozenset()  # batches whose results it reads
+        self.files: frozenset[str] = frozenset()  # addresses in storage that it reads
         self.missing: tuple[int, ...] = ()
+        self.missing_files: tuple[str, ...] = ()
 
 
 class SimulatedEngine:
     """Runs batches on `workers` workers with a queue each."""
 
     def __init__(
-        self, stage: Stage, work: Work, rng: random.Random, workers: int, faults: Faults | None = None
+        self,
+        stage: Stage,
+        work: Work,
+        rng: random.Random,
+        workers: int,
+        faults: Faults | None,
+        made: dict[tuple[int, int], Value],
     ) -> None:
         self.stage = stage
         self.work = work
@@ -113,7 +126,7 @@ class SimulatedEngine:
         self.skews = [rng.uniform(-skew, skew) if skew else 0.0 for _ in range(workers)]
         self.results: dict[tuple[int, int], dict[int, Value]] = {}  # batch, stage -> position -> value
         self.released: dict[tuple[int, int], dict[int, Value]] = {}
-        self.made: dict[tuple[int, int], Value] = {}  # the last value that each item returned
+        self.made = made  # the last value that each item returned
         self.vanished: set[int] = set()  # batches whose results have been lost
         self.starts: Counter[tuple[int, int]] = Counter()  # how often each item's code was started
         self.deaths = 0
@@ -132,6 +145,8 @@ class SimulatedEngine:
         execution = Execution(command, acts, f"x{self._made}")
         if self.faults.results_lost:
             execution.inputs = self.work.inputs(command)
+        if self.faults.files_lost:
+            execution.files = self.work.files_of(command)
         candidates = [w for w, alive in enumerate(self.alive) if alive] or [0]
         worker = min(candidates, key=lambda w: len(self.queues[w]))
         self.queues[worker].append(execution)
@@ -165,7 +180,8 @@ class SimulatedEngine:
         execution.started = self.stage.now
         started = execution.started + self.skews[worker]
         self._hint(BatchStarted(command.batch_id, execution.execution_id, f"w{worker}", started))
-        if command.permit and not execution.inputs & self.vanished:
+        self._look(execution)
+        if command.permit and not (execution.missing or execution.missing_files):
             self._ask(worker, execution)
         else:
             self._lay_out(worker, execution)
@@ -173,12 +189,16 @@ class SimulatedEngine:
             busy = max(0.001, execution.offsets[execution.ran - 1] if execution.ran else 0.1)
             self._schedule(worker, execution, self.rng.uniform(0, busy), lambda: self._die(worker))
 
+    def _look(self, execution: Execution) -> None:
+        """Find out which of its inputs are not there any more."""
+        execution.missing = tuple(sorted(execution.inputs & self.vanished))
+        execution.missing_files = tuple(sorted(filter(self.work.is_damaged, execution.files)))
+
     def _lay_out(self, worker: int, execution: Execution) -> None:
         """Compute a whole execution ahead: nothing but its cancellation or a death will change it."""
         command, elapsed = execution.command, 0.0
         stages, broken = len(command.node_ids), False
-        execution.missing = tuple(sorted(execution.inputs & self.vanished))
-        if execution.missing:
+        if execution.missing or execution.missing_files:
             self._starve(worker, execution)
             return
         for position, act in enumerate(execution.acts):  # an entry, where nodes are fused
@@ -376,6 +396,7 @@ class SimulatedEngine:
             lengths=lengths,
             stored=tuple(stored) if any(stored) else (),
             missing=execution.missing,
+            missing_files=execution.missing_files,
         )
 
     def _deliver(self, table: Table, execution: Execution) -> None:

@@ -136,6 +136,7 @@ class HandDriven:
         seconds: float = 1.0,
         execution: str = "",
         missing: Sequence[int] = (),
+        missing_files: Sequence[str] = (),
     ) -> Table:
         """Return the table of a batch."""
         n = len(batch.indices) * len(batch.node_ids)
@@ -152,6 +153,7 @@ class HandDriven:
             lengths=lengths or {},
             stored=(stored,) if stored is not None else (),
             missing=missing,
+            missing_files=missing_files,
         )
 
     def lose(self, batch_id: int | None = None, *, suspect: bool = True) -> None:

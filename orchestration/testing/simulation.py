@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from runners.messages import ResultsLost, Stored
@@ -32,6 +32,7 @@ from ..core.commands import (
 from ..core.coordinator import Coordinator
 from ..core.events import (
     CoreEvent,
+    FilesLost,
     FuturesDropped,
     LeasesAnswered,
     LimitsKnown,
@@ -40,6 +41,7 @@ from ..core.events import (
     Tick,
 )
 from ..core.journal import Entry, LeasesReturned
+from ..core.records import Node
 from ..core.states import State
 from .clock import ManualClock
 from .engine import Faults, SimulatedEngine
@@ -87,6 +89,21 @@ class World:
         action()
 
 
+@dataclass
+class Storage:
+    """Result storage. It outlives processes of the run.
+
+    Attributes:
+        files: address -> position -> value.
+        damaged: those that nobody may believe any more.
+        made: by node and index, what each item returned last.
+    """
+
+    files: dict[str, dict[int, Value]] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)
+    made: dict[tuple[int, int], Value] = field(default_factory=dict)
+
+
 class Run:
     """One flow run in a world: its coordinator, engine and journal.
 
@@ -109,17 +126,16 @@ class Run:
         crash_after: int | None = None,
         check: bool = False,
         first_batch_id: int = 0,
-        files: dict[str, dict[int, Value]] | None = None,
+        storage: Storage | None = None,
     ) -> None:
         rng = random.Random(seed)
         self.world = world
         self.steps = {step.spec.node_id: step for step in steps}
         self.core = Coordinator(run_id, rng.random, prefetch=prefetch, first_batch_id=first_batch_id)
-        self.engine = SimulatedEngine(world, self, rng, workers, faults)
+        self.storage = storage = storage or Storage()
+        self.engine = SimulatedEngine(world, self, rng, workers, faults, storage.made)
         self.leases = leases
-        self.files = {} if files is None else files  # result storage: it outlives the process
-        engine = self.engine
-        self.results = Results(self.core, self.steps, engine.results, self.files, engine.made)
+        self.results = Results(self.core, self.steps, self.engine.results, storage.files, storage.made)
         self.forgotten: set[int] = set()
         self.journal: list[Entry] = []
         self.turns = 0
@@ -248,14 +264,30 @@ class Run:
             for edge in node.ins:
                 if edge.up.node_id not in command.node_ids:
                     members = edge.read_by(command.indices)
-                    found.update(edge.up.batches[i] for i in members if i not in edge.up.stored)
+                    found.update(edge.up.batches[i] for i in members)
         return frozenset(found - {-1})
+
+    def files_of(self, command: SubmitBatch) -> frozenset[str]:
+        """Return the files in storage that a batch reads."""
+        ups = {
+            (edge.up, i)
+            for node in map(self.core.nodes.__getitem__, command.node_ids)
+            for edge in node.ins
+            for i in edge.read_by(command.indices)
+        }
+        return frozenset(up.stored[i][0].url for up, i in ups if up.batches[i] < 0 and i in up.stored)
+
+    def is_damaged(self, url: str) -> bool:
+        return url in self.storage.damaged
 
     def persist(self, batch_id: int, node_id: int, values: Mapping[int, Value]) -> Stored | None:
         if not self.steps[node_id].persist or not values:
             return None
         url = f"memory:{batch_id}/{node_id}"
-        self.files.setdefault(url, dict(values))
+        self.storage.files.setdefault(url, dict(values))
+        engine = self.engine
+        if engine.faults.files_lost and engine.rng.random() < engine.faults.files_lost:
+            self.world.later(engine.rng.uniform(0.0, 3.0), partial(self.storage.damaged.add, url))
         return Stored(url, "")
 
     def fetch(self) -> bool:
@@ -265,11 +297,18 @@ class Run:
             silent = {b for b in set(node.batches) if b in self.engine.vanished}
             if silent:
                 self.post(ResultsLost(tuple(silent), "it is not there"))
+            read = {node.stored[i][0].url for i in range(node.width) if self._reads_file(node, i)}
+            if not read.isdisjoint(self.storage.damaged):
+                bad = frozenset(read & self.storage.damaged)
+                self.post(FilesLost(node.node_id, bad, "its file is damaged"))
             gone = [i for i in range(node.width) if node.gone(i) and i not in node.known.hopeless]
             if gone:
                 self.post(ResultsWanted(node.node_id, gone))
                 whole = False
         return whole
+
+    def _reads_file(self, node: Node, index: int) -> bool:
+        return node.states[index] == State.COMPLETED and node.batches[index] < 0 and index in node.stored
 
     # --- afterwards -----------------------------------------------------------------------------
 
@@ -342,7 +381,7 @@ def simulate(
     world = World()
     leases = LeaseAuthority(limits) if limits is not None else None
     lives: list[Run] = []
-    files: dict[str, dict[int, Value]] = {}
+    storage, decay = Storage(), random.Random(seed + 3)
     first_batch_id = 0
     for life, crash_after in enumerate([*crashes, None]):
         run = Run(
@@ -356,7 +395,7 @@ def simulate(
             crash_after=crash_after,
             check=check,
             first_batch_id=first_batch_id,
-            files=files,
+            storage=storage,
         )
         lives.append(run)
         try:
@@ -369,6 +408,8 @@ def simulate(
             first_batch_id = max(run.core.flights, default=first_batch_id - 1) + 1
             steps = resubmitted(steps, replayed.recovered)
             world = World()
+            if faults is not None and faults.files_lost:
+                storage.damaged.update(u for u in storage.files if decay.random() < faults.files_lost)
             if leases is not None:
                 leases.expire(run.core.run_id)
     starts: dict[tuple[int, int], int] = {}

@@ -76,7 +76,6 @@ def test_code_changed(bench: Bench) -> None:
         trial.check(plan, rerun_stored=True)
 
 
-@pytest.mark.xfail(reason="a stored result that is damaged or deleted is not made again", strict=True)
 def test_stored_results_damaged(bench: Bench) -> None:
     """Files of stored results are flipped, cut or deleted: what they held is made again, never believed."""
     for trial in bench.trials("stored result corrupted or deleted", short=2, full=60):

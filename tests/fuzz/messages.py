@@ -24,7 +24,7 @@ SEEDS = (
     Call("id", 1, "e", 0, "submit", b"payload"),
     Table(
         1, "e", "host:1", 2.0, bytes([1, 3]), array("d", [0.0, 1.0]), array("d", [1.0, 1.0]),
-        {1: DETAIL}, {0: 3}, (LINE,), (Stored("file:///r", "abc"),), {0: "name"}, missing=(4,),
+        {1: DETAIL}, {0: 3}, (LINE,), (Stored("file:///r", "abc"),), {0: "name"}, missing=(4,), missing_files=("file:///s",),
     ),
 )  # fmt: skip
 

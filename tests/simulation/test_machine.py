@@ -26,6 +26,7 @@ from orchestration.core.coordinator import Coordinator
 from orchestration.core.events import (
     CancelRequested,
     CoreEvent,
+    FilesLost,
     LeasesAnswered,
     LimitsKnown,
     NodeSubmitted,
@@ -309,6 +310,16 @@ class CoordinatorMachine(RuleBasedStateMachine):
         ended = sorted({batch_id for batch_id, _ in self.results})
         self.comparable = self.comparable and self.tame
         self.handle(ResultsLost(tuple({ended[pick % len(ended)] for pick in picks}), "w has died"))
+
+    @precondition(lambda self: any(node.known.recovered for node in self.core.nodes.values()))
+    @rule(pick=SEEDS)
+    def lose_files(self, pick: int) -> None:
+        """Somebody has read a file in storage and found it damaged."""
+        nodes = [node for node in self.core.nodes.values() if node.known.recovered]
+        node = nodes[pick % len(nodes)]
+        urls = sorted({file.url for file, _ in node.known.recovered.values()})
+        self.comparable = self.comparable and self.tame
+        self.handle(FilesLost(node.node_id, frozenset({urls[pick % len(urls)]}), "it is damaged"))
 
     @precondition(lambda self: any(node.holes for node in self.core.nodes.values()))
     @rule(pick=SEEDS)

@@ -28,10 +28,19 @@ DEADLY = Faults(
     death=0.2, zombie=0.5, hint_lost=0.2, hint_repeated=0.3, repeated=0.2, input_lost=0.05, delay=1.5
 )
 FORGETFUL = Faults(results_lost=0.2, delay=0.2)
+ROTTEN = Faults(results_lost=0.2, files_lost=0.3, delay=0.2)
 CRUEL = Faults(
-    death=0.1, zombie=0.5, hint_lost=0.2, repeated=0.2, input_lost=0.02, results_lost=0.15, delay=1.0
+    death=0.1,
+    zombie=0.5,
+    hint_lost=0.2,
+    repeated=0.2,
+    input_lost=0.02,
+    results_lost=0.15,
+    files_lost=0.1,
+    delay=1.0,
 )
 ODD_CLOCKS = Faults(death=0.1, hint_late=0.3, hint_repeated=0.3, delay=0.5, skew=4000.0, leap=0.02)
+FAULTS = (None, LYING, DEADLY, FORGETFUL, ROTTEN, CRUEL, ODD_CLOCKS)
 HARDY = Policy(retries_on_loss=ENOUGH)
 
 
@@ -45,7 +54,7 @@ def play(seed: int, *, check: bool) -> tuple[Report, list[Step]]:
         seed=seed,
         workers=rng.choice((1, 3, 8)),
         prefetch=rng.choice((1, 2)),
-        faults=rng.choice((None, LYING, DEADLY, FORGETFUL, CRUEL, ODD_CLOCKS)),
+        faults=rng.choice(FAULTS),
         limits=limits,
         crashes=[rng.randrange(1, 40) for _ in range(rng.choice((0, 0, 1, 3)))],
         check=check,
@@ -158,7 +167,7 @@ def test_fused_maps_end_as_the_reference_interpreter_says() -> None:
             steps,
             seed=seed,
             workers=rng.choice((1, 3)),
-            faults=rng.choice((None, LYING, DEADLY, FORGETFUL, CRUEL, ODD_CLOCKS)),
+            faults=rng.choice(FAULTS),
             limits=limits,
             crashes=[rng.randrange(1, 40) for _ in range(rng.choice((0, 0, 1, 2)))],
             check=seed % 5 == 0,

@@ -6,11 +6,13 @@ import asyncio
 import datetime as dt
 import decimal
 import gc
+import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ from runners.contract.tasks import AsyncMultiplier, Multiplier
 from runners.errors import Retry
 from runners.execution import CancelInterrupt, Interrupt, TimeoutInterrupt
 from runners.messages import Batch, Input, Outcome, Payload, Stage, Table
-from runners.storage import MISSING
+from runners.storage import MISSING, ResultStorage
 from runners.worker import run_batch
 
 PATIENCE = 30.0
@@ -193,6 +195,21 @@ def test_a_missing_input_is_no_value() -> None:
     values, table = run_stages(stage, inputs=(literal,))
     assert table.outcomes == bytes([Outcome.INPUT_LOST, Outcome.COMPLETED])
     assert values == [MISSING, "there"]
+
+
+def test_files_that_are_lost_are_named(tmp_path: Path) -> None:
+    """A batch that cannot read its stored inputs runs nothing, and its table names all files that are lost."""
+    storage = ResultStorage(str(tmp_path))
+    files = [storage.write(key, [1]) for key in ("whole", "gone", "torn")]
+    os.unlink(files[1].url)
+    os.truncate(files[2].url, 30)
+    inputs = [Input(5, [k], [0], stored=file) for k, file in enumerate(files)]
+    stage = stage_of(tasks.same, Arguments((Aligned(5, [0, 1, 2]),)), 3)
+    values, table = run_stages(stage, inputs=inputs)
+    assert table.outcomes == bytes([Outcome.INPUT_LOST]) * 3
+    assert list(table.missing_files) == [files[1].url, files[2].url]
+    assert values == [MISSING] * 3
+    assert table.details[0].message == f"the result file {files[1].url} does not exist, and 1 more"
 
 
 def test_without_an_answer_nothing_starts() -> None:

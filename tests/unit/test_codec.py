@@ -69,6 +69,7 @@ def tables(draw: st.DrawFn) -> Table:
         logs_dropped=draw(numbers),
         moved_bytes=draw(numbers),
         missing=draw(st.lists(numbers, max_size=2).map(tuple)),
+        missing_files=draw(st.lists(text, max_size=2).map(tuple)),
         results=draw(st.binary(max_size=5)),
     )
 
@@ -152,6 +153,7 @@ def same_kinds(message: Any) -> bool:
                 and all(isinstance(k, int) and 0 <= k < n for k in keys)
                 and all(isinstance(d.message, str) for d in message.details.values())
                 and all(isinstance(b, int) for b in message.missing)
+                and all(isinstance(url, str) for url in message.missing_files)
                 and set(message.outcomes) <= set(Outcome)
             )
         case BatchProgress():

@@ -191,7 +191,7 @@ def test_inputs_of_what_must_not_run_twice_are_kept() -> None:
 
 
 def test_stored_results_are_read_from_storage() -> None:
-    """What was written to storage is not made again; the reader is told of the file."""
+    """What is in storage is not made again while its file is good; the reader is told of the file."""
     run = HandDriven(slots=1)
     up = run.add(width=2, policy=Policy(batch=2))
     stored = Stored("file:///r/0", "digest")

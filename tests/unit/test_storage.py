@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.errors import MissingExtraError, SerializationError, StorageError, UserError
+from runners.errors import MissingExtraError, ResultFileLostError, SerializationError, StorageError, UserError
 from runners.files import LocalFiles, RemoteFiles, file_name
 from runners.messages import Stored
 from runners.result_format import MISSING, decode, encode
@@ -230,8 +230,10 @@ def test_a_missing_file_is_named_with_the_cure(tmp_path: Path) -> None:
     storage = ResultStorage(str(tmp_path))
     stored = storage.write("k", [1])
     os.unlink(stored.url)
-    with pytest.raises(StorageError, match=r"k\.result does not exist.*all of them"):
+    with pytest.raises(ResultFileLostError, match=r"k\.result does not exist.*all of them") as caught:
         storage.read(stored, [0])
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.reason) == (str(caught.value), f"the result file {stored.url} does not exist")
 
 
 def test_a_file_that_was_replaced_is_noticed(tmp_path: Path) -> None:
@@ -239,10 +241,11 @@ def test_a_file_that_was_replaced_is_noticed(tmp_path: Path) -> None:
     storage = ResultStorage(str(tmp_path))
     stored = storage.write("k", [1])
     newer = storage.write("k", [2])
-    with pytest.raises(StorageError, match=r"k\.result is not the one recorded"):
+    with pytest.raises(ResultFileLostError, match=r"k\.result is not the one recorded"):
         storage.read(stored, [0])
-    with pytest.raises(StorageError, match="has 1 results and none at position 1"):
+    with pytest.raises(StorageError, match="has 1 results and none at position 1") as caught:
         storage.read(newer, [1])
+    assert type(caught.value) is StorageError
 
 
 def test_a_newer_format_asks_for_an_upgrade(tmp_path: Path) -> None:
@@ -251,8 +254,9 @@ def test_a_newer_format_asks_for_an_upgrade(tmp_path: Path) -> None:
     content = bytearray(Path(stored.url).read_bytes())
     content[8] = 9
     Path(stored.url).write_bytes(content)
-    with pytest.raises(StorageError, match=r"format 9.*Upgrade"):
+    with pytest.raises(StorageError, match=r"format 9.*Upgrade") as caught:
         read_stored(stored, [0])
+    assert type(caught.value) is StorageError  # what it holds is not lost
 
 
 def test_a_real_write_error_is_named_and_leaves_no_file(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_what_ran_when_the_runner_failed_has_the_runners_error() -> None:
 
 def test_what_cannot_be_pickled_is_named_by_its_place_in_the_map() -> None:
     """Which batch an item was in is nothing that a user knows."""
-    packer = Packer(RunContext("r", "n", "f"), {}, in_process=False)
+    packer = Packer(RunContext("r", "n", "f"), {}, in_process=False, keeps=True)
     values = [1, 2, {"a": [threading.Lock()]}, 3]
     packer.add(0, NodePayload(TaskBody(same.fn, "same"), (Column(values),), {}))
     command: Any = SimpleNamespace(node_id=0, indices=range(1, 4))
