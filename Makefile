@@ -16,7 +16,10 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 unexport UV_PROJECT_ENVIRONMENT
 
-.PHONY: help sync demo test faults fuzz soak bench lint imports types format lock clean
+# Deno comes with the developer tools; what it fetches from the npm registry stays in .cache.
+DENO := cd orchestration/dashboard && DENO_DIR='$(CURDIR)/.cache/deno' DENO_NO_UPDATE_CHECK=1 '$(CURDIR)/$(BIN)/deno' task --quiet
+
+.PHONY: help sync ui demo test faults fuzz soak bench lint imports types format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +33,9 @@ $(STAMP): pyproject.toml uv.lock | $(filter .cache/uv/bin/uv,$(UV))
 	@touch $@
 
 sync: $(STAMP) ## Make .venv with every extra and the developer tools
+
+ui: $(STAMP) ## Build the dashboard's pages
+	$(DENO) bundle
 
 demo: $(STAMP) ## Run a real job on all four runners
 	$(BIN)/python -m examples.census
@@ -61,19 +67,22 @@ fuzz: $(STAMP) ## Feed made-up bytes to what reads the messages of workers, for 
 lint: $(STAMP) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(DENO) lint
 
 imports: $(STAMP) ## Check which package may import which
 	$(BIN)/lint-imports --no-cache
 
 types: $(STAMP) ## Check types with mypy
 	$(BIN)/mypy
+	$(DENO) check
 
 format: $(STAMP) ## Put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(DENO) format
 
 lock: | $(filter .cache/uv/bin/uv,$(UV)) ## Choose the newest allowed dependencies
 	$(UV) lock --upgrade
 
 clean: ## Remove the environment and every cache
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .cache orchestration/dashboard/static .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

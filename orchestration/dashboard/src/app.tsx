@@ -1,0 +1,99 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { health, trouble } from "./health.ts";
+import { helpOpen, KeyboardHelp } from "./keys.tsx";
+import { go, match, path } from "./router.ts";
+import { theme, toggleTheme } from "./theme.ts";
+import { Empty } from "./ui/text.tsx";
+import { RunPage } from "./run/page.tsx";
+
+const NAV = [["/runs", "Runs"]] as const;
+
+type Parts = Record<string, string>;
+const ROUTES: [string, (parts: Parts) => ComponentChildren][] = [
+  ["/runs/:id", ({ id = "" }) => <RunPage key={id} id={id} tab="" />],
+  ["/runs/:id/:tab", ({ id = "", tab = "" }) => <RunPage key={id} id={id} tab={tab} />],
+  [
+    "/runs/:id/:tab/:node",
+    ({ id = "", tab = "", node }) => <RunPage key={id} id={id} tab={tab} node={node} />,
+  ],
+];
+
+export function App() {
+  return (
+    <>
+      <a class="skip" href="#main">Skip to the page</a>
+      <TopBar />
+      <Banner />
+      <Main />
+      <KeyboardHelp />
+    </>
+  );
+}
+
+function TopBar() {
+  const dark = theme.value === "dark";
+  return (
+    <header class="topbar">
+      <a class="brand" href="/runs" title={health.value ? `Millrace ${health.value.version}` : undefined}>
+        <svg viewBox="0 0 32 32" aria-hidden="true">
+          <rect class="mark-ground" width="32" height="32" rx="7" />
+          <path class="mark-lines" d="M16 5v22M5 16h22M8.200 8.200l15.600 15.600M23.800 8.200 8.200 23.800" />
+        </svg>
+        Millrace
+      </a>
+      <nav aria-label="Pages">
+        {NAV.map(([to, title]) => (
+          <a key={to} href={to} aria-current={path.value.startsWith(to) ? "page" : undefined}>{title}</a>
+        ))}
+      </nav>
+      <div class="tools">
+        <button type="button" class="quiet" onClick={toggleTheme} title="Dark or light (t)">
+          {dark ? "☀ Light" : "☾ Dark"}
+        </button>
+        <button
+          type="button"
+          class="quiet"
+          onClick={() => (helpOpen.value = true)}
+          aria-label="Keyboard help"
+        >
+          ?
+        </button>
+      </div>
+    </header>
+  );
+}
+
+function Banner() {
+  const found = trouble.value;
+  return (
+    <div aria-live="assertive">
+      {found && (
+        <div class={`banner ${found.what === "store" ? "bad" : ""}`} role="alert">{found.message}</div>
+      )}
+    </div>
+  );
+}
+
+function Main() {
+  const main = useRef<HTMLElement>(null);
+  const here = path.value;
+  useEffect(() => {
+    if (here === "/") go("/runs", { replace: true });
+  }, [here]);
+  return <main id="main" ref={main} tabIndex={-1}>{pageFor(here)}</main>;
+}
+
+function pageFor(here: string): ComponentChildren {
+  for (const [pattern, page] of ROUTES) {
+    const parts = match(pattern, here);
+    if (parts) return page(parts);
+  }
+  return (
+    <Empty title="There is no such page">
+      <p>
+        The address <code>{here}</code> leads nowhere. <a href="/runs">All runs</a>
+      </p>
+    </Empty>
+  );
+}

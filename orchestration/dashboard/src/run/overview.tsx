@@ -1,0 +1,57 @@
+import { at } from "../router.ts";
+import { finished } from "../states.ts";
+import { number } from "../time.ts";
+import { Bar } from "../ui/state.tsx";
+import { Empty, Lasting } from "../ui/text.tsx";
+import type { RunNode } from "../types.ts";
+import type { TabProps } from "./tabs.ts";
+
+/** What the run consists of. */
+export function Overview({ feed, run }: TabProps) {
+  return <NodeTable run={run.id} nodes={feed.nodes.value} />;
+}
+
+function NodeTable({ run, nodes }: { run: string; nodes: RunNode[] }) {
+  if (nodes.length === 0) {
+    return (
+      <Empty title="No task yet">
+        <p>A node appears here as soon as the flow submits or maps a task.</p>
+      </Empty>
+    );
+  }
+  return (
+    <div class="card scroll">
+      <table>
+        <thead>
+          <tr>
+            <th>Task</th>
+            <th class="num">Done</th>
+            <th>Progress</th>
+            <th class="num">Duration</th>
+          </tr>
+        </thead>
+        <tbody>
+          {nodes.map((node) => (
+            <tr key={node.node}>
+              <td>
+                <a href={at("runs", run, "nodes", node.node)}>{node.task}</a>
+                {node.kind === "map" && <span class="muted">× {number(node.width)}</span>}
+              </td>
+              <td class="num">{number(finished(node.counts))} / {number(node.width)}</td>
+              <td>
+                <Bar counts={node.counts} />
+              </td>
+              <td class="num">
+                <Lasting started={node.started} ended={node.ended} seconds={span(node)} />
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function span(node: RunNode): number | null {
+  return node.started !== null && node.ended !== null ? node.ended - node.started : null;
+}

@@ -1,0 +1,49 @@
+// The frame of a run's page: header, actions and tabs. What a tab shows is its own file, listed in tabs.ts.
+import { useEffect, useMemo } from "preact/hooks";
+import { RunFeed } from "../feed.ts";
+import { at } from "../router.ts";
+import { Empty, Failure, Loading } from "../ui/text.tsx";
+import { RunHeader } from "./header.tsx";
+import { TABS } from "./tabs.ts";
+
+export function RunPage({ id, tab, node }: { id: string; tab: string; node?: string }) {
+  const feed = useMemo(() => new RunFeed(id), [id]);
+  useEffect(() => () => feed.close(), [feed]);
+  const run = feed.run.value;
+  const problem = feed.problem.value;
+  if (!run) {
+    if (problem?.status === 404) {
+      return (
+        <Empty title="There is no such run">
+          <p>{problem.message}</p>
+          <a href="/runs">All runs</a>
+        </Empty>
+      );
+    }
+    return problem ? <Failure problem={problem} again={() => feed.refresh()} /> : <Loading />;
+  }
+  const shown = TABS.find((one) => one.id === tab);
+  return (
+    <>
+      <RunHeader feed={feed} run={run} />
+      <nav class="tabs" aria-label="Parts of this run">
+        {TABS.filter((one) => !one.hidden).map((one) => (
+          <a
+            key={one.id}
+            href={one.id ? at("runs", id, one.id) : at("runs", id)}
+            aria-current={one === shown ? "page" : undefined}
+          >
+            {one.title}
+          </a>
+        ))}
+      </nav>
+      {shown
+        ? <shown.component feed={feed} run={run} node={node} />
+        : (
+          <Empty title="This run has no such part">
+            <a href={at("runs", id)}>To the run</a>
+          </Empty>
+        )}
+    </>
+  );
+}

@@ -1,0 +1,25 @@
+// The parts of a run's page, in the order of their tabs.
+import type { ComponentType } from "preact";
+import type { RunFeed } from "../feed.ts";
+import type { RunDetail } from "../types.ts";
+import { Overview } from "./overview.tsx";
+
+export interface TabProps {
+  feed: RunFeed;
+  run: RunDetail;
+  /** The last part of the address: /runs/:id/nodes/:node. */
+  node?: string;
+}
+
+interface Tab {
+  /** The part of the address after the run's id; "" is what a bare /runs/:id shows. */
+  id: string;
+  title: string;
+  component: ComponentType<TabProps>;
+  /** Reached by links, without a tab of its own. */
+  hidden?: boolean;
+}
+
+export const TABS: readonly Tab[] = [
+  { id: "", title: "Overview", component: Overview },
+];

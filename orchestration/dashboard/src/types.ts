@@ -1,0 +1,198 @@
+// What the API under /api gives; times are seconds since the epoch.
+
+export type Counts = Partial<Record<string, number>>;
+export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+
+export interface Page<T> {
+  items: T[];
+  next: string | null;
+}
+
+export interface Run {
+  id: string;
+  name: string;
+  flow: string;
+  state: string;
+  state_name: string;
+  message: string | null;
+  created: number;
+  started: number | null;
+  ended: number | null;
+  heartbeat: number | null;
+  runner: string | null;
+  engine_url: string | null;
+  entrypoint: string | null;
+  version: string | null;
+  tags: string[];
+  parameters: Record<string, Json>;
+  parent: string | null;
+  host: string | null;
+  pid: number | null;
+  counts: Counts;
+  seconds: number | null;
+  retries: number;
+  can: Record<Action, boolean>;
+}
+
+export type Action = "cancel" | "pause" | "resume" | "retry";
+
+export interface RunDetail extends Run {
+  detail: string | null;
+  requests: { cancel: boolean; pause: boolean };
+  stuck: string[];
+}
+
+export interface RunNode {
+  node: number;
+  path: string;
+  task: string;
+  kind: string;
+  width: number;
+  counts: Counts;
+  started: number | null;
+  ended: number | null;
+  upstream: number[];
+  tags: string[];
+  policy: Json;
+  waited: Json;
+  parent: Json;
+}
+
+/** What the `nodes` event of a run's stream tells of a node that changed. */
+export type NodeChange = Pick<RunNode, "node" | "width" | "counts" | "started" | "ended">;
+
+export interface TaskRun {
+  node: number;
+  index: number;
+  task: string;
+  name: string;
+  state: string;
+  state_name: string;
+  attempts: number;
+  started: number | null;
+  seconds: number | null;
+  worker: string | null;
+  reason: string | null;
+  error: string | null;
+}
+
+export interface Attempt {
+  attempt: number;
+  state: string;
+  started: number | null;
+  seconds: number | null;
+  worker: string | null;
+  error: string | null;
+}
+
+export interface HistoryEntry {
+  at: number;
+  state: string;
+  reason: string | null;
+}
+
+export interface TaskRunDetail extends Omit<TaskRun, "attempts"> {
+  attempts: Attempt[];
+  history: HistoryEntry[];
+  story: string[];
+  result: Json;
+}
+
+export interface LogLine {
+  seq: number;
+  at: number;
+  level: number;
+  logger: string;
+  message: string;
+  task: string | null;
+  node: number | null;
+  index: number | null;
+  attempt: number | null;
+}
+
+export interface Place {
+  node: number;
+  index: number;
+  at: number | null;
+}
+
+export interface ErrorGroup {
+  type: string;
+  message: string;
+  traceback: string | null;
+  count: number;
+  first: Place;
+  last: Place;
+  root: boolean;
+}
+
+export interface Holder {
+  run: string;
+  label: string;
+  slots: number;
+  since: number | null;
+  expires: number | null;
+  left: boolean;
+}
+
+export interface Limit {
+  name: string;
+  slots: number | null;
+  per_second: number | null;
+  held: number;
+  waiting: number;
+  holders: Holder[];
+  waiters: Partial<Holder>[];
+}
+
+export interface Flow {
+  flow: string;
+  runs: number;
+  last: Run | null;
+  failure_rate: number | null;
+  median_seconds: number | null;
+  entrypoint: string | null;
+  recent: { id: string; state: string; started: number | null; seconds: number | null }[];
+}
+
+export interface Worker {
+  worker: string;
+  host: string | null;
+  run: string;
+  run_name: string;
+  task: string;
+  node: number;
+  index: number;
+  since: number | null;
+}
+
+export interface LaunchForm {
+  entrypoint: string;
+  schema: Schema;
+}
+
+/** The part of JSON schema that a signature's types become. */
+export interface Schema {
+  type?: string;
+  title?: string;
+  description?: string;
+  default?: Json;
+  enum?: Json[];
+  format?: string;
+  properties?: Record<string, Schema>;
+  required?: string[];
+  anyOf?: Schema[];
+  $ref?: string;
+  $defs?: Record<string, Schema>;
+}
+
+export interface Health {
+  status: string;
+  version: string;
+  store: string;
+}
+
+export interface Me {
+  role: "read" | "run" | "admin";
+  user: string | null;
+}

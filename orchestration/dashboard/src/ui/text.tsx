@@ -1,0 +1,40 @@
+import type { ComponentChildren } from "preact";
+import type { Problem } from "../api.ts";
+import { ago, clock, duration, exact, now } from "../time.ts";
+
+/** A moment: the time of day in the viewer's zone, exact to the second with its zone on hover. */
+export function Moment({ at, relative }: { at: number | null | undefined; relative?: boolean }) {
+  if (at === null || at === undefined) return <span class="muted">–</span>;
+  const text = relative ? ago(at) : clock(at);
+  return <time class="nowrap" dateTime={new Date(at * 1000).toISOString()} title={exact(at)}>{text}</time>;
+}
+
+/** A duration that grows while `ended` is open. */
+export function Lasting(
+  { started, ended, seconds }: { started: number | null; ended: number | null; seconds: number | null },
+) {
+  const open = started !== null && ended === null && seconds === null;
+  return <span class="nowrap">{duration(open ? Math.max(0, now.value - started) : seconds)}</span>;
+}
+
+/** Nothing to show: says why, and what to do next. */
+export function Empty({ title, children }: { title: string; children?: ComponentChildren }) {
+  return (
+    <div class="empty">
+      <b>{title}</b>
+      {children}
+    </div>
+  );
+}
+
+export function Failure({ problem, again }: { problem: Problem; again?: () => void }) {
+  return (
+    <div class="note bad" role="alert">
+      {problem.message} {again && <button type="button" onClick={again}>Try again</button>}
+    </div>
+  );
+}
+
+export function Loading() {
+  return <p class="muted" role="status">Loading…</p>;
+}
