@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import ray
 
@@ -20,6 +20,7 @@ from .ray_worker import check_version
 logger = logging.getLogger("millrace.ray")
 
 LOOK_SECONDS = 2.0  # between two looks at the nodes
+LOCAL_LOOK_SECONDS = 0.5  # between two looks at whether our own Ray is there
 MAX_MISSED = 3  # looks. Ray ends this whole process when the head has been away for 60 s: we must be sooner
 CLOSE_SECONDS = 10.0  # for a look that is under way
 CHECK_SECONDS = 30.0  # for the version check; on a cluster that is still starting we go on without
@@ -33,7 +34,7 @@ class Cluster:
         self,
         session: ray_session.Session,
         slots_changed: Callable[[int], None],
-        gone: Callable[[str], None],
+        gone: Callable[[str, bool], None],
     ) -> None:
         self._session = session
         self._slots_changed = slots_changed
@@ -119,27 +120,37 @@ class Cluster:
     # --- watching -------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        missed = 0
-        while not self._closed.wait(LOOK_SECONDS):
+        local, missed, looked = self._session.is_local, 0, time.monotonic()
+        while not self._closed.wait(LOCAL_LOOK_SECONDS if local else LOOK_SECONDS):
             if not self._session.live():
-                self._gone(f"{self.describe()} has gone: the program has shut Ray down")
+                # our own Ray is over before its last user goes only if it died, and another one has noticed
+                died = self._session.over
+                why = "it died" if died else "the program has shut Ray down"
+                self._gone(f"{self.describe()} has gone: {why}", died)
                 return
-            problem = self._problem()
-            if problem is None:
+            problem, refused = self._problem()
+            if not problem:
                 missed = 0
-                try:
-                    self._look()
-                except Exception as error:
-                    if not self._closed.is_set():
-                        logger.warning("Ray's list of nodes cannot be read: %s", error)
+                if time.monotonic() - looked >= LOOK_SECONDS:
+                    self._try_to_look()
+                    looked = time.monotonic()
                 continue
             missed += 1
-            if missed == MAX_MISSED and not self._closed.is_set():
-                self._gone(f"{self.describe()} has gone: {problem}")
+            # on our own machine, nobody listens only where the process is dead
+            if (missed == MAX_MISSED or (local and refused)) and not self._closed.is_set():
+                self._gone(f"{self.describe()} has gone: {problem}", True)
                 return
 
+    def _try_to_look(self) -> None:
+        try:
+            self._look()
+        except Exception as error:
+            if not self._closed.is_set():
+                logger.warning("Ray's list of nodes cannot be read: %s", error)
+
     def _look(self) -> None:
-        self._nodes = ray.nodes()
+        with self._session.calls() as live:
+            self._nodes = ray.nodes() if live else []
         if not self._closed.is_set():
             # a cluster that scales up from nothing has no CPU until somebody asks for one
             self._slots_changed(max(1, int(self._cpus())))
@@ -147,22 +158,23 @@ class Cluster:
     def _cpus(self) -> float:
         return sum(float(node["Resources"].get("CPU", 0.0)) for node in self._nodes if node.get("Alive"))
 
-    def _problem(self) -> str | None:
-        """Say what does not answer. Not found out by Ray's own calls: these block when the head is away."""
-        if self._session.is_client:
-            return None
-        head = urlsplit(f"//{self._session.gcs_address}")
-        if head.hostname and head.port:
-            error = ray_session.unreachable(head.hostname, head.port, LOOK_SECONDS)
-            if error is not None:
-                return f"its head at {self._session.gcs_address} does not answer ({error})"
+    def _problem(self) -> tuple[str, bool]:
+        """Say what does not answer ("" if all do), and whether nobody listens there.
+
+        Not found out by Ray's own calls: these block when the head is away.
+        """
+        error = self._session.head_error(LOOK_SECONDS)
+        if error is not None:
+            text = f"its head at {self._session.gcs_address} does not answer ({error})"
+            return text, isinstance(error, ConnectionRefusedError)
         own = next((node for node in self._nodes if node["NodeID"] == self._session.node_id), None)
-        if own is not None:
+        if own is not None and not self._session.is_client:
             host, port = own["NodeManagerAddress"], own["NodeManagerPort"]
             error = ray_session.unreachable(host, port, LOOK_SECONDS)
             if error is not None:
-                return f"this machine's Ray process at {host}:{port} does not answer ({error})"
-        return None
+                text = f"this machine's Ray process at {host}:{port} does not answer ({error})"
+                return text, isinstance(error, ConnectionRefusedError)
+        return "", False
 
     def _dashboard(self) -> str:
         if not self._session.live():

@@ -40,13 +40,18 @@ def make_folder() -> Path:
 
 def remove_folder(folder: Path) -> None:
     """Delete a folder, after whatever process still works in it."""
-    for pid in _processes_of(folder):
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+    end_processes(folder)
     shutil.rmtree(folder, ignore_errors=True)
     handle = _held.pop(folder, None)
     if handle is not None:
         os.close(handle)
+
+
+def end_processes(folder: Path) -> None:
+    """Kill whatever works in a folder."""
+    for pid in _processes_of(folder):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _abandoned(folder: Path) -> bool:

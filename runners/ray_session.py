@@ -1,7 +1,8 @@
 """This process's connection to Ray. There is at most one, so runners share it and count themselves.
 
 A Ray that somebody else initialised is used and left alone. One that we connected to is left when the last
-runner closes, and one that we started is ended then, with its folder.
+runner closes, and one that we started is ended then, with its folder. One that we started and that died is
+ended at once; the first of its runners that notices starts another one, which the others join.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import contextlib
 import functools
 import logging
 import os
+import queue
 import signal
 import socket
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from .base import TaskRunner
 from .errors import ConnectionFailedError, MissingExtraError, RunnersError, UserError, VersionMismatchError
-from .ray_folder import make_folder, remove_folder
+from .ray_folder import end_processes, make_folder, remove_folder
 
 logger = logging.getLogger("millrace.ray")
 
@@ -48,6 +51,7 @@ class Session:
         self.is_client = address.startswith(CLIENT_SCHEME)
         self.node_id = "" if self.is_client else context.get_node_id()
         self.gcs_address = "" if self.is_client else str(context.gcs_address)
+        self._calls = threading.RLock()
 
     @property
     def is_local(self) -> bool:
@@ -59,6 +63,22 @@ class Session:
         import ray
 
         return not self.over and bool(ray.is_initialized())
+
+    @contextlib.contextmanager
+    def calls(self) -> Iterator[bool]:
+        """Keep this connection from being ended inside the block; gives whether Ray may be called there.
+
+        A call into Ray's core that overlaps with its end would end this process.
+        """
+        with self._calls:
+            yield self.live()
+
+    def head_error(self, seconds: float) -> OSError | None:
+        """Return why the head cannot be reached, or None."""
+        head = urlsplit(f"//{self.gcs_address}")
+        if self.is_client or not (head.hostname and head.port):
+            return None
+        return unreachable(head.hostname, head.port, seconds)
 
     def release(self) -> None:
         """Take one user off; the last one of our own connection ends it."""
@@ -101,6 +121,21 @@ def connect(runner: TaskRunner, address: str | None, init_kwargs: Mapping[str, A
         session.users += 1
         _open.add(runner)
         return session
+
+
+def replace(runner: TaskRunner, dead: Session, init_kwargs: Mapping[str, Any]) -> Session:
+    """Return a connection to a Ray of our own in place of one that died.
+
+    Raises:
+        ConnectionFailedError, UserError: it could not be started.
+    """
+    global _current
+    with _lock, _no_ray_unasked():
+        if _current is dead:
+            _current = None
+        if not dead.over:
+            _end(dead)
+        return connect(runner, "local", init_kwargs)
 
 
 def _join(address: str | None) -> Session:
@@ -247,7 +282,7 @@ def _start(init_kwargs: Mapping[str, Any]) -> Session:
     try:
         with _quiet(), _signal_handlers_kept():
             _take_notices()
-            ray.init(address="local", **settings)
+            _in_lasting_thread(lambda: ray.init(address="local", **settings))
         return Session("local", ours=True, folder=folder)
     except BaseException as error:
         with contextlib.suppress(Exception):
@@ -256,20 +291,73 @@ def _start(init_kwargs: Mapping[str, Any]) -> Session:
         raise _translated(error, "a local Ray (it could not be started)") from None
 
 
+def _in_lasting_thread(start: Callable[[], object]) -> None:
+    """Start Ray in a thread that does not end: with the thread that started them, Linux kills Ray's processes."""
+    if threading.current_thread() is threading.main_thread():
+        start()
+        return
+    done: Future[None] = Future()
+
+    def job() -> None:
+        try:
+            start()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    _starter(os.getpid()).put(job)
+    done.result()
+
+
+@functools.cache
+def _starter(pid: int) -> queue.SimpleQueue[Callable[[], None]]:
+    """Return the jobs of a process's thread for starting Rays. It is daemonic: our exit handler needs it alive."""
+    jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            jobs.get()()
+
+    threading.Thread(target=serve, name="millrace-ray-starter", daemon=True).start()
+    return jobs
+
+
 def _end(session: Session) -> None:
     import ray
 
-    session.over = True
-    if session.pid != os.getpid():  # a child of a fork
+    with session._calls:
+        if session.over:  # the Ray that is there now is another one
+            return
+        session.over = True
+        if session.pid != os.getpid():  # a child of a fork
+            return
+        if session.folder is not None and session.head_error(PROBE_SECONDS) is not None:
+            end_processes(session.folder)  # ray.shutdown would wait for what asks its dead head
+        if ray.is_initialized() and ray.get_runtime_context().get_job_id() == session.job_id:
+            with _quiet():
+                try:
+                    ray.shutdown(**({"wait_for_processes": True} if session.is_local else {}))
+                except TypeError:  # Ray before 2.60
+                    ray.shutdown()
+        if session.folder is not None:
+            remove_folder(session.folder)
+
+
+@contextlib.contextmanager
+def _no_ray_unasked() -> Iterator[None]:
+    """Have Ray's functions, which would start a Ray where there is none, raise in other threads instead."""
+    from ray._private import auto_init_hook as hook
+
+    before = getattr(hook, "enable_auto_connect", None)
+    if before is None:  # another version of Ray
+        yield
         return
-    if ray.is_initialized() and ray.get_runtime_context().get_job_id() == session.job_id:
-        with _quiet():
-            try:
-                ray.shutdown(**({"wait_for_processes": True} if session.is_local else {}))
-            except TypeError:  # Ray before 2.60
-                ray.shutdown()
-    if session.folder is not None:
-        remove_folder(session.folder)
+    hook.enable_auto_connect = False
+    try:
+        yield
+    finally:
+        hook.enable_auto_connect = before
 
 
 @contextlib.contextmanager

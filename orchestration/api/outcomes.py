@@ -31,18 +31,25 @@ class Verdict:
     retriable: bool = True
 
     @classmethod
-    def failed(cls, error: BaseException, name: str = "", *, retriable: bool = True) -> Verdict:
+    def failed(
+        cls,
+        error: BaseException,
+        name: str = "",
+        *,
+        retriable: bool = True,
+        state: RunState = RunState.FAILED,
+    ) -> Verdict:
         def data() -> Any:
             raise error
 
         message = f"{type(error).__name__}: {error}"
-        return cls(RunState.FAILED, name, message, error, data, retriable)
+        return cls(state, name, message, error, data, retriable)
 
 
 def verdict_of(run: RunningFlow, result: Any = None, error: BaseException | None = None) -> Verdict:
     """Judge a run whose function has ended and whose task runs have, too."""
     if run.driver.broken is not None:
-        return Verdict.failed(run.driver.broken, retriable=False)
+        return Verdict.failed(run.driver.broken, retriable=False, state=RunState.CRASHED)
     if run.driver.core.cancelled:
         return cancelled(run, run.driver.core.cancelled)
     if error is not None:

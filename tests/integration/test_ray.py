@@ -262,7 +262,7 @@ def test_without_its_mailbox(port: Any) -> None:
     waiting = port.batch(asking, ["?"])
     port.runner.submit([waiting])
     first = port.of(Call, waiting)
-    ray.kill(port.runner._mailbox, no_restart=False)
+    ray.kill(port.runner._desk.mailbox, no_restart=False)
     assert list(port.run(port.batch(square, [1])).outcomes) == [Outcome.COMPLETED]
     again = port.until(lambda e: isinstance(e, Call) and e is not first and e.call_id == first.call_id)
     port.runner.answer(again.call_id, b"yes")
@@ -282,7 +282,7 @@ def test_large_arguments_are_shared(port: Any) -> None:
     for batch in batches:
         port.table(batch)
         assert port.runner.fetch(batch.batch_id, 0, [0]) == [1_000_000]
-    held = {s.body.digest for b in batches for s in b.stages} & set(port.runner._submission.shared)
+    held = {s.body.digest for b in batches for s in b.stages} & set(port.runner._desk.submission.shared)
     assert len(held) == 1
 
 
@@ -352,4 +352,4 @@ def test_a_second_runner_shares_the_local_ray(port: Any, open_port: Callable[[Ta
 def test_describe(port: Any) -> None:
     """People see which Ray it is."""
     assert port.runner.describe() == "local Ray, 2 CPUs"
-    assert Path(port.runner._session.folder).is_dir()
+    assert Path(port.runner._desk.session.folder).is_dir()

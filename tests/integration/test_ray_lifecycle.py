@@ -159,7 +159,7 @@ def test_a_local_ray_ends_with_the_runner(start: Start) -> None:
 for _ in range(2):
     runner = open_runner(init_kwargs=SMALL)
     assert call(runner, abs, -7) == 7
-    folder = runner._session.folder
+    folder = runner._desk.session.folder
     assert folder.is_dir()
     runner.close()
     runner.close()
@@ -250,13 +250,17 @@ runner = open_runner(init_kwargs=SMALL)
 assert call(runner, abs, -7) == 7
 ray.shutdown()
 runner.submit([batch(abs, 1)])
-assert "shut Ray down" in until(runner, BatchLost).reason
+told = {}
+while not told.keys() >= {BatchLost, RunnerFailed}:
+    event = runner.sink.get(60)
+    told[type(event)] = event
+for kind in (BatchLost, RunnerFailed):
+    assert "shut Ray down" in told[kind].reason
 try:
     runner.fetch(1, 0, [0])
     raise AssertionError
 except ResultLostError as error:
     assert "shut Ray down" in str(error)
-assert "shut Ray down" in until(runner, RunnerFailed).reason
 runner.close()
 assert not ray.is_initialized()
 """
@@ -285,6 +289,81 @@ for address, cure in ((nobody, "ray start --head"), ("ray://" + nobody, "ray sta
     assert time.monotonic() - began < 30
 """
     assert end_of(start(script)).code == 0
+
+
+@pytest.mark.parametrize("part", ["gcs_server", "raylet"])
+def test_a_local_ray_that_dies_is_replaced(start: Start, part: str) -> None:
+    """Another one is started, the flow goes on, what was lost is made again and recorded, and nothing is left."""
+    script = f"""
+import ray
+from orchestration import flow, task
+from orchestration.api.sessions import current_session
+
+@task
+def double(n: int) -> int:
+    time.sleep(0.02)
+    return 2 * n
+
+@task
+def total(parts: list[int]) -> int:
+    return sum(parts)
+
+def kill():
+    from ray._private import worker
+    os.kill(worker._global_node.all_processes[{part!r}][0].process.pid, signal.SIGKILL)
+
+@flow(task_runner=RayTaskRunner(init_kwargs=SMALL))
+def broken_off():
+    first = double.map(range(40))
+    first.wait()
+    kill()
+    summed = total.submit(first)
+    return summed.result(), sum(double.map(range(40)).result())
+
+if __name__ == "__main__":
+    print(broken_off())
+    assert not ray.is_initialized()
+"""
+    played = end_of(start(script, MILLRACE_STORE="memory"))
+    assert played.code == 0, played.err
+    assert played.out.splitlines()[-1] == "(1560, 1560)", played
+    assert "another one is started in its place" in played.err
+
+
+def test_both_runners_go_on_where_their_local_ray_dies(start: Start) -> None:
+    """One starts another Ray, the other joins it; it ends with the last of them."""
+    script = """
+import ray
+first = open_runner(init_kwargs=SMALL)
+second = open_runner()
+for runner in (first, second):
+    assert call(runner, abs, -7) == 7
+from ray._private import worker
+os.kill(worker._global_node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+for runner in (first, second):
+    gone = until(runner, ResultsLost)
+    while until(runner, SlotsChanged).slots != 2:
+        pass
+first.close()
+assert call(second, abs, -8) == 8
+second.close()
+assert not ray.is_initialized()
+"""
+    assert end_of(start(script)).code == 0
+
+
+def test_a_local_ray_started_by_a_thread_that_ends(start: Start) -> None:
+    """It is there for as long as its runner is."""
+    script = """
+import threading
+runner = RayTaskRunner(init_kwargs=SMALL)
+thread = threading.Thread(target=runner.start, args=(QueueSink(),))
+thread.start()
+thread.join()
+assert call(runner, abs, -7) == 7
+runner.close()
+"""
+    play(start, script)
 
 
 # --- clusters started as separate processes --------------------------------------------------------
@@ -399,5 +478,7 @@ runner.close()
     killed = time.monotonic()
     played = end_of(process)
     assert "does not answer" in played.out
+    assert "ray start --head" in played.out
+    assert "millrace runs resume" in played.out
     assert played.code == 0, played.err
     assert time.monotonic() - killed < 25

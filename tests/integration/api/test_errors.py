@@ -241,7 +241,7 @@ class RaisingRunner(ThreadPoolTaskRunner):
 
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_runner_that_fails(record: Any, wait: bool) -> None:
-    """A run whose engine is gone ends as Failed with the reason; nobody waits for ever."""
+    """A run whose engine is gone ends as Crashed with the reason; nobody waits for ever."""
 
     @flow(task_runner=FailingRunner(2))
     def main() -> Any:
@@ -250,11 +250,11 @@ def test_a_runner_that_fails(record: Any, wait: bool) -> None:
             futures.result()
 
     state = main(return_state=True)
-    assert state.is_failed()
+    assert state.is_crashed()
     assert "the cluster is gone" in state.message
     with pytest.raises(BackendError, match="the cluster is gone"):
         state.result()
-    assert record.run().state.title == "Failed"
+    assert record.run().state.title == "Crashed"
     assert record.counts() == {"Crashed": 10}
 
 
