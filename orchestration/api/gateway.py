@@ -64,6 +64,8 @@ class Gateway:
             if answer is not None:
                 self._driver.runner.answer(call.call_id, answer)
             return
+        if call.kind == "call_open" and call.batch_id not in self._driver.core.ledger.live:
+            return  # an execution that was lost, or that Dask has started again by itself: nobody waits for its calls
         self._answers[call.call_id] = None
         while len(self._answers) > KEPT_ANSWERS:
             self._answers.popitem(last=False)
@@ -167,7 +169,9 @@ class Gateway:
         def deliver(batch: Batch | None) -> None:  # in the driver's thread, as `_next`
             waiting.append(batch)
             if known and known[0] in self._asking:
-                self._hand_over(known[0])
+                call = self._asking.pop(known[0])
+                self._driver.reclaim(call.batch_id)
+                self._hand_over(known[0], call)
 
         node_id = self._session.submit(request, deliver)
         known.append(node_id)
@@ -187,12 +191,14 @@ class Gateway:
             message = unpack(table)
             assert isinstance(message, Table), "workers report tables"
             self._driver.post(BatchFinished(message))
-        self._asking[node_id] = call
         if self._inline[node_id]:
-            self._hand_over(node_id)
+            self._hand_over(node_id, call)
+        else:  # perhaps for long: until others have run that it waits for
+            self._asking[node_id] = call
+            self._driver.lend(call.batch_id)
 
-    def _hand_over(self, node_id: int) -> None:
-        call, batch = self._asking.pop(node_id), self._inline[node_id].popleft()
+    def _hand_over(self, node_id: int, call: Call) -> None:
+        batch = self._inline[node_id].popleft()
         if batch is None:
             state = self._session.state(node_id, 0)
             error = self._session.results(node_id, (0,), errors_only=True)[0][1]

@@ -26,7 +26,7 @@ from ..errors import DependencyError, UserError
 from .fetching import Fetching, readable, stored_values
 from .futures import Hold
 from .outcome_lists import Outcomes
-from .slots import lend
+from .slots import lend, lends_here
 from .states import State
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def active_session() -> Session | None:
     item = current_item.get()
     if item is not None:
         here = _local.get(item.run.run_id)
-        if here is not None and item.execution.in_process:
+        if here is not None and lends_here(item.channel):
             return here
         from .remote import remote_session
 
@@ -99,12 +99,12 @@ def local_session(run_id: str) -> LocalSession | None:
 
 def session_of(run_id: str) -> Session:
     """Return a way to a run, for futures that arrive from elsewhere."""
+    active = active_session()  # first: a worker in this process, too, must lend its slot when it waits
+    if active is not None and active.run_id == run_id:
+        return active
     here = _local.get(run_id)
     if here is not None:
         return here
-    active = active_session()
-    if active is not None and active.run_id == run_id:
-        return active
     raise UserError(f"a future of run {run_id} was used where that run cannot be reached from")
 
 
@@ -337,7 +337,7 @@ class LocalSession:
     def lent(self, action: Callable[[], Any]) -> Any:
         """Run a blocking action; inside a task run of this process, with its slot lent to others."""
         item = current_item.get()
-        if item is None or not item.execution.in_process or item.run.run_id != self.run_id:
+        if item is None or item.run.run_id != self.run_id or not lends_here(item.channel):
             return action()
         batch_id = item.batch_id
         with item.execution.listening(self.driver.board.poke), lend(item.channel):

@@ -13,6 +13,11 @@ def lend(channel: Channel) -> AbstractContextManager[None]:
     return channel.lend() if isinstance(channel, Lender) else nullcontext()
 
 
+def lends_here(channel: Channel) -> bool:
+    """Whether a channel is of this process's own runner. That of a worker is not, even if it runs in this process."""
+    return isinstance(channel, Lender)
+
+
 @runtime_checkable
 class Lender(Protocol):
     """A channel whose slot can be lent from here: that of a runner in the flow's process."""

@@ -24,6 +24,7 @@ from runners.messages import (
 
 from . import cancelling
 from .batching import Lesson, Sizer
+from .calling import Calls
 from .commands import Command, WithdrawLeases
 from .dispatching import Dispatcher
 from .events import (
@@ -95,6 +96,7 @@ class Coordinator:
         self.remade = Remade(self.settling, self.remaking, self.at, uniform)
         self.hearing = Hearing(self.ledger, self.settling)
         self.dispatcher = Dispatcher(self.ledger, self.remaking, prefetch, first_batch_id)
+        self.calls = Calls(self.ledger, self.readiness, self.settling, self.dispatcher, self._end)
         self._timers: list[Timer] = []
         self._timer_seq = 0
         self._lessons = lessons or {}
@@ -277,6 +279,9 @@ class Coordinator:
         if self.over or self.cancelled:
             self._spread()
             cancelling.cancel_node(self, node, self.cancelled or "the run is over")
+        elif not self.calls.note(node):
+            self._spread()
+            self.calls.give_up(node)
 
     # --- batches --------------------------------------------------------------------------------
 
@@ -289,6 +294,7 @@ class Coordinator:
         if flight.names:
             self.ledger.emit(LeasesReturned((self.holder(flight),)))
         settle(flight)
+        self.calls.end_with(flight)
         flight.shrink()
 
     def _finish(self, table: Table) -> None:
@@ -335,8 +341,9 @@ class Coordinator:
 
     def _lend(self, batch_id: int, change: int) -> None:
         flight = self.ledger.live.get(batch_id)
-        if flight is not None:
-            self.dispatcher.lend(flight, change)
+        carrier = None if flight is None else self.calls.carrier(flight)
+        if carrier is not None:
+            self.dispatcher.lend(carrier, change)
 
     def _leases(self, event: LeasesAnswered) -> None:
         flight = self.ledger.live.get(event.batch_id)

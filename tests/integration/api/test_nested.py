@@ -9,6 +9,7 @@ import pytest
 
 from orchestration import as_completed, flow, task, wait
 from orchestration.errors import CancelledRunError
+from runners import DaskTaskRunner, RayTaskRunner
 from runners.base import TaskRunner
 
 
@@ -97,6 +98,71 @@ def test_calls_inside_tasks_on_workers(runner: TaskRunner, record: Any) -> None:
 
     assert main() == (True, 5, 4)
     assert record.outcomes("fail") == ["FAILED", "FAILED"]
+
+
+@pytest.mark.dask
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_called_task_waits_for_others_on_one_slot(processes: bool) -> None:
+    """The slot of whoever waits runs what it waits for, also where the wait is that of a call."""
+
+    @task
+    def outer() -> Any:
+        return call_deep(3), double(double.submit(1)), calls_a_waiting_task()
+
+    @task
+    def calls_a_waiting_task() -> Any:
+        return double.submit(2).result()
+
+    one_slot = {"n_workers": 1, "threads_per_worker": 1, "processes": processes, "dashboard_address": None}
+
+    @flow(task_runner=DaskTaskRunner(cluster_kwargs=one_slot))
+    def main() -> Any:
+        return outer.submit()
+
+    assert main() == (3, 4, 4)
+
+
+@pytest.fixture(
+    params=[pytest.param("dask", marks=pytest.mark.dask), pytest.param("ray", marks=pytest.mark.ray)]
+)
+def deadly_runner(request: pytest.FixtureRequest) -> TaskRunner:
+    """One whose workers may be killed: those of the shared Dask would be away when the next test needs both."""
+    if request.param == "dask":
+        return DaskTaskRunner(
+            cluster_kwargs={"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+        )
+    request.getfixturevalue("ray_session")
+    return RayTaskRunner()
+
+
+def test_a_worker_dies_in_a_called_task(deadly_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
+    """The caller runs again and calls anew; what the dead worker was to run has ended, and nobody waits for it."""
+
+    @task
+    def dies_once() -> int:
+        import os
+
+        try:
+            (tmp_path / "died").touch(exist_ok=False)
+        except FileExistsError:
+            return 7
+        return os._exit(3)
+
+    @task
+    def between() -> int:
+        return dies_once()
+
+    @task
+    def outer() -> int:
+        return between() + 1
+
+    @flow(task_runner=deadly_runner)
+    def main() -> Any:
+        return outer.submit()
+
+    assert main() == 8
+    assert record.states("dies_once") == record.states("between") == ["Crashed", "Completed"]
+    assert record.states("outer") == ["Completed"]
 
 
 def test_wait_and_as_completed_inside_a_task(runner: TaskRunner) -> None:
