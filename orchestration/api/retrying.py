@@ -105,15 +105,18 @@ def reusable(store: Store, row: RunRow) -> dict[str, RecoveredNode]:
         for path, node in store.recovered(run_id).items():
             old = found.get(path)
             results: Mapping[int, Any] = node.results
+            skipped = node.skipped
             if old is not None and old.fingerprint == node.fingerprint:
                 tried = node.attempts.keys()
                 results = {**{i: r for i, r in old.results.items() if i not in tried}, **node.results}
+                skipped |= old.skipped - tried - node.results.keys()
             own = run_id == row.run_id  # a retry as a new run starts anew what is not stored
             found[path] = replace(
                 node,
                 attempts=node.attempts if own else {},
                 results=results,
                 started=node.started if own else frozenset(),
+                skipped=skipped,
             )
     return found
 

@@ -134,7 +134,11 @@ class RunningFlow:
                 for i in range(node.width)
                 if node.states[i] == State.COMPLETED and (place := node.stored.get(i)) is not None
             }
-            found[spec.path] = RecoveredNode(spec.path, spec.fingerprint, node.width, {}, done)
+            states, tries = node.states, node.attempts  # what was skipped with its upstream has none
+            skipped = frozenset(i for i in range(node.width) if states[i] == State.SKIPPED and tries[i])
+            found[spec.path] = RecoveredNode(
+                spec.path, spec.fingerprint, node.width, {}, done, skipped=skipped
+            )
         return found
 
     def counts(self) -> list[int]:

@@ -271,6 +271,7 @@ class LocalSession:
             attempts=found.attempts,
             results=found.results,
             started=found.started,
+            skipped=found.skipped if fingerprint or found.started else frozenset(),
             width=found.width,
         )
 

@@ -76,11 +76,13 @@ class Recovered:
         width: how many items it had; with another number of items now, nothing is taken over. None: unknown.
         started: items that were Running when the process died, and items that completed with a result that is
             not stored. Where the task must not run twice they are Crashed, for a person to decide.
+        skipped: items that asked to be skipped, and are so again.
     """
 
     attempts: Mapping[int, int] = field(default_factory=dict)
     results: Mapping[int, tuple[Stored, int]] = field(default_factory=dict)
     started: frozenset[int] = frozenset()
+    skipped: frozenset[int] = frozenset()
     lengths: Mapping[int, int] = field(default_factory=dict)
     width: int | None = None
 

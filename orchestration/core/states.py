@@ -65,6 +65,7 @@ class Cause(IntEnum):
     WAITS_AGAIN = 22  # fused: it came back unstarted, and waits for its upstream as before
     LOST_ON_THE_WAY = 23  # fused: lost with its upstream, which will run again before it
     INPUT_LOST = 24  # a result that it reads is gone, and is made again: it waits for that
+    SKIPPED_BEFORE = 25  # it asked to be skipped in an earlier process of this run
 
 
 _P, _R, _L, _S, _X, _W, _H = (
@@ -105,6 +106,7 @@ TABLE: dict[Cause, tuple[frozenset[State], State]] = {
     Cause.WAITS_AGAIN: (frozenset({_S, _X}), State.PENDING),
     Cause.LOST_ON_THE_WAY: (frozenset({_S, _X}), State.PENDING),
     Cause.INPUT_LOST: (frozenset({_R, _S, _X}), State.PENDING),
+    Cause.SKIPPED_BEFORE: (frozenset({_P}), State.SKIPPED),
 }
 
 

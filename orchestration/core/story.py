@@ -36,6 +36,7 @@ _WORDS = {
     Cause.WAITS_AGAIN: "it came back unstarted and waits for its upstream",
     Cause.LOST_ON_THE_WAY: "it was lost with its worker and will run again after its upstream",
     Cause.INPUT_LOST: "a result that it reads is gone and is made again",
+    Cause.SKIPPED_BEFORE: "it had already asked to be skipped",
 }
 
 

@@ -169,8 +169,10 @@ class RecoveredNode:
     Attributes:
         attempts: by index, attempts that had been spent, for items that have not completed.
         results: by index, where the results of completed items are stored: (file, position in it).
-        started: of nodes that must not run twice: items that were running when the process died, were lost, or
-            completed; those with a result may run again no more than others, should it be of no use.
+        started: of nodes that must not run twice: items that were running when the process died, were lost,
+            completed or asked to be skipped; those with a result may run again no more than others, should it be of
+            no use.
+        skipped: items that asked to be skipped themselves.
     """
 
     path: str
@@ -179,6 +181,7 @@ class RecoveredNode:
     attempts: Mapping[int, int]
     results: Mapping[int, tuple[Stored, int]]
     started: frozenset[int] = frozenset()
+    skipped: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,6 +231,7 @@ def recovered(view: JournalView) -> dict[str, RecoveredNode]:
         same = old is not None and old.fingerprint == node.fingerprint
         results = dict(old.results) if old and same else {}
         spent = dict(old.attempts) if old and same else {}
+        skipped = set(old.skipped) if old and same else set()
         started = set(old.started) if old else set()
         once = node.policy.get("rerun_on_loss") is False
         width = node.width if node.width is not None or not (old and same) else old.width
@@ -242,6 +243,9 @@ def recovered(view: JournalView) -> dict[str, RecoveredNode]:
             stored, tried = entry.stored, zip(entry.indices, entry.states, strict=True)
             for k, (index, state) in enumerate(tried):
                 results.pop(index, None)
+                skipped.discard(index)
+                if state == State.SKIPPED:
+                    skipped.add(index)
                 if state == State.COMPLETED:
                     spent.pop(index, None)
                     if stored is not None:
@@ -249,7 +253,7 @@ def recovered(view: JournalView) -> dict[str, RecoveredNode]:
                 elif entry.outcomes[k] != Outcome.UNSTARTED:
                     spent[index] = max(spent.get(index, 0), entry.attempts[k])
         found[node.path] = RecoveredNode(
-            node.path, node.fingerprint, width, spent, results, frozenset(started)
+            node.path, node.fingerprint, width, spent, results, frozenset(started), frozenset(skipped)
         )
     return found
 
@@ -263,9 +267,9 @@ def _note_starts(entry: Entry, started: set[int]) -> None:
             started.difference_update(entry.indices)
     elif isinstance(entry, AttemptsEnded):
         for index, state in zip(entry.indices, entry.states, strict=True):
-            if state in (State.COMPLETED, State.CRASHED):
+            if state in (State.COMPLETED, State.SKIPPED, State.CRASHED):
                 started.add(index)
-            else:  # failed, skipped, cancelled: its policy, or a person who resumes, lets it run again
+            else:  # failed, cancelled: its policy, or a person who resumes, lets it run again
                 started.discard(index)
 
 

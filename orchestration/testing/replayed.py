@@ -28,6 +28,7 @@ class Item:
     """One task run, as its entries tell.
 
     Attributes:
+        skipped: whether it has asked to be skipped, in this life of the run or before.
         ended: attempts that have ended: their number, outcome and state after it.
         terminal: how often it has reached a terminal state; more than once is a contradiction.
     """
@@ -36,6 +37,7 @@ class Item:
     spent: int = 0
     started: bool = False
     lost: bool = False  # it was started, in this life of the run or before, and then lost for good
+    skipped: bool = False
     stored: tuple[Stored, int] | None = None
     length: int | None = None
     ended: list[tuple[int, int, State]] = field(default_factory=list)
@@ -105,6 +107,9 @@ class Replayed:
             for index, attempts in recovered.attempts.items():
                 if index < width:
                     items[index].spent = attempts
+            for index in recovered.skipped:
+                if index < width:
+                    items[index].skipped = True
             for index in recovered.started:
                 if index < width:
                     items[index].lost = index not in recovered.results
@@ -124,6 +129,7 @@ class Replayed:
             if not entry.remade:
                 item.move(State(entry.states[k]))
             item.spent = entry.attempts[k]
+            item.skipped = item.state is State.SKIPPED
             item.ended.append((entry.attempts[k], entry.outcomes[k], item.state))
             if item.state is State.COMPLETED and entry.stored is not None:
                 item.stored = (entry.stored, entry.positions[k])
@@ -142,6 +148,7 @@ class Replayed:
                 if item.state is State.COMPLETED and item.stored is not None
             },
             started=frozenset(i for i, item in enumerate(items) if item.owes_result),
+            skipped=frozenset(i for i, item in enumerate(items) if item.skipped),
             lengths={i: item.length for i, item in enumerate(items) if item.length is not None},
             width=len(items),
         )

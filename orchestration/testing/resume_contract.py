@@ -76,6 +76,28 @@ class ResumeContract:
         assert not found.results
         assert found.started == {0}
 
+    def test_what_asked_to_be_skipped_stays_so(self, store: Store) -> None:
+        """Also through a process that only took it over; not with other code, and not what was tried again since."""
+        run_id = new_run(store)
+        once = replace(node(1, 4), policy={"rerun_on_loss": False})
+        skips = [ended(n, [0, 2], State.SKIPPED, Outcome.SKIPPED) for n in (0, 1)]
+        store.append(run_id, 1, [once, *skips, RunMoved(RunState.CRASHED, NOW)])
+        found = store.recovered(run_id)
+        assert found["task#0"].skipped == found["task#1"].skipped == {0, 2}
+        assert found["task#1"].started == {0, 2}
+        store.claim(run_id, host="h", pid=1, now=NOW)
+        again: list[Entry] = [
+            node(2, 10, "task#0"),
+            Moved(2, [0], State.SKIPPED, NOW, "it asked for it in an earlier process"),
+            ended(2, [2], State.FAILED, Outcome.FAILED),
+            replace(once, node_id=3, fingerprint="v2"),
+        ]
+        store.append(run_id, 2, again)
+        found = store.recovered(run_id)
+        assert found["task#0"].skipped == {0}
+        assert not found["task#1"].skipped
+        assert found["task#1"].started == {0, 2}
+
     def test_a_later_process_replaces_nodes_of_the_same_path(self, store: Store) -> None:
         """Counts, task runs and errors are about the newest node of each path, the older stays readable."""
         run_id = new_run(store)

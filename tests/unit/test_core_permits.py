@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestration.core.commands import AnswerPermit, SubmitBatch
 from orchestration.core.events import PermitAsked, RunInterrupted
 from orchestration.core.journal import Moved, StartRepeated
-from orchestration.core.specs import Policy, Recovered
+from orchestration.core.specs import Dependency, Policy, Reach, Recovered
 from orchestration.core.states import State
 from orchestration.testing.handdriven import HandDriven
 from runners.messages import Outcome, Stored
@@ -111,3 +111,16 @@ def test_what_an_earlier_process_started_is_not_run_again() -> None:
     assert run.states(node) == [State.CRASHED, State.SUBMITTED, State.COMPLETED]
     assert "must not run twice" in run.reason(node, 0)
     assert run.states(free) == [State.READY, State.READY, State.COMPLETED]
+
+
+def test_what_asked_an_earlier_process_to_be_skipped_is_not_run_again() -> None:
+    """It is Skipped at once, whether it may run twice or not, and what follows from it is skipped, too."""
+    run = HandDriven(slots=1)
+    found = Recovered(attempts={0: 1}, started=frozenset({0, 1}), skipped=frozenset({0, 9}))
+    once = run.add(width=2, policy=ONCE, recovered=found)
+    free = run.add(width=2, recovered=found)
+    below = run.add(Dependency(free, Reach.ALIGNED), width=2)
+    assert run.states(once) == [State.SKIPPED, State.CRASHED]
+    assert run.states(free) == [State.SKIPPED, State.SUBMITTED]
+    assert run.states(below) == [State.SKIPPED, State.PENDING]
+    assert run.attempts(once) == 1

@@ -70,7 +70,14 @@ class Item:
     """All that the record and the history say of one task run."""
 
     def __init__(
-        self, store: Store, run_id: str, versions: Sequence[NodeRow], index: int, ran: list[Execution]
+        self,
+        store: Store,
+        run_id: str,
+        versions: Sequence[NodeRow],
+        index: int,
+        ran: list[Execution],
+        *,
+        skips_last: bool,
     ) -> None:
         self.index = index
         self.ran = ran
@@ -78,7 +85,9 @@ class Item:
         self.moves: list[HistoryRow] = []
         self.cut_short = 0  # processes that died while it was at the engine
         self.suspected = 0  # losses of its batch after which it was taken for unstarted
-        self.not_kept = False  # it had ended, without a result in storage, in a process before the last
+        self.not_kept = (
+            False  # it had ended in a process before the last, with nothing that a later one can use
+        )
         for version in versions:
             rows = store.attempts(run_id, version.node_id, index)
             moves = store.history(run_id, version.node_id, index)
@@ -87,9 +96,9 @@ class Item:
             self.cut_short += _cut_short(rows, moves)
             self.suspected += sum(m.state in (State.READY, State.PENDING) and bool(m.reason) for m in moves)
             done = [row for row in rows if row.state in TERMINAL]
-            self.not_kept |= version is not versions[-1] and any(
-                row.state != State.COMPLETED or row.stored is None for row in done
-            )
+            kept = [row for row in done if row.stored is not None and row.state == State.COMPLETED]
+            kept += [row for row in done if skips_last and row.state == State.SKIPPED]
+            self.not_kept |= version is not versions[-1] and len(kept) < len(done)
         self.repeats = [move.reason for move in self.moves if " as " in move.reason]
         # where a repeated start is the one whose table counted, the record tells of the first without its name
         ends = [row.execution_id for row in self.rows if row.execution_id]
@@ -138,7 +147,14 @@ def check(store: Store, run_id: str, plan: Plan, history: History, expected: Exp
     ends: dict[str, list[tuple[str, int | None]]] = {}
     for node, plain in zip(plan.nodes, reference(plan).values(), strict=True):
         items = [
-            Item(store, run_id, nodes.get(node.name, ()), i, executions.get((node.name, i), []))
+            Item(
+                store,
+                run_id,
+                nodes.get(node.name, ()),
+                i,
+                executions.get((node.name, i), []),
+                skips_last=plan.persist or node.once,
+            )
             for i in range(node.width)
         ]
         now = states.get(node.name, [])

@@ -126,7 +126,7 @@ def random_plan(
 
     Args:
         seconds: that a task run takes on average.
-        once: all tasks have `rerun_on_loss=False`; none has retries, and none skips itself.
+        once: all tasks have `rerun_on_loss=False`; none has retries.
         limited: some tasks have the tag `shared`, for a limit.
     """
     nodes: list[Node] = []
@@ -148,7 +148,7 @@ def random_plan(
                 retries=2 if flaky else rng.choice((0, 0, 1)) * (not once),
                 flaky=flaky,
                 fatal=tuple(i for i in range(wide) if rng.random() < 0.03),
-                skips=tuple(i for i in range(wide) if not once and rng.random() < 0.03),
+                skips=tuple(i for i in range(wide) if rng.random() < 0.03),
                 once=once,
                 limited=limited and rng.random() < 0.6,
                 batch=rng.choice((None, None, None, 1, 4)),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestration import flow, task
+from orchestration import Skip, flow, task
 from orchestration.errors import RunAliveError, RunNotFoundError, RunNotResumableError
 from runners import SequentialTaskRunner, ThreadPoolTaskRunner
 from runners.base import TaskRunner
@@ -115,6 +115,40 @@ def test_resume_after_a_failure(runner: TaskRunner, record: Any, tmp_path: Path)
     assert sorted(notes.read_text().split()) == ["a", "b"]
     assert record.run("main").run_id == run.run_id
     assert record.run("main").state.title == "Completed"
+
+
+@pytest.mark.parametrize("persist", [True, False])
+def test_skips_are_resumed(local_runner: TaskRunner, record: Any, tmp_path: Path, persist: bool) -> None:
+    """What asked to be skipped is not run again where results are stored, and never where it must not run twice."""
+    notes, fixed = tmp_path / "notes", tmp_path / "fixed"
+
+    @task
+    def free(word: str) -> str:
+        note.fn(notes, f"free {word}")
+        raise Skip("nothing to do")
+
+    @task(rerun_on_loss=False)
+    def once(word: str) -> str:
+        note.fn(notes, f"once {word}")
+        raise Skip("nothing to do")
+
+    @task
+    def fragile() -> None:
+        if not fixed.exists():
+            raise ValueError("not yet")
+
+    @flow(task_runner=local_runner, persist_results=persist)
+    def main() -> Any:
+        futures = [*free.map(["a"]), *once.map(["b"])]
+        for future in futures:
+            future.wait()
+        fragile.submit().result()
+        return [future.state.name for future in futures]
+
+    main(return_state=True)
+    fixed.touch()
+    assert main.resume(record.run().run_id) == ["Skipped", "Skipped"]
+    assert sorted(notes.read_text().split("\n")[:-1]) == ["free a"] * (1 if persist else 2) + ["once b"]
 
 
 def test_changed_arguments_run_again(local_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
