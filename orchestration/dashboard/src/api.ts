@@ -108,7 +108,6 @@ export const api = {
     query: {
       node?: number;
       state?: readonly string[];
-      search?: string;
       limit?: number;
       cursor?: string | null;
     },
@@ -139,7 +138,7 @@ export const api = {
   launch: (entrypoint: string, parameters: Record<string, Json>) =>
     change<{ run: string }>("POST", "/runs", { entrypoint, parameters }),
   limits: (signal?: AbortSignal) => get<Limit[]>("/limits", {}, signal),
-  setLimit: (name: string, slots: number | null, perSecond: number | null) =>
+  setLimit: (name: string, slots: number, perSecond: number | null) =>
     change("PUT", `/limits/${encodeURIComponent(name)}`, { slots, per_second: perSecond }),
   deleteLimit: (name: string) => change("DELETE", `/limits/${encodeURIComponent(name)}`),
   flows: (signal?: AbortSignal) => get<Flow[]>("/flows", {}, signal),

@@ -5,12 +5,29 @@ import { helpOpen, KeyboardHelp } from "./keys.tsx";
 import { go, match, path } from "./router.ts";
 import { theme, toggleTheme } from "./theme.ts";
 import { Empty } from "./ui/text.tsx";
+import { FlowPage } from "./pages/flow.tsx";
+import { FlowsPage } from "./pages/flows.tsx";
+import { ItemPage } from "./pages/item.tsx";
+import { LimitsPage } from "./pages/limits.tsx";
+import { RunsPage } from "./pages/runs.tsx";
+import { WorkersPage } from "./pages/workers.tsx";
 import { RunPage } from "./run/page.tsx";
 
-const NAV = [["/runs", "Runs"]] as const;
+const NAV = [["/runs", "Runs"], ["/flows", "Flows"], ["/workers", "Workers"], ["/limits", "Limits"]] as const;
 
 type Parts = Record<string, string>;
 const ROUTES: [string, (parts: Parts) => ComponentChildren][] = [
+  ["/runs", () => <RunsPage />],
+  ["/flows", () => <FlowsPage />],
+  ["/flows/:name", ({ name = "" }) => <FlowPage key={name} name={name} />],
+  ["/workers", () => <WorkersPage />],
+  ["/limits", () => <LimitsPage />],
+  [
+    "/runs/:id/items/:node/:index",
+    ({ id = "", node, index }) => (
+      <ItemPage key={`${id} ${node} ${index}`} run={id} node={Number(node)} index={Number(index)} />
+    ),
+  ],
   ["/runs/:id", ({ id = "" }) => <RunPage key={id} id={id} tab="" />],
   ["/runs/:id/:tab", ({ id = "", tab = "" }) => <RunPage key={id} id={id} tab={tab} />],
   [

@@ -1,8 +1,9 @@
 // One run as it is now: read once, then kept up to date by the run's stream. All tabs of the run's page share it.
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import { api, Problem } from "./api.ts";
+import { storeAway } from "./health.ts";
 import { listen } from "./stream.ts";
-import type { LogLine, NodeChange, Run, RunDetail, RunNode } from "./types.ts";
+import type { LogLine, NodeChange, RunDetail, RunNode } from "./types.ts";
 
 export interface LogNews {
   items: LogLine[];
@@ -33,7 +34,8 @@ export class RunFeed {
       onOpen: () => this.refresh(),
       onState: (live) => (this.live.value = live),
       on: {
-        run: (data) => this.takeRun(JSON.parse(data) as Run),
+        problem: storeAway,
+        run: (data) => this.takeRun(JSON.parse(data) as RunDetail),
         nodes: (data) => this.takeNodes(JSON.parse(data) as NodeChange[]),
         items: (data) => this.itemListeners.size && this.tell(this.itemListeners, bytesOf(data)),
         logs: (data) => this.logListeners.size && this.tell(this.logListeners, logsOf(data)),
@@ -79,12 +81,9 @@ export class RunFeed {
     for (const listener of listeners) listener(news);
   }
 
-  private takeRun(news: Run): void {
+  private takeRun(news: RunDetail): void {
     const before = this.run.value;
-    if (!before) return;
-    this.run.value = { ...before, ...news };
-    // What only the details tell (why it failed, why it is stuck) changes with the state.
-    if (before.state !== news.state || before.state_name !== news.state_name) this.refresh();
+    if (before) this.run.value = { ...before, ...news };
   }
 
   private takeNodes(news: NodeChange[]): void {

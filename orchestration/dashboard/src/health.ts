@@ -52,9 +52,15 @@ export function away(): string {
     "this page goes on by itself.";
 }
 
+/** A stream's `problem` event: the server lives and cannot reach its store. */
+export function storeAway(data: string): void {
+  report(describe(503, JSON.parse(data)));
+}
+
 /** The trouble that an answer tells of, or null where the answer is only about what was asked. */
 export function describe(status: number, answer: unknown): Trouble | null {
-  const error = (answer as { error?: { message?: string } } | null)?.error;
+  const told = answer as { error?: { message?: string }; message?: string } | null;
+  const error = told?.error ?? told;
   if (status === 503) {
     return {
       what: "store",

@@ -34,6 +34,19 @@ export const GLYPHS: Record<State, string> = {
   Cancelled: "⊘",
 };
 
+/** States of a flow run, in the order of their chips. */
+export const RUN_STATES = [
+  "Running",
+  "Pending",
+  "AwaitingRetry",
+  "Paused",
+  "Cancelling",
+  "Completed",
+  "Failed",
+  "Crashed",
+  "Cancelled",
+] as const;
+
 const TERMINAL: ReadonlySet<string> = new Set<State>([
   "Completed",
   "Skipped",
@@ -69,7 +82,8 @@ export function isTerminal(name: string): boolean {
 }
 
 export function glyph(name: string): string {
-  return isState(name) ? GLYPHS[name] : "•";
+  if (isState(name)) return GLYPHS[name];
+  return name === "Cancelling" ? GLYPHS.Cancelled : "•";
 }
 
 /** "AwaitingLimit" as people read it: "Awaiting limit". */

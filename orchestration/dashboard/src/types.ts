@@ -30,7 +30,8 @@ export interface Run {
   pid: number | null;
   counts: Counts;
   seconds: number | null;
-  retries: number;
+  /** How many attempts were more than one; not every list says. */
+  retries?: number;
   can: Record<Action, boolean>;
 }
 
@@ -82,6 +83,7 @@ export interface Attempt {
   started: number | null;
   seconds: number | null;
   worker: string | null;
+  reason: string | null;
   error: string | null;
 }
 
@@ -105,8 +107,9 @@ export interface LogLine {
   logger: string;
   message: string;
   task: string | null;
-  node: number | null;
-  index: number | null;
+  /** -1: the flow itself. */
+  node: number;
+  index: number;
   attempt: number | null;
 }
 
@@ -128,6 +131,7 @@ export interface ErrorGroup {
 
 export interface Holder {
   run: string;
+  run_name: string | null;
   label: string;
   slots: number;
   since: number | null;
@@ -137,12 +141,12 @@ export interface Holder {
 
 export interface Limit {
   name: string;
-  slots: number | null;
+  slots: number;
   per_second: number | null;
   held: number;
   waiting: number;
   holders: Holder[];
-  waiters: Partial<Holder>[];
+  waiters: Holder[];
 }
 
 export interface Flow {

@@ -33,10 +33,18 @@ export function RunHeader({ feed, run }: { feed: RunFeed; run: RunDetail }) {
           <b>Waiting.</b> {run.stuck.map((sentence) => <p key={sentence}>{sentence}</p>)}
         </div>
       )}
-      {(run.detail ?? run.message) && (
+      {run.message && (
         <div class={`note ${run.state === "Failed" || run.state === "Crashed" ? "bad" : ""}`}>
-          {run.detail ?? run.message}
+          {run.message}
         </div>
+      )}
+      {run.detail && (
+        <details class="card pad">
+          <summary>
+            <b>Traceback</b>
+          </summary>
+          <pre class="block inner">{run.detail}</pre>
+        </details>
       )}
     </header>
   );
@@ -55,7 +63,7 @@ function Facts({ run }: { run: RunDetail }) {
         {run.runner ?? "–"}{" "}
         {run.engine_url && <a href={run.engine_url} rel="noreferrer" target="_blank">its dashboard ↗</a>}
       </Fact>
-      <Fact name="Retries">{number(run.retries)}</Fact>
+      {run.retries !== undefined && <Fact name="Retries">{number(run.retries)}</Fact>}
       <Fact name="Host">{run.host ? `${run.host} (${run.pid ?? "–"})` : "–"}</Fact>
       {run.tags.length > 0 && (
         <Fact name="Tags">{run.tags.map((tag) => <span key={tag} class="tag">{tag}</span>)}</Fact>

@@ -2,7 +2,10 @@
 import type { ComponentType } from "preact";
 import type { RunFeed } from "../feed.ts";
 import type { RunDetail } from "../types.ts";
+import { Errors } from "./errors.tsx";
+import { Logs } from "./logs.tsx";
 import { Overview } from "./overview.tsx";
+import { TaskRuns } from "./task-runs.tsx";
 
 export interface TabProps {
   feed: RunFeed;
@@ -22,4 +25,7 @@ interface Tab {
 
 export const TABS: readonly Tab[] = [
   { id: "", title: "Overview", component: Overview },
+  { id: "tasks", title: "Task runs", component: TaskRuns },
+  { id: "logs", title: "Logs", component: Logs },
+  { id: "errors", title: "Errors", component: Errors },
 ];

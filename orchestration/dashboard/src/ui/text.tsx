@@ -13,7 +13,7 @@ export function Moment({ at, relative }: { at: number | null | undefined; relati
 export function Lasting(
   { started, ended, seconds }: { started: number | null; ended: number | null; seconds: number | null },
 ) {
-  const open = started !== null && ended === null && seconds === null;
+  const open = started !== null && ended === null;
   return <span class="nowrap">{duration(open ? Math.max(0, now.value - started) : seconds)}</span>;
 }
 

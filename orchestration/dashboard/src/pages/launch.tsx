@@ -1,0 +1,91 @@
+import { signal } from "@preact/signals";
+import { useMemo } from "preact/hooks";
+import { api, Problem } from "../api.ts";
+import { useLoad } from "../load.ts";
+import { at, go } from "../router.ts";
+import type { Flow, Json, LaunchForm } from "../types.ts";
+import { Failure } from "../ui/text.tsx";
+import { fieldsOf, type FormField, valueOf } from "./form.ts";
+
+/** Starts a flow, with a form from its signature; read only when somebody wants it, for it imports user code. */
+export function LaunchPanel({ flow }: { flow: Flow }) {
+  const open = useMemo(() => signal(false), [flow.flow]);
+  if (!flow.entrypoint) return null;
+  return (
+    <section class="card pad stack" aria-label="Start a run">
+      <div class="pagehead">
+        <h2>Start a run</h2>
+        {!open.value && (
+          <div class="end">
+            <button type="button" class="primary" onClick={() => (open.value = true)}>Set parameters…</button>
+          </div>
+        )}
+      </div>
+      {open.value && <Form flow={flow.flow} />}
+    </section>
+  );
+}
+
+function Form({ flow }: { flow: string }) {
+  const loaded = useLoad(`form ${flow}`, (signal) => api.form(flow, signal));
+  const form = loaded.value.value;
+  if (loaded.problem.value && !form) return <Failure problem={loaded.problem.value} again={loaded.again} />;
+  return form ? <Fields form={form} /> : <p class="muted">Reading the signature…</p>;
+}
+
+function Fields({ form }: { form: LaunchForm }) {
+  const fields = useMemo(() => fieldsOf(form.schema), [form]);
+  const failed = useMemo(() => signal(""), [form]);
+  async function start(event: SubmitEvent): Promise<void> {
+    event.preventDefault();
+    const data = new FormData(event.currentTarget as HTMLFormElement);
+    failed.value = "";
+    try {
+      const parameters: Record<string, Json> = {};
+      for (const field of fields) {
+        const value = valueOf(field, String(data.get(field.name) ?? ""), form.schema);
+        if (value !== undefined) parameters[field.name] = value;
+      }
+      const answer = await api.launch(form.entrypoint, parameters);
+      if (answer) go(at("runs", answer.run));
+    } catch (error) {
+      failed.value = error instanceof Problem || error instanceof Error ? error.message : String(error);
+    }
+  }
+  return (
+    <form class="stack" onSubmit={start}>
+      {fields.length === 0 && <p class="muted">This flow takes no parameters.</p>}
+      {fields.map((field) => (
+        <label key={field.name} class="field">
+          <span>
+            <b>{field.name}</b> {!field.required && <span class="muted">optional</span>}
+            {field.description && <span class="muted small">{field.description}</span>}
+          </span>
+          <Control field={field} />
+        </label>
+      ))}
+      {failed.value && <p class="note bad" role="alert">{failed.value}</p>}
+      <div class="actions">
+        <button type="submit" class="primary">Start</button>
+      </div>
+    </form>
+  );
+}
+
+function Control({ field }: { field: FormField }) {
+  const { name, required, initial } = field;
+  if (field.kind === "boolean" || field.kind === "choice") {
+    const choices = field.kind === "boolean" ? ["true", "false"] : field.choices;
+    return (
+      <select name={name} defaultValue={initial}>
+        {(!required || initial === "") && <option value="">as the flow has it</option>}
+        {choices.map((one) => <option key={one} value={one} selected={one === initial}>{one}</option>)}
+      </select>
+    );
+  }
+  if (field.kind === "json") {
+    return <textarea name={name} rows={3} required={required} placeholder="JSON" defaultValue={initial} />;
+  }
+  const inputMode = field.kind === "text" ? "text" : field.kind === "integer" ? "numeric" : "decimal";
+  return <input type="text" name={name} inputMode={inputMode} required={required} defaultValue={initial} />;
+}

@@ -1,0 +1,198 @@
+import { signal } from "@preact/signals";
+import { useMemo } from "preact/hooks";
+import { api, Problem } from "../api.ts";
+import { useLoad } from "../load.ts";
+import { at } from "../router.ts";
+import { number } from "../time.ts";
+import type { Limit } from "../types.ts";
+import { Dialog } from "../ui/dialog.tsx";
+import { Empty, Failure, Loading, Moment } from "../ui/text.tsx";
+
+type Edited = Limit | "new" | null;
+
+/** Who holds what, who waits, and how much there is. */
+export function LimitsPage() {
+  const loaded = useLoad("limits", (signal) => api.limits(signal), 2);
+  const edited = useMemo(() => signal<Edited>(null), []);
+  const limits = loaded.value.value;
+  const problem = loaded.problem.value;
+  return (
+    <>
+      <div class="pagehead">
+        <h1>Limits</h1>
+        <div class="end">
+          <button type="button" class="primary" onClick={() => (edited.value = "new")}>New limit</button>
+        </div>
+      </div>
+      {problem && !limits && <Failure problem={problem} again={loaded.again} />}
+      {!limits && !problem && <Loading />}
+      {limits?.length === 0 && (
+        <Empty title="No limit yet">
+          <p>A limit on a tag bounds how many task runs with it run at once, over all runs on this store.</p>
+          <pre>millrace limit set database 4</pre>
+        </Empty>
+      )}
+      {limits?.map((limit) => (
+        <LimitCard
+          key={limit.name}
+          limit={limit}
+          edit={() => (edited.value = limit)}
+        />
+      ))}
+      {edited.value && (
+        <LimitForm
+          limit={edited.value === "new" ? null : edited.value}
+          close={() => {
+            edited.value = null;
+            loaded.again();
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+function LimitCard({ limit, edit }: { limit: Limit; edit: () => void }) {
+  const slots = limit.slots ?? 0;
+  const rate = limit.per_second === null ? "" : `${number(limit.per_second)} starts a second`;
+  return (
+    <section class="card pad stack" aria-label={`Limit ${limit.name}`}>
+      <div class="pagehead">
+        <h2>{limit.name}</h2>
+        <span class="muted">
+          {limit.slots !== null && `${number(limit.held)} of ${number(slots)} held`}
+          {limit.slots !== null && rate && ", "}
+          {rate}
+          {limit.waiting > 0 && `, ${number(limit.waiting)} waiting`}
+        </span>
+        <div class="end">
+          <button type="button" onClick={edit}>Change</button>
+        </div>
+      </div>
+      {limit.slots !== null && (
+        <div class="bar" aria-hidden="true">
+          <i data-state="Running" style={{ flexGrow: limit.held }} />
+          <span style={{ flexGrow: Math.max(0, slots - limit.held) }} />
+        </div>
+      )}
+      {limit.holders.length > 0 && (
+        <div class="scroll">
+          <table>
+            <thead>
+              <tr>
+                <th>Held by</th>
+                <th class="num">Slots</th>
+                <th>Since</th>
+                <th>Expires</th>
+              </tr>
+            </thead>
+            <tbody>
+              {limit.holders.map((holder) => (
+                <tr key={`${holder.run} ${holder.label}`}>
+                  <td>
+                    <a href={at("runs", holder.run)}>{holder.label}</a>
+                  </td>
+                  <td class="num">{number(holder.slots)}</td>
+                  <td>
+                    <Moment at={holder.since} relative />
+                  </td>
+                  <td>
+                    <Moment at={holder.expires} />
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+      {limit.waiters.length > 0 && (
+        <p>
+          <span class="muted">Waiting:</span> {limit.waiters.map((waiter, i) => (
+            <span key={i}>
+              {i > 0 && ", "}
+              {waiter.run ? <a href={at("runs", waiter.run)}>{waiter.label ?? waiter.run}</a> : waiter.label}
+            </span>
+          ))}
+        </p>
+      )}
+    </section>
+  );
+}
+
+function LimitForm({ limit, close }: { limit: Limit | null; close: () => void }) {
+  const failed = useMemo(() => signal(""), []);
+  async function tryTo(change: () => Promise<unknown>): Promise<void> {
+    try {
+      await change();
+      close();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      failed.value = error.message;
+    }
+  }
+  function save(event: SubmitEvent): void {
+    event.preventDefault();
+    const data = new FormData(event.currentTarget as HTMLFormElement);
+    const read = (name: string) => data.get(name) ? Number(data.get(name)) : null;
+    const name = limit?.name ?? String(data.get("name") ?? "").trim();
+    tryTo(() => api.setLimit(name, read("slots") ?? 1, read("per_second")));
+  }
+  return (
+    <Dialog title={limit ? `Limit ${limit.name}` : "New limit"} close={close}>
+      <form class="stack" onSubmit={save}>
+        {!limit && (
+          <label class="field">
+            Name, as in a task's tags
+            <input type="text" name="name" required />
+          </label>
+        )}
+        <NumberField label="Slots: how many at once" name="slots" min={1} value={limit?.slots} required />
+        <NumberField
+          label="At most so many starts a second; empty: any number"
+          name="per_second"
+          min={0}
+          value={limit?.per_second}
+        />
+        {failed.value && <p class="note bad" role="alert">{failed.value}</p>}
+        <div class="actions">
+          {limit && (
+            <button
+              type="button"
+              class="danger"
+              onClick={() => tryTo(() => api.deleteLimit(limit.name))}
+            >
+              Remove
+            </button>
+          )}
+          <button type="button" onClick={close}>Leave as it is</button>
+          <button type="submit" class="primary">Save</button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
+interface NumberFieldProps {
+  label: string;
+  name: string;
+  value: number | null | undefined;
+  min: number;
+  required?: boolean;
+}
+
+function NumberField({ label, name, value, min, required }: NumberFieldProps) {
+  const initial = value === null || value === undefined ? "" : String(value);
+  return (
+    <label class="field">
+      {label}
+      <input
+        type="number"
+        name={name}
+        min={min}
+        step={min === 1 ? 1 : "any"}
+        required={required}
+        defaultValue={initial}
+      />
+    </label>
+  );
+}

@@ -1,0 +1,96 @@
+import { signal } from "@preact/signals";
+import { useEffect, useMemo, useRef } from "preact/hooks";
+import { address, setQuery } from "../router.ts";
+import { number } from "../time.ts";
+import { LogLines } from "../ui/log-lines.tsx";
+import { Empty, Failure } from "../ui/text.tsx";
+import { KEPT, LogStore } from "./log-store.ts";
+import type { TabProps } from "./tabs.ts";
+
+const LEVELS: [number, string][] = [[0, "All levels"], [20, "Info"], [30, "Warnings"], [40, "Errors"]];
+
+/** The run's log with a live tail; level and search are in the address. */
+export function Logs({ feed, run }: TabProps) {
+  const query = address.value.query;
+  const [search, minLevel] = [query.get("search") ?? "", Number(query.get("level") ?? 0)];
+  const generation = feed.generation.value;
+  const logs = useMemo(() => new LogStore(feed, { minLevel, search }), [feed, minLevel, search, generation]);
+  const follow = useMemo(() => signal(true), [feed]);
+  const box = useRef<HTMLDivElement>(null);
+  const lines = logs.lines.value;
+  useEffect(() => () => logs.close(), [logs]);
+  useEffect(() => {
+    if (follow.value && box.current) box.current.scrollTop = box.current.scrollHeight;
+  }, [lines, follow.value]);
+
+  /** Who scrolls up wants to read; who is at the end again wants to follow. */
+  function scrolled(): void {
+    const element = box.current;
+    if (element) follow.value = element.scrollHeight - element.scrollTop - element.clientHeight < 40;
+  }
+  return (
+    <section class="stack" aria-label="Logs">
+      <form class="filters" role="search" onSubmit={(event) => event.preventDefault()}>
+        <input
+          type="search"
+          placeholder="Search the log ( / )"
+          aria-label="Search the log"
+          defaultValue={search}
+          onChange={(event) => setQuery({ search: event.currentTarget.value })}
+        />
+        <select
+          aria-label="Level"
+          value={String(minLevel)}
+          onChange={(event) => setQuery({ level: event.currentTarget.value })}
+        >
+          {LEVELS.map(([level, title]) => (
+            <option key={level} value={level ? String(level) : "0"}>{title}</option>
+          ))}
+        </select>
+        <label class="check">
+          <input
+            type="checkbox"
+            checked={follow.value}
+            onChange={(event) => (follow.value = event.currentTarget.checked)}
+          />{" "}
+          Follow
+        </label>
+      </form>
+      {logs.problem.value && <Failure problem={logs.problem.value} />}
+      {logs.dropped.value > 0 && (
+        <p class="muted small">
+          The newest {number(KEPT)} lines; {number(logs.dropped.value)} older ones are left out.{" "}
+          <code>millrace runs logs {run.name}</code> has all.
+        </p>
+      )}
+      {lines.length === 0 && !logs.reading.value ? <NoLine filtered={search !== "" || minLevel > 0} /> : (
+        <div
+          class="card logbox"
+          ref={box}
+          onScroll={scrolled}
+          tabIndex={0}
+          role="log"
+          aria-label="Log lines"
+        >
+          <LogLines run={run.id} lines={lines} />
+        </div>
+      )}
+    </section>
+  );
+}
+
+function NoLine({ filtered }: { filtered: boolean }) {
+  return filtered
+    ? (
+      <Empty title="No line matches">
+        <button type="button" onClick={() => setQuery({ search: null, level: null })}>Show all lines</button>
+      </Empty>
+    )
+    : (
+      <Empty title="Nothing logged">
+        <p>
+          Lines of <code>get_run_logger()</code> in flows and tasks appear here while they are written.
+        </p>
+      </Empty>
+    );
+}

@@ -1,0 +1,124 @@
+import { signal } from "@preact/signals";
+import { useMemo } from "preact/hooks";
+import { api, Problem } from "../api.ts";
+import { useLoad } from "../load.ts";
+import { address, at, setQuery } from "../router.ts";
+import { STATES, words } from "../states.ts";
+import { duration } from "../time.ts";
+import type { TaskRun } from "../types.ts";
+import { Badge } from "../ui/state.tsx";
+import { Empty, Failure, Loading } from "../ui/text.tsx";
+import type { TabProps } from "./tabs.ts";
+
+const LIMIT = 200;
+
+/** Task runs as a list, by state and task, which the address keeps. */
+export function TaskRuns({ run, feed }: TabProps) {
+  const query = address.value.query;
+  const filter = {
+    state: query.getAll("state"),
+    node: query.has("node") ? Number(query.get("node")) : undefined,
+  };
+  const key = `task runs ${run.id} ${query}`;
+  const loaded = useLoad(
+    key,
+    (signal) => api.taskRuns(run.id, { ...filter, limit: LIMIT }, signal),
+    run.ended === null ? 3 : 0,
+  );
+  const page = loaded.value.value;
+  return (
+    <section class="stack" aria-label="Task runs">
+      <form class="filters" onSubmit={(event) => event.preventDefault()}>
+        <select
+          aria-label="State"
+          value={filter.state[0] ?? ""}
+          onChange={(event) => setQuery({ state: event.currentTarget.value })}
+        >
+          <option value="">Any state</option>
+          {STATES.map((state) => <option key={state} value={state}>{words(state)}</option>)}
+        </select>
+        <select
+          aria-label="Task"
+          value={query.get("node") ?? ""}
+          onChange={(event) => setQuery({ node: event.currentTarget.value })}
+        >
+          <option value="">Any task</option>
+          {feed.nodes.value.map((node) => <option key={node.node} value={node.node}>{node.path}</option>)}
+        </select>
+      </form>
+      {loaded.problem.value && !page && <Failure problem={loaded.problem.value} again={loaded.again} />}
+      {!page && !loaded.problem.value && <Loading />}
+      {page?.items.length === 0 && (
+        <Empty title="No task run matches">
+          <a href={at("runs", run.id, "tasks")}>Show all</a>
+        </Empty>
+      )}
+      {page && page.items.length > 0 && <Listed key={key} run={run.id} filter={filter} first={page} />}
+    </section>
+  );
+}
+
+interface ListedProps {
+  run: string;
+  filter: { state: string[]; node: number | undefined };
+  first: { items: TaskRun[]; next: string | null };
+}
+
+/** The first page is read again while the run goes on; further ones stay as they were read. */
+function Listed({ run, filter, first }: ListedProps) {
+  const further = useMemo(() => signal<{ items: TaskRun[]; next: string | null } | null>(null), []);
+  const failed = useMemo(() => signal(""), []);
+  const next = further.value ? further.value.next : first.next;
+  async function more(): Promise<void> {
+    try {
+      const page = await api.taskRuns(run, { ...filter, limit: LIMIT, cursor: next });
+      further.value = { items: [...further.value?.items ?? [], ...page.items], next: page.next };
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      failed.value = error.message;
+    }
+  }
+  return (
+    <>
+      <div class="card scroll">
+        <table>
+          <thead>
+            <tr>
+              <th>Task run</th>
+              <th>State</th>
+              <th class="num">Attempts</th>
+              <th class="num">Duration</th>
+              <th class="wide">Worker</th>
+            </tr>
+          </thead>
+          <tbody>
+            {[...first.items, ...further.value?.items ?? []].map((item) => (
+              <tr key={`${item.node} ${item.index}`}>
+                <td>
+                  <a href={at("runs", run, "items", item.node, item.index)}>
+                    {item.name || `${item.task}[${item.index}]`}
+                  </a>
+                </td>
+                <td>
+                  <Badge state={item.state} name={item.state_name} />
+                  {(item.error ?? item.reason) && (
+                    <div class="muted small clip">{item.error ?? item.reason}</div>
+                  )}
+                </td>
+                <td class="num">{item.attempts}</td>
+                <td class="num">{duration(item.seconds)}</td>
+                <td class="wide mono small">{item.worker ?? "–"}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {failed.value && <p class="note bad" role="alert">{failed.value}</p>}
+      {next && (
+        <div class="centred">
+          <button type="button" onClick={more}>More</button>
+        </div>
+      )}
+    </>
+  );
+}
