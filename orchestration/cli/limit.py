@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import RunNotFoundError, UserError
+from ..stores.as_json import lease_json, limit_json
 from ..stores.liveness import this_host
 from ..terminal import words
 from .common import json_option, open_reaped, store_option
 from .output import print_json, print_table
-from .rows import lease_json, limit_json
 
 if TYPE_CHECKING:
     from ..stores.base import LeaseRow, RunRow, Store

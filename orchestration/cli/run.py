@@ -105,7 +105,7 @@ def finish(ran: Ran, state: Any, *, as_json: bool) -> int:
 def _described(ran: Ran, state: Any, result: Any) -> dict[str, Any]:
     from ..api.parameters import jsonable
     from ..stores import open_store
-    from .rows import run_json
+    from ..stores.as_json import run_json
 
     found: dict[str, Any] = {"state": state.type, "state_name": state.name, "message": state.message}
     if ran.run_id:

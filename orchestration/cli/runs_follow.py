@@ -12,6 +12,7 @@ import click
 
 from ..core.states import RUN_TERMINAL
 from ..errors import UserError
+from ..stores.as_json import log_json, run_json
 from ..stores.base import LogRow, RunRow, Store
 from ..terminal import words
 from ..terminal.progress import MAX_NODE_LINES, NodeProgress, Speed, progress_lines, progress_text
@@ -20,7 +21,6 @@ from ..terminal.styled import STATE_STYLE, Line, is_terminal
 from .common import find_run, json_option, open_reaped, run_argument, state_title, store_option
 from .exits import of_state
 from .output import print_json, print_lines
-from .rows import log_json, run_json
 
 POLL_SECONDS = 0.25
 REAP_SECONDS = 5.0

@@ -13,15 +13,7 @@ from runners.messages import Detail
 
 from ..core.states import RUN_TERMINAL, TERMINAL, RunState, State
 from ..errors import UserError
-from ..stores.base import NodeRow, RunRow, Store, TaskRunRow
-from ..terminal import words
-from ..terminal.progress import NodeProgress, progress_lines
-from ..terminal.styled import STATE_STYLE, Line, columns_of, is_terminal
-from ..terminal.summary import failure_lines, location
-from ..terminal.tally import Failure
-from .common import find_run, json_option, open_reaped, run_argument, state_title, store_option
-from .output import print_json, print_lines, print_table
-from .rows import (
+from ..stores.as_json import (
     attempt_json,
     detail_json,
     history_json,
@@ -31,6 +23,14 @@ from .rows import (
     seconds_of,
     task_run_json,
 )
+from ..stores.base import NodeRow, RunRow, Store, TaskRunRow
+from ..terminal import words
+from ..terminal.progress import NodeProgress, progress_lines
+from ..terminal.styled import STATE_STYLE, Line, columns_of, is_terminal
+from ..terminal.summary import failure_lines, location
+from ..terminal.tally import Failure
+from .common import find_run, json_option, open_reaped, run_argument, state_title, store_option
+from .output import print_json, print_lines, print_table
 from .timing import print_timing, timing_json
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import IO, Any
 
 import click
 
+from ..stores.as_json import log_json, node_json, run_json, task_run_json
 from ..stores.base import RunRow, Store
 from .common import find_run, store_option
 from .moments import Moment
-from .rows import log_json, node_json, run_json, task_run_json
 from .store_upkeep import open_kept
 
 _PAGE = 5000

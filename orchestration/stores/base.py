@@ -23,6 +23,7 @@ from ..core.journal import Entry
 from ..core.states import RunState, State
 from .clock import steady_now
 from .newsroom import Newsroom
+from .timeline import Timeline
 from .timing import RunTiming
 
 HEARTBEAT_SECONDS = 5.0
@@ -382,6 +383,14 @@ class Store(abc.ABC):
         limit: int = 100,
     ) -> list[TaskRunRow]:
         """Return task runs in the order of node and index."""
+
+    @abc.abstractmethod
+    def states(self, run_id: str, node_id: int) -> bytes:
+        """Return the state of each item of a node, one byte each; nothing for a node that is not there."""
+
+    @abc.abstractmethod
+    def timeline(self, run_id: str) -> Timeline:
+        """Return all attempts of a run that have ended."""
 
     @abc.abstractmethod
     def attempts(self, run_id: str, node_id: int, index: int) -> list[AttemptRow]: ...

@@ -48,6 +48,7 @@ from .liveness import is_gone, process_mark, this_host
 from .lookup import MIN_PREFIX, alive, ambiguous, completed, fenced, not_found, unknown
 from .memory_record import RunRecord
 from .newsroom import Newsroom, frees_leases
+from .timeline import Timeline, timeline
 from .timing import RunTiming, timing
 
 
@@ -209,6 +210,14 @@ class MemoryStore(Store):
     ) -> list[TaskRunRow]:
         with self._lock:
             return replay.task_runs(self._record(run_id), node_id, states, offset, limit)
+
+    def states(self, run_id: str, node_id: int) -> bytes:
+        with self._lock:
+            return replay.item_states(self._record(run_id), node_id)
+
+    def timeline(self, run_id: str) -> Timeline:
+        with self._lock:
+            return timeline(self._record(run_id))
 
     def attempts(self, run_id: str, node_id: int, index: int) -> list[AttemptRow]:
         with self._lock:

@@ -59,6 +59,12 @@ def states_of(view: JournalView, node: NodeRow) -> bytearray:
     return states
 
 
+def item_states(view: JournalView, node_id: int) -> bytes:
+    """Return the state of each item of the node with this id; nothing if there is none."""
+    node = next((node for node in view.nodes() if node.node_id == node_id), None)
+    return b"" if node is None else bytes(states_of(view, node))
+
+
 def task_runs(
     view: JournalView, node_id: int | None, states: frozenset[State] | None, offset: int, limit: int
 ) -> list[TaskRunRow]:

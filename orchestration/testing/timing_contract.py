@@ -131,3 +131,28 @@ class TimingContract:
         assert (row.attempts, row.started, row.batches) == (1, None, 1)
         with pytest.raises(RunNotFoundError):
             store.timing("x")
+
+    def test_the_attempts_of_a_run_in_columns(self, store: Store) -> None:
+        """All that have started, each with its worker; and the state of each item now, a byte each."""
+        run_id = new_run(store)
+        store.append(run_id, 1, [node(7, width=4)])
+        first = batch(0, range(3), submitted=1, started=1.5, seconds=0.5, heard=4, node_id=7)
+        failed = replace(
+            first,
+            outcomes=bytes([Outcome.COMPLETED, Outcome.FAILED, Outcome.UNSTARTED]),
+            states=bytes([State.COMPLETED, State.AWAITING_RETRY, State.READY]),
+            started=array("d", [*first.started[:2], 0.0]),
+        )
+        store.append(run_id, 1, [failed])
+        found = store.timeline(run_id)
+        assert list(found.started) == [NOW + 1.5, NOW + 2.0]
+        assert [list(found.node), list(found.index), list(found.attempt)] == [[7, 7], [0, 1], [1, 1]]
+        assert [found.workers[place] for place in found.worker] == [first.worker] * 2
+        assert list(found.state) == [State.COMPLETED, State.AWAITING_RETRY]
+        assert list(store.states(run_id, 7)) == [
+            State.COMPLETED,
+            State.AWAITING_RETRY,
+            State.READY,
+            State.PENDING,
+        ]
+        assert store.states(run_id, 8) == b""

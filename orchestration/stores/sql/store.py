@@ -27,6 +27,7 @@ from ..base import (
     TaskRunRow,
 )
 from ..newsroom import frees_leases
+from ..timeline import Timeline, timeline
 from ..timing import RunTiming, timing
 from . import journal, leases, pruning, runs
 from .checking import Problem, problems
@@ -130,6 +131,12 @@ class SqlStore(Store):
         limit: int = 100,
     ) -> list[TaskRunRow]:
         return self._look(run_id, lambda view: replay.task_runs(view, node_id, states, offset, limit))
+
+    def states(self, run_id: str, node_id: int) -> bytes:
+        return self._look(run_id, lambda view: replay.item_states(view, node_id))
+
+    def timeline(self, run_id: str) -> Timeline:
+        return self._look(run_id, timeline)
 
     def attempts(self, run_id: str, node_id: int, index: int) -> list[AttemptRow]:
         return self._look(run_id, lambda view: replay.attempts(view, node_id, index))

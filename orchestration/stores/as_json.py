@@ -9,7 +9,7 @@ from runners.messages import Detail, Outcome
 
 from ..core.journal import LOST
 from ..core.states import RUN_TERMINAL, State
-from ..stores.base import AttemptRow, HistoryRow, LeaseRow, Limit, LogRow, NodeRow, RunRow, TaskRunRow
+from .base import AttemptRow, HistoryRow, LeaseRow, Limit, LogRow, NodeRow, RunRow, TaskRunRow
 
 
 def run_json(row: RunRow) -> dict[str, Any]:

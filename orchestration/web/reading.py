@@ -1,0 +1,349 @@
+"""What the API tells of runs, limits, flows and workers. Endpoints are plain functions: they block in threads of
+their own, never in the event loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from statistics import median
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from ..core.states import RUN_TERMINAL, RunState, State
+from ..errors import RunNotFoundError, UserError
+from ..stores.as_json import log_json, seconds_of
+from ..stores.base import RunRow, Store
+from . import shown
+from .answers import as_json
+from .binary import snapshot, timeline_bytes
+from .stuck import why_stuck
+
+PAGE = 200  # rows of the store at a time where some are left out
+MOST_SCANNED = 5_000  # rows of the store that one answer looks at
+MOST_GROUPS = 100
+RECENT = 20  # runs of a flow, for its trend
+
+router = APIRouter(prefix="/api")
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Cursor = Annotated[str | None, Query(max_length=200)]
+Words = Annotated[str, Query(max_length=200)]
+Names = Annotated[list[str] | None, Query()]
+
+
+def store_of(request: Request) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+# --- runs --------------------------------------------------------------------------------------------
+
+
+class Filter:
+    """Which runs a list shows."""
+
+    def __init__(
+        self,
+        state: Names = None,
+        flow: Words = "",
+        tag: Words = "",
+        search: Words = "",
+        since: float | None = None,
+        until: float | None = None,
+        subflows: bool = False,
+    ) -> None:
+        self.states = _run_states(state)
+        self.flow = flow or None
+        self.tag = tag
+        self.search = search.lower()
+        self.since = since
+        self.until = until
+        self.subflows = subflows
+
+    def takes(self, row: RunRow) -> bool:
+        if row.parent_run_id is not None and not self.subflows:
+            return False
+        if self.tag and self.tag not in row.tags:
+            return False
+        found = (row.name, row.flow_name, row.run_id, row.message, *row.tags)
+        return not self.search or any(self.search in text.lower() for text in found)
+
+    def rows(self, store: Store, before: float | None) -> Iterator[RunRow]:
+        """Yield runs that may be shown, newest first, and those that are not, too: at most MOST_SCANNED."""
+        before, scanned = before if before is not None else self.until, 0
+        while scanned < MOST_SCANNED:
+            page = store.runs(states=self.states, flow_name=self.flow, limit=PAGE, before=before)
+            for row in page:
+                if self.since is not None and row.created < self.since:
+                    return
+                yield row
+            if len(page) < PAGE:
+                return
+            scanned, before = scanned + len(page), page[-1].created
+
+
+def _run_states(names: Iterable[str] | None) -> frozenset[RunState] | None:
+    return frozenset(_state(RunState, name) for name in names) if names else None
+
+
+def _state(kind: Any, name: str) -> Any:
+    known = {one.title.lower(): one for one in kind}
+    if name.lower() not in known:
+        raise UserError(f"There is no state {name!r}. There are: {', '.join(one.title for one in kind)}.")
+    return known[name.lower()]
+
+
+Filtered = Annotated[Filter, Depends(Filter)]
+
+
+@router.get("/runs")
+def list_runs(request: Request, wanted: Filtered, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """List runs, newest first."""
+    store = store_of(request)
+    items: list[RunRow] = []
+    last: RunRow | None = None
+    more = False
+    for row in wanted.rows(store, _number(cursor, float)):
+        if len(items) == limit:
+            more = True
+            break
+        last = row
+        if wanted.takes(row):
+            items.append(row)
+    following = repr(last.created) if more and last is not None else None
+    return as_json({"items": [_shown(store, row) for row in items], "next": following})
+
+
+@router.get("/runs/summary")
+def summary(request: Request, wanted: Filtered) -> Response:
+    """Count runs by state, of the newest that match."""
+    counts: dict[str, int] = {}
+    for row in wanted.rows(store_of(request), None):
+        if wanted.takes(row):
+            counts[row.state.title] = counts.get(row.state.title, 0) + 1
+    return as_json({"states": counts})
+
+
+def _shown(store: Store, row: RunRow) -> dict[str, Any]:
+    asked = store.requests(row.run_id, row.epoch) if row.state not in RUN_TERMINAL else None
+    return shown.shown_run(row, asked)
+
+
+def _number(text: str | None, kind: Any) -> Any:
+    try:
+        return None if text is None else kind(text)
+    except ValueError:
+        raise UserError(f"{text!r} is no cursor of this list: take `next` of the page before.") from None
+
+
+@router.get("/runs/{run}")
+def one_run(request: Request, run: str) -> Response:
+    """Tell of a run, by id, id prefix or name."""
+    return as_json(run_detail(store_of(request), run))
+
+
+def run_detail(store: Store, run: str) -> dict[str, Any]:
+    """Return what a run's page shows in its head."""
+    row = store.run(run)
+    live = row.state not in RUN_TERMINAL
+    asked = store.requests(row.run_id, row.epoch) if live else None
+    found = shown.shown_run(row, asked)
+    found["detail"] = shown.shown_error(row.detail)
+    found["requests"] = {
+        "cancel": bool(asked and asked.cancel),
+        "pause": bool(asked and asked.pause),
+    }
+    found["stuck"] = why_stuck(store, row) if live else []
+    return found
+
+
+@router.get("/runs/{run}/nodes")
+def nodes(request: Request, run: str) -> Response:
+    """List a run's nodes, without those that a later process has replaced."""
+    store = store_of(request)
+    found = store.nodes(store.run(run).run_id)
+    return as_json([shown.shown_node(node) for node in found if node.replaced_by is None])
+
+
+@router.get("/runs/{run}/task-runs")
+def task_runs(
+    request: Request,
+    run: str,
+    node: Annotated[int | None, Query(ge=0)] = None,
+    state: Names = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """List task runs in the order of node and index."""
+    store, offset = store_of(request), _number(cursor, int) or 0
+    states = frozenset(_state(State, name) for name in state) if state else None
+    found = store.task_runs(
+        store.run(run).run_id, node_id=node, states=states, offset=offset, limit=limit + 1
+    )
+    following = str(offset + limit) if len(found) > limit else None
+    return as_json({"items": [shown.shown_task_run(row) for row in found[:limit]], "next": following})
+
+
+@router.get("/runs/{run}/nodes/{node}/items/{index}")
+def item(request: Request, run: str, node: int, index: int) -> Response:
+    """Tell of one task run: its attempts, its moves, and both in words."""
+    store = store_of(request)
+    run_id = store.run(run).run_id
+    found = store.task_runs(run_id, node_id=node, offset=index, limit=1) if index >= 0 else []
+    if not found or found[0].index != index:
+        raise UserError(f"Run {run} has no task run {index} of a node {node}.")
+    history, attempts = store.history(run_id, node, index), store.attempts(run_id, node, index)
+    return as_json(
+        shown.shown_task_run(found[0])
+        | {
+            "attempts": [shown.shown_attempt(row) for row in attempts],
+            "history": shown.shown_moves(history),
+            "story": shown.story(history, attempts),
+            "result": None,
+        }
+    )
+
+
+@router.get("/runs/{run}/nodes/{node}/states")
+def states(request: Request, run: str, node: int) -> Response:
+    """Return the state of each item of a node, one byte each."""
+    store = store_of(request)
+    return snapshot(store.states(store.run(run).run_id, node))
+
+
+@router.get("/runs/{run}/timeline")
+def timeline(request: Request, run: str) -> Response:
+    """Return all attempts that have ended, in columns."""
+    store = store_of(request)
+    body = timeline_bytes(store.timeline(store.run(run).run_id))
+    return Response(body, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
+
+
+@router.get("/runs/{run}/logs")
+def logs(
+    request: Request,
+    run: str,
+    after: Annotated[int, Query(ge=0)] = 0,
+    min_level: Annotated[int, Query(ge=0, le=100)] = 0,
+    node: int | None = None,
+    index: int | None = None,
+    search: Words = "",
+    limit: Limit = 500,
+) -> Response:
+    """List log lines with a `seq` above `after`."""
+    store = store_of(request)
+    run_id, found, scanned = store.run(run).run_id, list[Any](), 0
+    while len(found) < limit and scanned < MOST_SCANNED * 4:
+        page = store.logs(run_id, after=after, node_id=node, index=index, min_level=min_level, limit=1000)
+        for row in page:
+            after = row.seq
+            if not search or search.lower() in row.message.lower():
+                found.append(log_json(row))
+                if len(found) == limit:
+                    break
+        scanned += len(page)
+        if len(page) < 1000:
+            break
+    return as_json({"items": found, "next": after})
+
+
+@router.get("/runs/{run}/errors")
+def errors(request: Request, run: str) -> Response:
+    """List errors that ended task runs, those that are alike once, most frequent first."""
+    store = store_of(request)
+    run_id = store.run(run).run_id
+    bad = frozenset({State.FAILED, State.CRASHED})
+    places: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in store.task_runs(run_id, states=bad, limit=1000):
+        if row.detail is not None:
+            ended = None if row.started is None else row.started + (row.seconds or 0.0)
+            place = {"node": row.node_id, "index": row.index, "at": ended}
+            places.setdefault((row.detail.type_name, row.detail.message), []).append(place)
+    groups = []
+    for detail, count in store.errors(run_id, limit=MOST_GROUPS):
+        known = sorted(places.get((detail.type_name, detail.message), []), key=lambda one: one["at"] or 0.0)
+        if known:
+            groups.append(
+                shown.shown_group(detail, count, root=True) | {"first": known[0], "last": known[-1]}
+            )
+    return as_json(groups)
+
+
+# --- what is shared by runs --------------------------------------------------------------------------
+
+
+@router.get("/limits")
+def limits(request: Request) -> Response:
+    """List limits with who holds them and who waits."""
+    store = store_of(request)
+    now, found, names = store.now(), [], dict[str, str]()
+    for limit in store.limits(now):
+        leases = store.leases(limit.name, now)
+        for run_id in {lease.run_id for lease in leases} - names.keys():
+            names[run_id] = _name_of(store, run_id)
+        found.append(shown.shown_limit(limit, leases, names))
+    return as_json(found)
+
+
+def _name_of(store: Store, run_id: str) -> str:
+    try:
+        return store.run(run_id).name
+    except RunNotFoundError:
+        return run_id[:8]
+
+
+@router.get("/flows")
+def flows(request: Request) -> Response:
+    """List flows by their newest runs: how often they fail, how long they take."""
+    store, by_flow, now = store_of(request), dict[str, list[RunRow]](), time.time()
+    for row in Filter().rows(store, None):
+        if row.parent_run_id is None:
+            by_flow.setdefault(row.flow_name, []).append(row)
+    return as_json([_flow(store, name, rows, now) for name, rows in sorted(by_flow.items())])
+
+
+def _flow(store: Store, name: str, rows: list[RunRow], now: float) -> dict[str, Any]:
+    ended = [row for row in rows if row.state in RUN_TERMINAL]
+    failed = sum(row.state in (RunState.FAILED, RunState.CRASHED) for row in ended)
+    took = [s for row in ended if row.state is RunState.COMPLETED and (s := seconds_of(row, now)) is not None]
+    return {
+        "flow": name,
+        "runs": len(rows),
+        "last": _shown(store, rows[0]),
+        "failure_rate": failed / len(ended) if ended else None,
+        "median_seconds": median(took) if took else None,
+        "entrypoint": next((row.entrypoint for row in rows if row.entrypoint), None),
+        "recent": [
+            {
+                "id": row.run_id,
+                "state": row.state.title,
+                "started": row.started,
+                "seconds": seconds_of(row, now),
+            }
+            for row in rows[:RECENT]
+        ],
+    }
+
+
+@router.get("/workers")
+def workers(request: Request) -> Response:
+    """List what is running now, by the worker that does it."""
+    store, found = store_of(request), list[dict[str, Any]]()
+    running = frozenset({State.RUNNING})
+    for row in store.runs(states=frozenset({RunState.RUNNING, RunState.CANCELLING}), limit=PAGE):
+        for one in store.task_runs(row.run_id, states=running, limit=PAGE):
+            found.append(
+                {
+                    "worker": one.worker or row.host,
+                    "host": one.worker.partition(":")[0] or row.host,
+                    "run": row.run_id,
+                    "run_name": row.name,
+                    "task": one.task_name,
+                    "node": one.node_id,
+                    "index": one.index,
+                    "since": one.started,
+                }
+            )
+    return as_json(found)

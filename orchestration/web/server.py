@@ -1,0 +1,80 @@
+"""Serving: the socket, signals, and an end within two seconds also with pages open."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+
+from ..errors import UserError
+from ..stores.base import Store
+from .app import make_app
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+STOP_SECONDS = 1  # for requests in flight
+
+
+class Server(uvicorn.Server):
+    """Tells open streams of the end, or they would keep it waiting."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.watches.stopping.set()
+        await super().shutdown(sockets)
+
+
+def serve(store: Store, host: str, port: int, *, ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        port: 0 takes a free one.
+        ready: called with the URL once connections are taken.
+
+    Raises:
+        UserError: the address cannot be used; names what is in the way.
+    """
+    check_host(host)
+    listening = _bind(host, port)
+    app = make_app(store)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        limit_concurrency=1000,
+    )
+    taken = listening.getsockname()[1]
+    name = f"[{host}]" if ":" in host else host
+    ready(f"http://{name}:{taken}")
+    Server(config, app).run(sockets=[listening])
+
+
+def check_host(host: str) -> None:
+    """Refuse an address that others can reach: there is nobody yet to tell them apart."""
+    if host not in LOOPBACK:
+        raise UserError(
+            f"--host {host}: others could reach this server, and it has no tokens to tell them apart yet. Leave "
+            "--host out, and reach it from elsewhere through ssh: ssh -L 4280:localhost:4280 THIS-MACHINE"
+        )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise UserError(
+            f"port {port} of {host} cannot be used ({error.strerror}). Is a server running there already? Choose "
+            "another one: millrace server start --port PORT (0 takes a free one)"
+        ) from error
+    listening.listen(128)
+    return listening

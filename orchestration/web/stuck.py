@@ -1,0 +1,39 @@
+"""Why a live run does not get on, in sentences for somebody who is tired."""
+
+from __future__ import annotations
+
+from ..core.states import State
+from ..stores.base import HEARTBEAT_SECONDS, RunRow, Store
+from ..terminal import words
+
+SHOWN_HOLDERS = 3
+SILENT_SECONDS = 2 * HEARTBEAT_SECONDS
+
+
+def why_stuck(store: Store, row: RunRow) -> list[str]:
+    """Return what a run waits for, nothing if it seems to get on."""
+    found: list[str] = []
+    now = store.now()
+    if row.heartbeat is not None and now - row.heartbeat > SILENT_SECONDS:
+        silent = words.duration(now - row.heartbeat)
+        found.append(
+            f"its process {row.pid} on {row.host or 'an unknown host'} was last heard of {silent} ago"
+        )
+    for limit in store.limits(now):
+        leases = store.leases(limit.name, now) if limit.waiting else []
+        ahead = [lease for lease in leases if not lease.held]
+        first = next((k for k, lease in enumerate(ahead) if lease.run_id == row.run_id), None)
+        if first is None:
+            continue
+        holders = [lease for lease in leases if lease.held]
+        named = ", ".join(
+            f"{one.label} since {words.duration(now - one.since)}" for one in holders[:SHOWN_HOLDERS]
+        )
+        more = f" and {len(holders) - SHOWN_HOLDERS} more" if len(holders) > SHOWN_HOLDERS else ""
+        others = f"; {first} wait before it" if first else ""
+        held = f", held by {named}{more}" if holders else ""
+        found.append(f"waits for limit {limit.name}{held}{others}")
+    ready, busy = row.counts[State.READY], row.counts[State.SUBMITTED] + row.counts[State.RUNNING]
+    if ready and not busy:
+        found.append(f"{words.plural(ready, 'task run')} could run, but its runner has no free slot")
+    return found
