@@ -258,10 +258,14 @@ def test_a_cluster_without_workers_is_told_of(
         runner = DaskTaskRunner(cluster=cluster)
         port = open_port(runner)
         cluster.scale(0)
+        for _ in range(1000):
+            if not cluster.scheduler.workers:
+                break
+            time.sleep(0.02)
         batch = port.batch(double, [1])
         port.runner.submit([batch])
         said = ""
-        for _ in range(500):
+        for _ in range(1000):
             said = "".join(r.getMessage() for r in caplog.records if r.name == "millrace.runners.dask")
             if said:
                 break
