@@ -152,7 +152,7 @@ def show(
     wanted = states_named(State, states)
     items = place.task_runs(row.run_id, states=wanted, limit=limit) if task_runs or states else None
     nodes = [node for node in place.nodes(row.run_id) if node.replaced_by is None]
-    found = [(d, n) for d, n in place.errors(row.run_id, limit=1000) if d.type_name not in _NO_ERRORS]
+    found = errors_of(place, row.run_id)
     if as_json:
         shown: dict[str, Any] = run_json(row)
         shown["nodes"] = [node_json(node) for node in nodes]
@@ -166,7 +166,7 @@ def show(
     print_lines(_about(place, row) + _limits(place, row))
     print_lines(_nodes(nodes))
     if found:
-        _print_errors(_kinds(found), full=errors)
+        _print_errors(error_kinds(found), full=errors)
     if items is not None:
         _print_task_runs(items, nodes, limit)
     if timing:
@@ -238,7 +238,12 @@ def _nodes(nodes: Sequence[NodeRow]) -> list[Line]:
     return progress_lines(shown, columns=columns_of(sys.stdout) if seen else 1000, rows=MAX_NODES, bars=seen)
 
 
-def _kinds(found: Sequence[tuple[Detail, int]]) -> list[Failure]:
+def errors_of(store: Store, run_id: str) -> list[tuple[Detail, int]]:
+    """Return a run's errors with how many task runs ended by each; asking to be skipped is none."""
+    return [(d, n) for d, n in store.errors(run_id, limit=1000) if d.type_name not in _NO_ERRORS]
+
+
+def error_kinds(found: Sequence[tuple[Detail, int]]) -> list[Failure]:
     """Put errors of one type from one line together: their messages often differ by the data only."""
     kinds: dict[tuple[str, str], Failure] = {}
     for detail, count in found:
