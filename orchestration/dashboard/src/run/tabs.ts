@@ -4,6 +4,7 @@ import type { RunFeed } from "../feed.ts";
 import type { RunDetail } from "../types.ts";
 import { Errors } from "./errors.tsx";
 import { Logs } from "./logs.tsx";
+import { MapGrid } from "./map.tsx";
 import { Overview } from "./overview.tsx";
 import { TaskRuns } from "./task-runs.tsx";
 
@@ -25,6 +26,7 @@ interface Tab {
 
 export const TABS: readonly Tab[] = [
   { id: "", title: "Overview", component: Overview },
+  { id: "nodes", title: "Items", component: MapGrid },
   { id: "tasks", title: "Task runs", component: TaskRuns },
   { id: "logs", title: "Logs", component: Logs },
   { id: "errors", title: "Errors", component: Errors },
