@@ -7,6 +7,7 @@ import { Logs } from "./logs.tsx";
 import { MapGrid } from "./map.tsx";
 import { Overview } from "./overview.tsx";
 import { TaskRuns } from "./task-runs.tsx";
+import { TimelineTab } from "./timeline.tsx";
 
 export interface TabProps {
   feed: RunFeed;
@@ -27,6 +28,7 @@ interface Tab {
 export const TABS: readonly Tab[] = [
   { id: "", title: "Overview", component: Overview },
   { id: "nodes", title: "Items", component: MapGrid },
+  { id: "timeline", title: "Timeline", component: TimelineTab },
   { id: "tasks", title: "Task runs", component: TaskRuns },
   { id: "logs", title: "Logs", component: Logs },
   { id: "errors", title: "Errors", component: Errors },
