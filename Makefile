@@ -19,10 +19,10 @@ unexport UV_PROJECT_ENVIRONMENT
 # Deno comes with the developer tools; what it fetches from the npm registry stays in .cache.
 DENO := cd orchestration/dashboard && DENO_DIR='$(CURDIR)/.cache/deno' DENO_NO_UPDATE_CHECK=1 '$(CURDIR)/$(BIN)/deno' task --quiet
 
-.PHONY: help sync ui demo test faults fuzz soak bench lint imports types format lock clean
+.PHONY: help sync ui screenshots demo test faults fuzz soak bench lint imports types format lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 .cache/uv/bin/uv:
 	$(PYTHON) -m venv .cache/uv
@@ -36,6 +36,10 @@ sync: $(STAMP) ## Make .venv with every extra and the developer tools
 
 ui: $(STAMP) ## Build the dashboard's pages
 	$(DENO) bundle
+
+screenshots: $(STAMP) ui ## Take pictures of every page of the dashboard, into .cache/screenshots; needs Chromium
+	mkdir -p .cache/screenshots
+	MILLRACE_SCREENSHOTS=.cache/screenshots $(BIN)/python -m pytest tests/browser/test_pages.py $(ARGS)
 
 demo: $(STAMP) ## Run a real job on all four runners
 	$(BIN)/python -m examples.census

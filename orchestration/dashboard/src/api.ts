@@ -133,7 +133,7 @@ export const api = {
   ) => get<{ items: LogLine[]; next: number }>(`${run(id)}/logs`, query, signal),
   errors: (id: string, signal?: AbortSignal) => get<ErrorGroup[]>(`${run(id)}/errors`, {}, signal),
   timing: (id: string, signal?: AbortSignal) => get<Json>(`${run(id)}/timing`, {}, signal),
-  act: (id: string, action: Action | "unpause", body: Record<string, Json> = {}) =>
+  act: (id: string, action: Action, body: Record<string, Json> = {}) =>
     change<{ run: string }>("POST", `${run(id)}/${action}`, body),
   launch: (entrypoint: string, parameters: Record<string, Json>) =>
     change<{ run: string }>("POST", "/runs", { entrypoint, parameters }),

@@ -22,6 +22,13 @@ export function report(found: Trouble | null): void {
   if (before && !found) epoch.value++;
 }
 
+let lookNow = (): void => {};
+
+/** A connection was lost: find out at once whether the server has gone with it. */
+export function suspect(): void {
+  lookNow();
+}
+
 /** Ask for the server's health for as long as the page is looked at. */
 export function startHealth(): void {
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -30,6 +37,7 @@ export function startHealth(): void {
     if (!document.hidden) await check();
     timer = setTimeout(look, trouble.value ? EAGER_MS : PATIENT_MS);
   }
+  lookNow = () => void look();
   document.addEventListener("visibilitychange", () => document.hidden || look());
   look();
 }

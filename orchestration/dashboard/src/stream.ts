@@ -1,6 +1,8 @@
 // Server-sent events that come back by themselves: after a lost connection, a server that was away, a hidden tab.
 // A browser allows six connections to one origin over all its tabs, so a hidden tab holds none.
 
+import { suspect } from "./health.ts";
+
 const FIRST_WAIT_MS = 300;
 const LONGEST_WAIT_MS = 5000;
 
@@ -49,6 +51,7 @@ export function listen(target: string, handlers: StreamHandlers): () => void {
   /** EventSource gives up after an error answer, and keeps its own pace else: one rule for both. */
   function again(): void {
     close();
+    suspect();
     timer = setTimeout(open, backoff(tries++));
   }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { assertEquals } from "./assert.ts";
-import { fieldsOf, type FormField, valueOf } from "../src/pages/form.ts";
+import { fieldsOf, type FormField, schemaOf, valueOf } from "../src/pages/form.ts";
 import type { Schema } from "../src/types.ts";
 
 const SCHEMA: Schema = {
@@ -60,4 +60,11 @@ Deno.test("what does not fit is refused by the field's name", () => {
   assert.throws(() => valueOf(field("n"), "1.5", SCHEMA), /n wants a whole number/);
   assert.throws(() => valueOf(field("n"), "", SCHEMA), /n needs a value/);
   assert.throws(() => valueOf(field("rows"), "[1", SCHEMA), /rows wants JSON/);
+});
+
+Deno.test("recorded parameters make a form that gives them back", () => {
+  const parameters = { n: 3, name: "x", fast: true, rows: [1], ratio: 0.5, nothing: null };
+  const schema = schemaOf(parameters);
+  const back = fieldsOf(schema).map((one) => [one.name, valueOf(one, one.initial, schema)]);
+  assertEquals(Object.fromEntries(back), { ...parameters, nothing: undefined });
 });

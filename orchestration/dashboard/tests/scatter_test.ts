@@ -1,5 +1,5 @@
 import { assertEquals } from "./assert.ts";
-import { decades, extentOf, moments, nearest, place, type Point } from "../src/canvas/scatter.ts";
+import { decades, extentOf, moments, nearest, place, type Point, tick } from "../src/canvas/scatter.ts";
 
 const BOX = { left: 60, top: 10, width: 400, height: 100 };
 
@@ -37,4 +37,16 @@ Deno.test("ticks are round in the viewer's zone", () => {
   const ticks = moments(0, 86400, 4, halfPast);
   assertEquals(ticks.every((at) => (at + halfPast) % (6 * 3600) === 0), true);
   assertEquals(ticks.length, 4);
+});
+
+Deno.test("durations on the axis are short", () => {
+  assertEquals([0.001, 0.1, 1, 100, 1000, 10_000, 1_000_000].map(tick), [
+    "1 ms",
+    "100 ms",
+    "1 s",
+    "100 s",
+    "17 min",
+    "2.8 h",
+    "12 d",
+  ]);
 });

@@ -77,6 +77,16 @@ export function decades(extent: Extent): number[] {
   return found;
 }
 
+/** A round duration in few letters: "1 ms", "100 s", "2.8 h". */
+export function tick(seconds: number): string {
+  if (seconds < 0.999) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 999) return `${Math.round(seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  return seconds < 86400
+    ? `${Number((seconds / 3600).toPrecision(2))} h`
+    : `${Math.round(seconds / 86400)} d`;
+}
+
 const STEPS = [1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400, 30 * 86400];
 
 /** Round moments between two times, about `wanted` of them; `offsetSeconds` is the zone's distance from UTC. */

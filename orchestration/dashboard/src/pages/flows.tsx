@@ -50,7 +50,7 @@ function Row({ flow }: { flow: Flow }) {
         <a href={at("flows", flow.flow)}>
           <b>{flow.flow}</b>
         </a>
-        {flow.entrypoint && <div class="muted small mono">{flow.entrypoint}</div>}
+        {flow.entrypoint && <div class="muted small mono wide">{flow.entrypoint}</div>}
       </td>
       <td>
         {flow.last && (

@@ -57,6 +57,15 @@ function typed(value: Json | undefined, kind: Kind): string {
   return typeof value === "string" && kind !== "json" ? value : JSON.stringify(value);
 }
 
+/** What a run's recorded parameters tell of a signature: names, the values' types, and what was given last. */
+export function schemaOf(parameters: Record<string, Json>): Schema {
+  const properties = Object.entries(parameters).map(([name, value]): [string, Schema] => {
+    const type = Array.isArray(value) ? "array" : typeof value;
+    return [name, value === null ? { default: null } : { type, default: value }];
+  });
+  return { type: "object", properties: Object.fromEntries(properties) };
+}
+
 /**
  * Read what was typed into a field.
  *

@@ -6,7 +6,7 @@ import { duration } from "../time.ts";
 import type { Attempt, HistoryEntry, TaskRunDetail } from "../types.ts";
 import { LogLines } from "../ui/log-lines.tsx";
 import { Badge } from "../ui/state.tsx";
-import { Empty, Failure, Loading, Moment } from "../ui/text.tsx";
+import { Empty, Failure, lastLine, Loading, Moment } from "../ui/text.tsx";
 
 interface Place {
   run: string;
@@ -144,9 +144,7 @@ function Attempts({ attempts }: { attempts: Attempt[] }) {
               <td class="num">{attempt.attempt}</td>
               <td>
                 <Badge state={attempt.state} />
-                {attempt.error && (
-                  <div class="muted small clip">{attempt.error.trim().split("\n").at(-1)}</div>
-                )}
+                {attempt.error && <div class="muted small clip">{lastLine(attempt.error)}</div>}
               </td>
               <td>
                 <Moment at={attempt.started} />

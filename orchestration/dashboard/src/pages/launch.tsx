@@ -3,9 +3,9 @@ import { useMemo } from "preact/hooks";
 import { api, Problem } from "../api.ts";
 import { useLoad } from "../load.ts";
 import { at, go } from "../router.ts";
-import type { Flow, Json, LaunchForm } from "../types.ts";
+import type { Flow, Json, LaunchForm, Run } from "../types.ts";
 import { Failure } from "../ui/text.tsx";
-import { fieldsOf, type FormField, valueOf } from "./form.ts";
+import { fieldsOf, type FormField, schemaOf, valueOf } from "./form.ts";
 
 /** Starts a flow, with a form from its signature; read only when somebody wants it, for it imports user code. */
 export function LaunchPanel({ flow }: { flow: Flow }) {
@@ -21,16 +21,35 @@ export function LaunchPanel({ flow }: { flow: Flow }) {
           </div>
         )}
       </div>
-      {open.value && <Form flow={flow.flow} />}
+      {open.value && <Form flow={flow} entrypoint={flow.entrypoint} />}
     </section>
   );
 }
 
-function Form({ flow }: { flow: string }) {
-  const loaded = useLoad(`form ${flow}`, (signal) => api.form(flow, signal));
+function Form({ flow, entrypoint }: { flow: Flow; entrypoint: string }) {
+  const loaded = useLoad(`form ${flow.flow}`, (signal) => api.form(flow.flow, signal));
+  const problem = loaded.problem.value;
   const form = loaded.value.value;
-  if (loaded.problem.value && !form) return <Failure problem={loaded.problem.value} again={loaded.again} />;
-  return form ? <Fields form={form} /> : <p class="muted">Reading the signature…</p>;
+  if (form) return <Fields form={form} />;
+  if (problem?.status === 404 && flow.last) return <LastTime entrypoint={entrypoint} last={flow.last} />;
+  return problem
+    ? <Failure problem={problem} again={loaded.again} />
+    : <p class="muted">Reading the signature…</p>;
+}
+
+/** Where the server does not know the signature: the parameters of the last run, to be changed. */
+function LastTime({ entrypoint, last }: { entrypoint: string; last: Run }) {
+  const form = useMemo(() => ({ entrypoint, schema: schemaOf(last.parameters) }), [last.id]);
+  return (
+    <>
+      <p class="muted">
+        The parameters of{" "}
+        <a href={at("runs", last.id)}>{last.name}</a>, the last run. A field that is left empty takes the
+        flow's own default.
+      </p>
+      <Fields form={form} />
+    </>
+  );
 }
 
 function Fields({ form }: { form: LaunchForm }) {

@@ -83,20 +83,21 @@ function LimitCard({ limit, edit }: { limit: Limit; edit: () => void }) {
                 <th>Held by</th>
                 <th class="num">Slots</th>
                 <th>Since</th>
-                <th>Expires</th>
+                <th class="wide">Expires</th>
               </tr>
             </thead>
             <tbody>
               {limit.holders.map((holder) => (
                 <tr key={`${holder.run} ${holder.label}`}>
                   <td>
-                    <a href={at("runs", holder.run)}>{holder.label}</a>
+                    <a href={at("runs", holder.run)}>{holder.label}</a>{" "}
+                    {holder.run_name && <span class="muted">of {holder.run_name}</span>}
                   </td>
                   <td class="num">{number(holder.slots)}</td>
                   <td>
                     <Moment at={holder.since} relative />
                   </td>
-                  <td>
+                  <td class="wide">
                     <Moment at={holder.expires} />
                   </td>
                 </tr>

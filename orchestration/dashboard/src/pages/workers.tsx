@@ -38,7 +38,9 @@ export function WorkersPage() {
                 <tr key={`${worker.worker} ${worker.run} ${worker.node} ${worker.index}`}>
                   <td>
                     <span class="mono">{worker.worker}</span>
-                    {worker.host && <div class="muted small">{worker.host}</div>}
+                    {worker.host && !worker.worker.startsWith(worker.host) && (
+                      <div class="muted small">{worker.host}</div>
+                    )}
                   </td>
                   <td>
                     <a href={at("runs", worker.run, "items", worker.node, worker.index)}>

@@ -3,9 +3,10 @@ import type { ComponentChildren } from "preact";
 import { useMemo } from "preact/hooks";
 import { api, Problem } from "../api.ts";
 import type { RunFeed } from "../feed.ts";
-import { at } from "../router.ts";
+import { at, go } from "../router.ts";
 import { number } from "../time.ts";
-import type { Action, RunDetail } from "../types.ts";
+import type { Action, Json, RunDetail } from "../types.ts";
+import { Dialog } from "../ui/dialog.tsx";
 import { Badge, Bar } from "../ui/state.tsx";
 import { Lasting, Moment } from "../ui/text.tsx";
 
@@ -23,11 +24,14 @@ export function RunHeader({ feed, run }: { feed: RunFeed; run: RunDetail }) {
       <div class="pagehead">
         <h1>{run.name}</h1>
         <Badge state={run.state} name={run.state_name} />
-        <span class={`live ${feed.live.value ? "" : "off"}`}>{feed.live.value ? "live" : "not live"}</span>
+        {run.ended === null && (
+          <span class={`live ${feed.live.value ? "" : "off"}`}>{feed.live.value ? "live" : "not live"}</span>
+        )}
         <Actions feed={feed} run={run} />
       </div>
       <Bar counts={run.counts} />
       <Facts run={run} />
+      <Parameters parameters={run.parameters} />
       {run.stuck.length > 0 && (
         <div class="note">
           <b>Waiting.</b> {run.stuck.map((sentence) => <p key={sentence}>{sentence}</p>)}
@@ -72,6 +76,20 @@ function Facts({ run }: { run: RunDetail }) {
   );
 }
 
+function Parameters({ parameters }: { parameters: Record<string, Json> }) {
+  const named = Object.entries(parameters);
+  if (named.length === 0) return null;
+  return (
+    <section class="card pad params" aria-label="Parameters">
+      {named.map(([name, value]) => (
+        <span key={name} class="mono">
+          <span class="muted">{name} =</span> {JSON.stringify(value)}
+        </span>
+      ))}
+    </section>
+  );
+}
+
 function Fact({ name, children }: { name: string; children: ComponentChildren }) {
   return (
     <div>
@@ -81,49 +99,71 @@ function Fact({ name, children }: { name: string; children: ComponentChildren })
   );
 }
 
-const LABELS: Record<Action, string> = { cancel: "Cancel", pause: "Pause", resume: "Resume", retry: "Retry" };
+interface Offer {
+  label: string;
+  action: Action;
+  body?: Record<string, Json>;
+}
+
+/** What may be done with a run, as the API says; of what failed alone only where something failed. */
+export function offersOf(run: RunDetail): Offer[] {
+  const offers: Offer[] = [];
+  if (run.can.pause) offers.push({ label: "Pause", action: "pause" });
+  if (run.can.resume) offers.push({ label: "Resume", action: "resume" });
+  if (run.can.retry) offers.push({ label: "Retry", action: "retry" });
+  if (run.can.retry && (run.counts.Failed || run.counts.Crashed)) {
+    offers.push({ label: "Retry failed only", action: "retry", body: { failed_only: true } });
+  }
+  return offers;
+}
 
 function Actions({ feed, run }: { feed: RunFeed; run: RunDetail }) {
-  const busy = useMemo(() => signal(""), []);
+  const busy = useMemo(() => signal(false), []);
   const failed = useMemo(() => signal(""), []);
-  async function act(action: Action | "unpause", body = {}): Promise<void> {
-    busy.value = action;
+  const asking = useMemo(() => signal(false), []);
+  async function act(action: Action, body: Record<string, Json> = {}): Promise<void> {
+    busy.value = true;
     failed.value = "";
+    asking.value = false;
     try {
-      await api.act(run.id, action, body);
-      feed.refresh();
+      const answer = await api.act(run.id, action, body);
+      if (answer && answer.run !== run.id) go(at("runs", answer.run));
+      else feed.refresh();
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       failed.value = error.message;
     } finally {
-      busy.value = "";
+      busy.value = false;
     }
   }
-  const offered = (Object.keys(LABELS) as Action[]).filter((action) => run.can[action]);
   return (
     <div class="end">
       {run.requests.cancel && <span class="muted">cancelling…</span>}
-      {run.requests.pause && (
-        <button
-          type="button"
-          disabled={busy.value !== ""}
-          onClick={() => act("unpause")}
-        >
-          Go on
+      {run.can.cancel && !run.requests.cancel && (
+        <button type="button" class="danger" disabled={busy.value} onClick={() => (asking.value = true)}>
+          Cancel
         </button>
       )}
-      {offered.map((action) => (
+      {offersOf(run).map(({ label, action, body }) => (
         <button
-          key={action}
+          key={label}
           type="button"
-          class={action === "cancel" ? "danger" : ""}
-          disabled={busy.value !== ""}
-          onClick={() => act(action)}
+          disabled={busy.value}
+          onClick={() => act(action, body)}
         >
-          {LABELS[action]}
+          {label}
         </button>
       ))}
       {failed.value && <p class="note bad" role="alert">{failed.value}</p>}
+      {asking.value && (
+        <Dialog title={`Cancel ${run.name}?`} close={() => (asking.value = false)}>
+          <p>What runs now is stopped, what waits never starts, what has completed stays recorded.</p>
+          <div class="actions">
+            <button type="button" onClick={() => (asking.value = false)}>Let it run</button>
+            <button type="button" class="danger" onClick={() => act("cancel")}>Cancel the run</button>
+          </div>
+        </Dialog>
+      )}
     </div>
   );
 }

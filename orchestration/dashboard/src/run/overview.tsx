@@ -8,14 +8,14 @@ import type { TabProps } from "./tabs.ts";
 
 /** What the run consists of. */
 export function Overview({ feed, run }: TabProps) {
-  return <NodeTable run={run.id} nodes={feed.nodes.value} />;
+  return <NodeTable run={run.id} nodes={feed.nodes.value} over={run.ended !== null} />;
 }
 
-function NodeTable({ run, nodes }: { run: string; nodes: RunNode[] }) {
+function NodeTable({ run, nodes, over }: { run: string; nodes: RunNode[]; over: boolean }) {
   if (nodes.length === 0) {
     return (
-      <Empty title="No task yet">
-        <p>A node appears here as soon as the flow submits or maps a task.</p>
+      <Empty title={over ? "This run had no task" : "No task yet"}>
+        <p>A node is listed here as soon as the flow submits or maps a task.</p>
       </Empty>
     );
   }
@@ -35,6 +35,7 @@ function NodeTable({ run, nodes }: { run: string; nodes: RunNode[] }) {
             <tr key={node.node}>
               <td>
                 <a href={at("runs", run, "nodes", node.node)}>{node.task}</a>
+                {node.kind === "map" && " "}
                 {node.kind === "map" && <span class="muted">× {number(node.width)}</span>}
               </td>
               <td class="num">{number(finished(node.counts))} / {number(node.width)}</td>

@@ -30,6 +30,7 @@ export const TABS: readonly Tab[] = [
   { id: "nodes", title: "Items", component: MapGrid },
   { id: "timeline", title: "Timeline", component: TimelineTab },
   { id: "tasks", title: "Task runs", component: TaskRuns },
+  { id: "nodes", title: "Node", component: TaskRuns, hidden: true },
   { id: "logs", title: "Logs", component: Logs },
   { id: "errors", title: "Errors", component: Errors },
 ];

@@ -2,24 +2,25 @@ import { signal } from "@preact/signals";
 import { useMemo } from "preact/hooks";
 import { api, Problem } from "../api.ts";
 import { useLoad } from "../load.ts";
-import { address, at, setQuery } from "../router.ts";
+import { address, at, go, setQuery } from "../router.ts";
 import { STATES, words } from "../states.ts";
 import { duration } from "../time.ts";
 import type { TaskRun } from "../types.ts";
 import { Badge } from "../ui/state.tsx";
-import { Empty, Failure, Loading } from "../ui/text.tsx";
+import { Empty, Failure, lastLine, Loading } from "../ui/text.tsx";
 import type { TabProps } from "./tabs.ts";
 
 const LIMIT = 200;
 
 /** Task runs as a list, by state and task, which the address keeps. */
-export function TaskRuns({ run, feed }: TabProps) {
+export function TaskRuns({ run, feed, node }: TabProps) {
   const query = address.value.query;
+  const chosen = node ?? query.get("node");
   const filter = {
     state: query.getAll("state"),
-    node: query.has("node") ? Number(query.get("node")) : undefined,
+    node: chosen ? Number(chosen) : undefined,
   };
-  const key = `task runs ${run.id} ${query}`;
+  const key = `task runs ${run.id} ${chosen} ${query}`;
   const loaded = useLoad(
     key,
     (signal) => api.taskRuns(run.id, { ...filter, limit: LIMIT }, signal),
@@ -39,8 +40,11 @@ export function TaskRuns({ run, feed }: TabProps) {
         </select>
         <select
           aria-label="Task"
-          value={query.get("node") ?? ""}
-          onChange={(event) => setQuery({ node: event.currentTarget.value })}
+          value={chosen ?? ""}
+          onChange={(event) => {
+            const picked = event.currentTarget.value;
+            go(at("runs", run.id, "tasks") + (picked && `?node=${picked}`));
+          }}
         >
           <option value="">Any task</option>
           {feed.nodes.value.map((node) => <option key={node.node} value={node.node}>{node.path}</option>)}
@@ -102,7 +106,7 @@ function Listed({ run, filter, first }: ListedProps) {
                 <td>
                   <Badge state={item.state} name={item.state_name} />
                   {(item.error ?? item.reason) && (
-                    <div class="muted small clip">{item.error ?? item.reason}</div>
+                    <div class="muted small clip">{lastLine(item.error ?? item.reason ?? "")}</div>
                   )}
                 </td>
                 <td class="num">{item.attempts}</td>

@@ -14,7 +14,7 @@ export function RunTable({ runs }: { runs: readonly Run[] }) {
             <th>Run</th>
             <th>State</th>
             <th class="wide">Task runs</th>
-            <th>Started</th>
+            <th class="wide">Started</th>
             <th class="num">Duration</th>
           </tr>
         </thead>
@@ -33,6 +33,9 @@ function Row({ run }: { run: Run }) {
         </a>
         <div class="muted small">
           {run.flow} {run.tags.map((tag) => <span key={tag} class="tag">{tag}</span>)}
+          <div class="narrow">
+            <Moment at={run.started ?? run.created} relative />
+          </div>
         </div>
       </td>
       <td>
@@ -40,10 +43,14 @@ function Row({ run }: { run: Run }) {
         {run.message && <div class="muted small clip wide" title={run.message}>{run.message}</div>}
       </td>
       <td class="wide">
-        <Bar counts={run.counts} />
-        <span class="muted small">{number(finished(run.counts))} of {number(total(run.counts))}</span>
+        {total(run.counts) > 0 && (
+          <>
+            <Bar counts={run.counts} />
+            <span class="muted small">{number(finished(run.counts))} of {number(total(run.counts))}</span>
+          </>
+        )}
       </td>
-      <td>
+      <td class="wide">
         <Moment at={run.started ?? run.created} relative />
       </td>
       <td class="num">

@@ -9,6 +9,7 @@ import {
   place,
   type Point,
   RADIUS,
+  tick,
 } from "../canvas/scatter.ts";
 import { at, go } from "../router.ts";
 import { isState, words } from "../states.ts";
@@ -16,6 +17,7 @@ import { type Palette, palette } from "../theme.ts";
 import { clock, duration } from "../time.ts";
 
 const TICK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const SECONDS = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const DATE = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 
 interface Named extends Point {
@@ -102,12 +104,12 @@ function drawAxes(
     const y = Math.round(place({ id: "", state: "", at: 0, seconds }, extent, box).y) + 0.5;
     context.moveTo(left, y);
     context.lineTo(left + width, y);
-    context.fillText(duration(seconds), left - 8, y);
+    context.fillText(tick(seconds), left - 8, y);
   }
   context.textAlign = "center";
   context.textBaseline = "top";
   const span = extent.to - extent.from;
-  const format = span > 2 * 86400 ? DATE : TICK;
+  const format = span > 2 * 86400 ? DATE : span > 900 ? TICK : SECONDS;
   const offset = -new Date(extent.to * 1000).getTimezoneOffset() * 60;
   for (const at of moments(extent.from, extent.to, Math.max(2, width / 90), offset)) {
     const x = Math.round(left + (at - extent.from) / span * width) + 0.5;

@@ -17,6 +17,11 @@ export function Lasting(
   return <span class="nowrap">{duration(open ? Math.max(0, now.value - started) : seconds)}</span>;
 }
 
+/** What an error says, without its traceback. */
+export function lastLine(error: string): string {
+  return error.trimEnd().split("\n").at(-1) ?? "";
+}
+
 /** Nothing to show: says why, and what to do next. */
 export function Empty({ title, children }: { title: string; children?: ComponentChildren }) {
   return (

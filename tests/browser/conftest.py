@@ -1,0 +1,139 @@
+"""A server on a store with runs in it, and Chromium that looks at its pages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+HERE = Path(__file__).parent
+MILLRACE = [sys.executable, "-c", "import sys; from orchestration.cli import main; sys.exit(main())"]
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+# As root Chromium needs --no-sandbox; the rest keeps it from asking hosts that nobody answers for.
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+
+@dataclass
+class Site:
+    """A store, the runs that were made in it, and the server over it."""
+
+    folder: Path
+    port: int = 0
+    process: subprocess.Popen[str] | None = None
+    runs: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        store = {"MILLRACE_STORE": str(self.folder / "store.sqlite3"), "MILLRACE_HOME": str(self.folder)}
+        path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+        return os.environ | store | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+    def millrace(self, *arguments: str) -> int:
+        """Run a command to its end."""
+        command = [*MILLRACE, *arguments]
+        return subprocess.run(
+            command, env=self.env, cwd=self.folder, capture_output=True, timeout=60
+        ).returncode
+
+    def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a run that goes on while the test looks."""
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.runs.append(
+            subprocess.Popen([*MILLRACE, "run", *arguments], env=self.env, cwd=self.folder, **quiet)
+        )
+        return self.runs[-1]
+
+    def start(self) -> None:
+        """Start the server; on the port that it had before, if it had one."""
+        command = [*MILLRACE, "server", "start", "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            command,
+            env=self.env,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        first = self.process.stdout.readline()
+        assert "http://" in first, first + self.process.stdout.read()
+        self.port = int(first.rsplit(":", 1)[1])
+
+    def stop(self) -> None:
+        """Kill the server, as a crash would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server over a store with a run of each kind."""
+    pytest.importorskip("orchestration.web", reason="needs the server")
+    made = Site(tmp_path_factory.mktemp("site"))
+    assert made.millrace("limit", "set", "database", "2") == 0
+    for flow in ("ingest", "nightly", "broken"):
+        made.millrace("run", f"shop:{flow}", "--quiet")
+    made.start()
+    yield made
+    made.stop()
+    for run in made.runs:
+        run.kill()
+        run.wait()
+
+
+@pytest.fixture(scope="session")
+def browser(require: Callable[[str, object], None]) -> Iterator[Browser]:
+    """Debian's Chromium; Playwright brings none of its own."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    require("Chromium", program)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+        yield started
+        started.close()
+
+
+OpenPage = Callable[..., "Page"]
+
+
+@pytest.fixture
+def open_page(browser: Browser, site: Site) -> Iterator[OpenPage]:
+    """`open_page("/runs", width=390)`. A script's error or a breach of the policy fails the test."""
+    contexts, complaints = [], list[str]()
+
+    def opened(path: str, width: int = 1280, theme: str = "light") -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda line: _note(line.type, line.text, complaints))
+        page.goto(site.url + path)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def _note(kind: str, text: str, complaints: list[str]) -> None:
+    # That a request failed is the browser's remark on what some tests bring about; pages tell it themselves.
+    if kind == "error" and not text.startswith("Failed to load resource"):
+        complaints.append(text)
