@@ -9,12 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestration import flow
+from orchestration import flow, stores
 from orchestration.core.states import RunState
 from orchestration.errors import CancelledRunError, UserError
 from orchestration.stores import open_store
@@ -24,7 +24,7 @@ from runners import ThreadPoolTaskRunner
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from orchestration import flow
+from orchestration import flow, stores
 
 url, folder, name = sys.argv[1:4]
 inside = Path(folder) / f"inside-{name}"
@@ -41,9 +41,16 @@ turn()
 """
 
 
-@pytest.fixture
-def store(millrace_home: Path) -> Store:
-    return open_store(None)
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def store(
+    millrace_home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
+    if request.param == "PostgreSQL":
+        monkeypatch.setenv("MILLRACE_STORE", request.getfixturevalue("postgres_url"))
+    monkeypatch.setattr(stores, "_open", {})  # of another test, whose database is empty again
+    store = open_store(None)
+    yield store
+    store.close()
 
 
 def until(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -67,7 +74,7 @@ def test_processes_take_turns(store: Store, tmp_path: Path) -> None:
     processes: dict[str, subprocess.Popen[str]] = {}
     try:
         for name in ("holder", "first", "second", "third"):
-            command = [sys.executable, "-c", SCRIPT, store.url, str(tmp_path), name]
+            command = [sys.executable, "-c", SCRIPT, store.address, str(tmp_path), name]
             pipe = subprocess.PIPE
             processes[name] = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
             until(lambda name=name: waits(store, name) or (tmp_path / f"inside-{name}").exists())

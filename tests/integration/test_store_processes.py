@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from orchestration import flow, task
 from orchestration.core.states import RunState, State
 from orchestration.stores import open_store
 from orchestration.stores.sqlite import SqliteStore
 from orchestration.testing.postgres import PrivateServer
+from runners import ThreadPoolTaskRunner
 
 RECORD = """
 import sys
@@ -39,6 +44,14 @@ for k in range(100):
         store.reap(NOW)
         store.task_runs(run_id, limit=10)
 store.append(run_id, 1, [RunMoved(RunState.COMPLETED, NOW)])
+"""
+
+STOP = """
+import os, signal, sys
+from orchestration.stores import open_store
+
+store = open_store(sys.argv[1])
+store._write(lambda connection: os.kill(os.getpid(), signal.SIGSTOP))
 """
 
 HOLD = """
@@ -180,3 +193,52 @@ def test_what_was_acknowledged_survives_a_kill(url: str, acknowledged: int) -> N
     assert [row.index for row in rows] == list(range(len(rows)))
     store.append("killed", 1, [])
     store.close()
+
+
+class Answer(logging.Handler):
+    """Does something at the first line that says that the run waits, and keeps what was said."""
+
+    def __init__(self, answer: Callable[[], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+        self._answer = answer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        if len(self.said) == 1:
+            self._answer()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="only Linux tells who holds a lock")
+def test_a_process_is_suspended_while_it_writes(millrace_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others wait, are told which process it is and how to let it go on, and go on themselves when it does."""
+    store = open_store(None)
+    assert isinstance(store, SqliteStore)
+    writers: list[subprocess.Popen[bytes]] = []
+    answer = Answer(lambda: writers[0].send_signal(signal.SIGCONT))
+    driver = logging.getLogger("millrace.driver")
+    driver.addHandler(answer)
+
+    @task
+    def suspend_another() -> int:
+        writers.append(subprocess.Popen([sys.executable, "-c", STOP, store.url]))
+        _, status = os.waitpid(writers[0].pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        monkeypatch.setattr(store._database, "_timeout", 0.05)
+        return 1
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=1))
+    def work() -> int:
+        return suspend_another.submit().result()
+
+    try:
+        assert work() == 1
+    finally:
+        driver.removeHandler(answer)
+        for writer in writers:
+            writer.send_signal(signal.SIGCONT)
+    assert writers[0].wait(30) == 0
+    pid = writers[0].pid
+    assert f"Process {pid} has held" in answer.said[0]
+    assert f"kill -CONT {pid}" in answer.said[0]
+    assert store.runs()[0].state is RunState.COMPLETED

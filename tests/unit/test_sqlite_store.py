@@ -247,15 +247,19 @@ def test_a_foreign_transaction(path: Path) -> None:
 
 
 def test_a_stopped_process_at_the_gate(path: Path) -> None:
-    """Who waits for another process gives up after its time, and gets in when that one is gone."""
+    """Who waits for another process gives up after its time, names it, and gets in when that one is gone."""
     store = SqliteStore(path, lock_timeout_seconds=0.05)
     run_id = new_run(store)
     code = f"import fcntl; f = open('{path}.lock'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None
     holder.stdout.readline()
-    with pytest.raises(StoreLockedError, match=r"0\.05 s"):
+    with pytest.raises(StoreLockedError, match=r"0\.05 s") as caught:
         store.append(run_id, 1, [ended(0, [0])])
+    if os.path.exists("/proc/locks"):
+        assert f"Process {holder.pid} has held" in str(caught.value)
+        assert f"kill -9 {holder.pid}" in str(caught.value)
+        assert "suspended" not in str(caught.value)
     holder.kill()
     holder.communicate()
     store.append(run_id, 1, [ended(0, [0])])

@@ -199,7 +199,7 @@ class Database(GroupCommit[SqliteConnection]):
         if self._gate is None:
             self._gate = Gate(self.path)
         if not self._gate.enter(self._timeout):
-            raise locked(self.path, self._timeout)
+            raise locked(self.path, self._timeout, self._gate.holder())
         try:
             if self._writer is None:
                 self._writer = self._connect_writer()

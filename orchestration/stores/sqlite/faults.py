@@ -49,13 +49,33 @@ def full(path: str) -> StoreFullError:
     )
 
 
-def locked(path: str, seconds: float | None = None) -> StoreLockedError:
+def locked(path: str, seconds: float | None = None, holder: int | None = None) -> StoreLockedError:
+    """Say who does not let others write, and what to do about it.
+
+    Args:
+        holder: the process, if it is known.
+    """
     waited = f" for {seconds:g} s" if seconds is not None else " for too long"
-    return StoreLockedError(
-        f"Another process has held the write lock of the store {path}{waited}. Millrace holds it for "
-        f"milliseconds: look for an open transaction in a database tool or a stopped process "
+    who = f"Process {holder}" if holder is not None else "Another process"
+    cure = (
+        "look for an open transaction in a database tool or a stopped process "
         f"(`fuser {path}` names them) and end it."
     )
+    if holder is not None:
+        cure = f"end process {holder}, and what it has not committed is undone (`kill -9 {holder}`)."
+        if _is_stopped(holder):
+            cure = f"it is suspended: let it go on (`kill -CONT {holder}`), or {cure}"
+    return StoreLockedError(
+        f"{who} has held the write lock of the store {path}{waited}. Millrace holds it for milliseconds: {cure}"
+    )
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
 
 
 def read_only(path: str, cause: str) -> StoreReadOnlyError:
