@@ -28,6 +28,7 @@ from orchestration.errors import (
     UserError,
 )
 from orchestration.stores.base import RunRow
+from orchestration.stores.sql import journal
 from orchestration.stores.sqlite import SqliteStore, database, schema
 from orchestration.testing.store_entries import NOW, counts, ended, new_run
 
@@ -264,6 +265,18 @@ def test_a_stopped_process_at_the_gate(path: Path) -> None:
     holder.communicate()
     store.append(run_id, 1, [ended(0, [0])])
     store.close()
+
+
+def test_a_resumed_node_is_found_by_its_path(path: Path) -> None:
+    """A resume that adds as many nodes as there are must not go through all of them for each."""
+    SqliteStore(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {journal._NAMESAKES}", (1, 1, "a")).fetchall()
+    steps = [detail for *_, detail in plan if "node" in detail]
+    assert [detail.partition("(")[2] for detail in steps] == [
+        "run_no=? AND node_id=?)",
+        "run_no=? AND path=?)",
+    ]
 
 
 def test_damaged_pages(path: Path) -> None:

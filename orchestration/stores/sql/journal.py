@@ -52,6 +52,12 @@ _ERROR = """
     VALUES (?,?,?,?,?,?,?,?,?,?,?)
     ON CONFLICT (run_no, node_id, digest) DO UPDATE SET ended = error.ended + excluded.ended
     RETURNING error_no"""
+# Asked for a path directly, SQLite goes through all nodes of the run: it takes the primary key for as good as the
+# index, which lacks the columns wanted. To find node_ids the index is enough.
+_NAMESAKES = """
+    SELECT node_id, counts FROM node
+    WHERE run_no = ? AND replaced_by IS NULL
+      AND node_id IN (SELECT node_id FROM node WHERE run_no = ? AND path = ?)"""
 MAX_NAMED = 500  # nodes in one statement
 _SPAN = """
     started = CASE WHEN started < ? THEN started ELSE coalesce(?, started) END,
@@ -210,10 +216,7 @@ class _Turn:
         if self.epoch == 1:
             return
         self._flush_counts()
-        found = self.connection.execute(
-            "SELECT node_id, counts FROM node WHERE run_no = ? AND path = ? AND replaced_by IS NULL",
-            (self.run_no, clean(entry.path)),
-        ).fetchall()
+        found = self.connection.execute(_NAMESAKES, (self.run_no, self.run_no, clean(entry.path))).fetchall()
         for node_id, counts in found:
             self.counts = [a - b for a, b in zip(self.counts, json.loads(counts), strict=True)]
             self.connection.execute(
