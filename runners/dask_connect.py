@@ -96,6 +96,7 @@ class Connection:
             with contextlib.suppress(Exception):
                 self.cluster.close(timeout=10)
             hurry.cancel()
+            _forget_closed()
 
     def abandon(self) -> None:
         """Close what is broken, which may wait for answers that never come: not for long."""
@@ -269,6 +270,19 @@ def _make_cluster(settings: Settings) -> Any:
             f"{_name(make)} made an asynchronous cluster; DaskTaskRunner needs a synchronous one."
         )
     return cluster
+
+
+def _forget_closed() -> None:
+    """Let go of clusters that were closed in this process.
+
+    distributed 2026.8 keeps every scheduler that was ever here, about 1 MB each: an unbounded cache of one of its
+    functions has their methods as keys. What it is asked again it finds out again.
+    """
+    from distributed import core
+
+    clear = getattr(getattr(core, "_expects_comm", None), "cache_clear", None)
+    if clear is not None:
+        clear()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import ipaddress
 import os
 import re
@@ -13,6 +14,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -291,6 +293,19 @@ def test_an_own_cluster_is_gone_after_close(open_port: Callable[..., Any]) -> No
     assert time.monotonic() - begin < 8
     assert not Path(f"/proc/{pid}").exists()
     runner.close()
+
+
+def test_clusters_that_were_closed_take_no_memory(open_port: Callable[..., Any]) -> None:
+    """A process that runs one flow after another does not grow by a scheduler for each."""
+    kept = []
+    for _ in range(3):
+        runner = DaskTaskRunner(cluster_kwargs=LOCAL)
+        port = open_port(runner)
+        assert port.run(port.batch(double, [1])).outcomes == DONE
+        kept.append(weakref.ref(port.runner._desk.connection.cluster.scheduler))
+        runner.close()
+    gc.collect()
+    assert kept[0]() is None  # Dask remembers the newest for a while
 
 
 def test_workers_come_back_however_long_that_takes(start: Callable[..., Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..limits import (
     summary,
     to_lease,
 )
-from .connection import Connection
+from .connection import Connection, Cursor
 from .journal import LOG
 
 _FIELDS = ("limit", "holder", "ticket", "run_id", "label", "slots", "since", "expires")
@@ -31,23 +31,29 @@ _CLAIM = "name, holder, ticket, run_id, label, slots, since, expires, held, tie"
 
 def acquire_by_reading(connection: Connection, demand: Demand, now: float) -> Grant | None:
     """Answer if nothing has to be written: no such limit, or still the same place in the queue."""
-    buckets = _buckets(connection, demand.names)
-    verdict = judge(buckets, _claims_of(connection, buckets), demand, now)
+    buckets, claims = _standing(connection, demand.names)()
+    verdict = judge(buckets, claims, demand, now)
     return grant_of(verdict) if verdict.settled else None
 
 
 def acquire(connection: Connection, demand: Demand, now: float) -> Grant:
     """Take all limits, or a place in the queue of each."""
+    # Everything is asked before anything is read: on PostgreSQL that is one round trip, and others wait for the lock.
     _lock(connection, demand.names)
-    _sweep(connection, demand.names, now)
-    buckets = _buckets(connection, demand.names)
-    claims = _claims_of(connection, buckets)
+    swept = _sweep(connection, demand.names, now)
+    standing = _standing(connection, demand.names)
+    ticket = connection.execute("SELECT coalesce(max(ticket), 0) + 1 FROM lease")
+    places = connection.execute("SELECT name FROM lease WHERE holder = ? AND NOT held", (demand.holder,))
+    for claim in (_to_claim(row) for found in swept for row in found.fetchall()):
+        if claim.held:
+            _note(connection, claim, now)
+    buckets, claims = standing()
+    (next_ticket,), waits_for = ticket.fetchone(), {name for (name,) in places.fetchall()}
     verdict = judge(buckets, claims, demand, now)
     if verdict.settled:
         return grant_of(verdict)
-    (next_ticket,) = connection.execute("SELECT coalesce(max(ticket), 0) + 1 FROM lease").fetchone()
     after = claims_after(verdict, buckets, claims, demand, next_ticket=next_ticket, now=now)
-    _leave_queues(connection, demand.holder, [claim.limit for claim in after])
+    _leave_queues(connection, demand.holder, waits_for - {claim.limit for claim in after})
     connection.executemany(
         f"INSERT INTO lease ({_CLAIM}) VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (name, ticket, holder) DO UPDATE "
         "SET label = excluded.label, slots = excluded.slots, since = excluded.since, expires = excluded.expires, "
@@ -68,32 +74,37 @@ def _lock(connection: Connection, names: Sequence[str]) -> None:
             connection.execute(f"SELECT name FROM limit_ WHERE name = ? {connection.for_update}", (name,))
 
 
-def _leave_queues(connection: Connection, holder: str, but: Sequence[str]) -> None:
-    """Give up places in queues, except where they become leases or stay: of each that goes others are told."""
-    found = connection.execute("SELECT name FROM lease WHERE holder = ? AND NOT held", (holder,)).fetchall()
+def _leave_queues(connection: Connection, holder: str, names: Collection[str]) -> None:
+    """Give up places that neither become leases nor stay: of each that goes others are told."""
     connection.executemany(
         "DELETE FROM lease WHERE holder = ? AND name = ? AND NOT held",
-        [(holder, name) for (name,) in found if name not in but],
+        [(holder, name) for name in sorted(names)],
     )
 
 
-def _buckets(connection: Connection, names: Sequence[str]) -> list[Bucket]:
-    found = [
-        connection.execute(
-            "SELECT name, slots, per_second, tokens, at FROM limit_ WHERE name = ?", (name,)
-        ).fetchone()
+def _standing(connection: Connection, names: Sequence[str]) -> Callable[[], tuple[list[Bucket], list[Claim]]]:
+    """Ask for limits and all claims on them; what is returned reads the answers."""
+    asked = [
+        (
+            connection.execute(
+                "SELECT name, slots, per_second, tokens, at FROM limit_ WHERE name = ?", (name,)
+            ),
+            connection.execute(f"SELECT {_CLAIM} FROM lease WHERE name = ? ORDER BY ticket", (name,)),
+        )
         for name in names
     ]
-    return [Bucket(*row) for row in found if row is not None]
 
+    def read() -> tuple[list[Bucket], list[Claim]]:
+        buckets: list[Bucket] = []
+        claims: list[Claim] = []
+        for limit, claimed in asked:
+            row, rows = limit.fetchone(), claimed.fetchall()
+            if row is not None:
+                buckets.append(Bucket(*row))
+                claims += map(_to_claim, rows)
+        return buckets, claims
 
-def _claims_of(connection: Connection, buckets: Sequence[Bucket]) -> list[Claim]:
-    return [claim for bucket in buckets for claim in _claims(connection, bucket.name)]
-
-
-def _claims(connection: Connection, name: str) -> list[Claim]:
-    found = connection.execute(f"SELECT {_CLAIM} FROM lease WHERE name = ? ORDER BY ticket", (name,))
-    return [_to_claim(row) for row in found]
+    return read
 
 
 def _to_claim(row: tuple[Any, ...]) -> Claim:
@@ -101,23 +112,23 @@ def _to_claim(row: tuple[Any, ...]) -> Claim:
     return Claim(**dict(zip(_FIELDS, plain, strict=True)), held=bool(held), tie=Tie(tie))
 
 
-def _sweep(connection: Connection, names: Sequence[str], now: float) -> None:
-    """Drop what has expired; a lease that was held until then is noted in its run's log."""
-    for name in names:
-        # A clock that went back an hour must not make leases last an hour longer.
+def _sweep(connection: Connection, names: Sequence[str], now: float) -> list[Cursor]:
+    """Drop what has expired; return where to read what that is."""
+    # A clock that went back an hour must not make leases last an hour longer.
+    connection.executemany(
+        "UPDATE lease SET expires = ? WHERE name = ? AND expires > ?",
+        [(now + LEASE_SECONDS, name, now + LEASE_SECONDS) for name in names],
+    )
+    return [
         connection.execute(
-            "UPDATE lease SET expires = ? WHERE name = ? AND expires > ?",
-            (now + LEASE_SECONDS, name, now + LEASE_SECONDS),
-        )
-        found = connection.execute(
             f"DELETE FROM lease WHERE name = ? AND expires <= ? RETURNING {_CLAIM}", (name, now)
-        ).fetchall()
-        for claim in map(_to_claim, found):
-            if claim.held:
-                _note(connection, claim, now)
+        )
+        for name in names
+    ]
 
 
 def _note(connection: Connection, claim: Claim, now: float) -> None:
+    """Say in its run's log that a lease has run out that was held until then."""
     found = connection.execute(
         "UPDATE run SET next_seq = next_seq + 1 WHERE run_id = ? RETURNING run_no, next_seq - 1",
         (claim.run_id,),
@@ -163,15 +174,13 @@ def remove_limit(connection: Connection, name: str) -> bool:
 
 
 def limits(connection: Connection, now: float) -> list[Limit]:
-    found = connection.execute(
-        "SELECT name, slots, per_second, tokens, at FROM limit_ ORDER BY name"
-    ).fetchall()
-    return [summary(Bucket(*row), _claims(connection, row[0]), now) for row in found]
+    found = connection.execute("SELECT name FROM limit_ ORDER BY name").fetchall()
+    buckets, claims = _standing(connection, [name for (name,) in found])()
+    return [summary(bucket, claims, now) for bucket in buckets]
 
 
 def leases(connection: Connection, name: str, now: float) -> list[LeaseRow]:
-    if not _buckets(connection, (name,)):
-        return []
-    live = [claim for claim in _claims(connection, name) if claim.expires > now]
+    _, claims = _standing(connection, (name,))()
+    live = [claim for claim in claims if claim.expires > now]
     live.sort(key=lambda claim: not claim.held)
     return [to_lease(claim) for claim in live]
