@@ -1,10 +1,11 @@
 """Which nodes ride along in a batch: a map over a map runs item by item, depth first, where that costs nothing.
 
 Fused are nodes whose items are known to be short, because only there an engine's submission costs more than the
-item, and because what runs in one batch ends, is cancelled and is lost together. A batch keeps to the limits, the
-place and the priority of its first node, so all of its nodes have the same ones. Items that are under suspicion,
-have a timeout or must not run twice are not fused: nothing else may be hurt by how they end. What builds upon
-results in storage waits until they are there.
+item, and because what runs in one batch ends, is cancelled and is lost together. Longer ones are fused along a chain
+of single items without branches: there each would wait for a round trip, and no slot could begin it sooner. A batch
+keeps to the limits, the place and the priority of its first node, so all of its nodes have the same ones. Items that
+are under suspicion, have a timeout or must not run twice are not fused: nothing else may be hurt by how they end. What
+builds upon results in storage waits until they are there.
 
 An item that rides is Submitted though its upstream has not ended. If it comes back unstarted it waits for its
 upstream again, as if it had never left, and is judged by the ordinary rules.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from .batching import SHORT_SECONDS
+from .batching import PREFETCH_SECONDS, SHORT_SECONDS
 from .records import MAIN, Edge, Node, Reach
 from .states import State
 from .triggers import all_successful
@@ -93,8 +94,17 @@ def short(node: Node) -> bool:
 def _leads(node: Node) -> bool:
     policy = node.policy
     return (
-        short(node) and node.spec.runner == MAIN and policy.rerun_on_loss and policy.timeout_seconds is None
+        (short(node) or _single(node))
+        and node.spec.runner == MAIN
+        and policy.rerun_on_loss
+        and policy.timeout_seconds is None
     )
+
+
+def _single(node: Node) -> bool:
+    """Whether a node is one item, of a task whose round trips are worth hiding."""
+    mean = node.sizer.mean
+    return node.opened and node.width == 1 and mean is not None and mean < PREFETCH_SECONDS
 
 
 def _follows(first: Node, edge: Edge) -> bool:
@@ -105,12 +115,18 @@ def _follows(first: Node, edge: Edge) -> bool:
         and _leads(down)
         and down.width == edge.up.width
         and _links(edge)
+        and ((short(edge.up) and short(down)) or _unbranched(edge))
         and down.policy.trigger is all_successful
         and down.policy.priority == first.policy.priority
         and down.policy.batch in (None, first.policy.batch)
         and down.spec.placement == first.spec.placement
         and not (down.tainted_all or down.unusable or down.stand_in)
     )
+
+
+def _unbranched(edge: Edge) -> bool:
+    """Whether the two nodes of an edge have nobody else to wait for, or to wait for them."""
+    return len(edge.up.outs) == 1 and len(edge.down.ins) == 1
 
 
 def _links(edge: Edge) -> bool:

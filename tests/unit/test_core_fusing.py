@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestration.core.batching import PREFETCH_SECONDS, SHORT_SECONDS
 from orchestration.core.commands import CancelBatches, SubmitBatch
 from orchestration.core.events import FusionRefused, LimitsKnown
 from orchestration.core.journal import LOST, AttemptsEnded, LogWritten, StartRepeated
@@ -61,6 +62,44 @@ def test_a_chain_of_single_tasks_goes_in_one_batch() -> None:
     assert run.batches[0].node_ids == tuple(nodes)
     run.end(seconds=SHORT)
     assert all(run.state(node) is State.COMPLETED for node in nodes)
+
+
+def chain_of_three(seconds: float, width: int = 1) -> tuple[HandDriven, list[int]]:
+    """Return a run without slots that has three nodes, each on the one before, of items that take so long."""
+    run = HandDriven(slots=0)
+    nodes = [run.add(width=width)]
+    for _ in range(2):
+        reach = (
+            Dependency(nodes[-1], Reach.SOME, (0,)) if width == 1 else Dependency(nodes[-1], Reach.ALIGNED)
+        )
+        nodes.append(run.add(reach, width=width))
+    for node in nodes:
+        run.core.nodes[node].sizer.observe(1, seconds)
+    return run, nodes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "width", "fused"),
+    [(SHORT_SECONDS * 2, 1, 3), (PREFETCH_SECONDS * 2, 1, 1), (SHORT_SECONDS * 2, 2, 1)],
+    ids=["longer", "long", "maps"],
+)
+def test_longer_items_are_fused_where_they_are_single(seconds: float, width: int, fused: int) -> None:
+    """No slot could begin them sooner, and each would wait for a round trip. Items of maps have others beside them."""
+    run, nodes = chain_of_three(seconds, width)
+    run.tell_slots(1)
+    assert run.batches[0].node_ids == tuple(nodes[:fused])
+
+
+def test_longer_items_are_not_fused_where_the_chain_branches() -> None:
+    """Two that wait for the same may run side by side; one that waits for two is at hand only when both have ended."""
+    run, (first, second, third) = chain_of_three(SHORT_SECONDS * 2)
+    fourth = run.add(Dependency(second, Reach.SOME, (0,)), Dependency(run.add(), Reach.SOME, (0,)))
+    run.core.nodes[fourth].sizer.observe(1, SHORT_SECONDS * 2)
+    run.tell_slots(1)
+    assert run.batches[0].node_ids == (first, second)
+    run.end(seconds=SHORT_SECONDS)
+    assert run.state(second) is State.COMPLETED
+    assert run.state(third) is not State.COMPLETED
 
 
 @pytest.mark.parametrize(
