@@ -241,7 +241,7 @@ class DaskTaskRunner(TaskRunner):
             flight = desk.flights.get(batch_id)
             if flight is not None:
                 by_run.setdefault(flight.batch.run_id, []).append(batch_id)
-                if force and flight.process:
+                if force and flight.process and desk.may_end(flight):
                     flight.doomed = desk.connection.kill_worker(flight.process)
         for run_id, ids in by_run.items():
             desk.spawn(partial(_stop, desk, run_id, ids))

@@ -237,6 +237,13 @@ class Desk:
                 flight.asking.discard(call_id)
         return address
 
+    def may_end(self, flight: Flight) -> bool:
+        """Whether the process of a flight may be ended: no other batch there has items that must not run twice."""
+        others = [
+            f.batch for f in list(self.flights.values()) if f.process == flight.process and f is not flight
+        ]
+        return not any(stage.permit for batch in others for stage in batch.stages)
+
     def place_for(self, batch: Batch, upstream: Iterable[Kept]) -> str:
         """Return the address of the worker that shall run a batch; "" leaves it to Dask."""
         busy = [flight.worker or flight.place for flight in self.flights.values() if not flight.asking]

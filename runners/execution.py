@@ -237,6 +237,7 @@ class Execution:
             timed_out = self.interrupted is TimeoutInterrupt
             self.outcomes[entry] = Outcome.TIMED_OUT if timed_out else Outcome.CANCELLED
             self.details[entry] = abandoned_detail(self.timeout if timed_out else None)
+            self.cancelled = True  # what follows runs elsewhere: nobody knows when this comes to its end
             return True
 
     # --- log lines ------------------------------------------------------------------------------

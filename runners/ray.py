@@ -124,7 +124,7 @@ class RayTaskRunner(TaskRunner):
         if dead and desk.session.is_local:
             self._replace(desk, reason)
         else:
-            desk.away = True
+            desk.failed = True
             self._emit(RunnerFailed(f"{reason}. {CURE}" if dead else reason))
 
     def _replace(self, broken: Desk, reason: str) -> None:

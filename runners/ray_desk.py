@@ -71,7 +71,8 @@ class Desk:
         self, session: ray_session.Session, sink: Sink, gone: Callable[[Desk, str, bool], None]
     ) -> None:
         self.session = session
-        self.away = False  # Ray has gone, and nothing may be submitted here any more
+        self.away = False  # our own Ray has died, and another one is being started
+        self.failed = False  # Ray has gone for good
         self.progressed = False  # a batch has ended here with results
         self.pending: dict[int, Pending] = {}  # in the order of submission
         self.results: dict[int, Any] = {}  # object refs
@@ -104,7 +105,7 @@ class Desk:
         """End what is still running and the mailbox; a cluster of others goes on."""
         self._stop(None)
         with self.session.calls() as live:
-            if live and not self.away:
+            if live and not self.failed:
                 self._let_go()
         self._forget()
         self.session.release()

@@ -88,6 +88,20 @@ def _stop_flights(core: Coordinator, node: Node, reason: str) -> None:
         if _all_wanted(flight):
             flight.cancelling = True
             stopped.append(flight)
+    _stop(core, stopped, reason)
+
+
+def look_again(core: Coordinator, flight: Flight) -> None:
+    """A flight has come further: stop it if items that were not to be cancelled had kept it alive until now."""
+    if flight.cancelling or flight.over or flight.remake:
+        return
+    wanted = next((w for node in flight.nodes if (w := node.known.cancel_wanted)), None)
+    if wanted and _all_wanted(flight):
+        flight.cancelling = True
+        _stop(core, [flight], next(iter(wanted.values())))
+
+
+def _stop(core: Coordinator, stopped: list[Flight], reason: str) -> None:
     if stopped:
         core.ledger.emit(CancelBatches(tuple(f.batch_id for f in stopped)))
         core.at(core.ledger.now + GRACE_SECONDS, lambda: _abandon(core, stopped, reason))
@@ -120,12 +134,15 @@ def _all_wanted(flight: Flight) -> bool:
 def _abandon(core: Coordinator, flights: list[Flight], reason: str) -> None:
     """The engine has not confirmed in time: the items are Cancelled, their code may still run.
 
-    The flight keeps its slot and its leases until the engine reports its end.
+    The flight keeps its slot and its leases until the engine reports its end, which comes soon where the engine
+    can end the worker.
     """
     message = f"{reason}; its code could not be stopped and may still be running"
-    for flight in flights:
-        if not flight.over:
-            core.settling.abandon(flight, message)
+    left = [flight for flight in flights if not flight.over]
+    for flight in left:
+        core.settling.abandon(flight, message)
+    if left:
+        core.ledger.emit(CancelBatches(tuple(flight.batch_id for flight in left), force=True))
 
 
 def interrupt(core: Coordinator, reason: str, type_name: str) -> None:

@@ -181,6 +181,8 @@ class Coordinator:
                 live = self.ledger.live.get(event.batch_id)
                 if live is None or progress_fits(live, event):
                     self.hearing.progress(event)
+                    if live is not None:
+                        cancelling.look_again(self, live)
             case BatchStarted():
                 self.hearing.started(event)
             case BatchLost(batch_id, reason, suspect):

@@ -2,14 +2,15 @@
 
 Hints may be lost, repeated, late or of an execution that the engine has given up. They show that items
 run; they never decide how an item ends, with one exception that the table will confirm: an item whose code
-could not be stopped is settled at once, for its table may be long in coming.
+could not be stopped is settled at once, for its table may be long in coming. Its worker starts nothing more of
+that batch, so that what was to follow is queued again, and is ended where the engine can do that.
 """
 
 from __future__ import annotations
 
 from runners.messages import BatchProgress, BatchStarted, Outcome, Table
 
-from .commands import AnswerPermit
+from .commands import AnswerPermit, CancelBatches
 from .events import PermitAsked
 from .journal import StartRepeated
 from .ledger import Ledger, compact
@@ -57,6 +58,14 @@ class Hearing:
             if outcome in _ENDS:
                 self._start(part, position, position + 1)
                 self.settling.early(part, position, outcome, detail, event.since)
+                self._part_with(flight, position)
+
+    def _part_with(self, flight: Flight, position: int) -> None:
+        """A batch hangs at a position: take back what follows, and have its worker ended."""
+        self.settling.give_back(flight, position, "the code before it in its batch could not be stopped")
+        if may_be_ended(flight):
+            flight.cancelling = True
+            self.ledger.emit(CancelBatches((flight.batch_id,), force=True))
 
     def finished(self, table: Table) -> None:
         """A table has come: was it the execution that had been heard of?"""
@@ -145,3 +154,8 @@ class Hearing:
             if p not in settled and states[index] == State.SUBMITTED
         ]
         self.ledger.move(part.node, compact(sorted(fresh)), Cause.STARTED)
+
+
+def may_be_ended(flight: Flight) -> bool:
+    """Whether a batch may be lost with its worker: all of it that has no end yet may run again."""
+    return all(part.node.policy.rerun_on_loss or not part.open_positions() for part in flight.parts)

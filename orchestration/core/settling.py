@@ -78,6 +78,18 @@ class Settling:
         )
         self._apply(part, {(cause, reason): [position]}, {position: detail}, {position: outcome})
 
+    def give_back(self, flight: Flight, position: int, reason: str) -> None:
+        """What comes after a position will not be started in this batch: it is queued again, unless cancelled."""
+        for part in flight.parts:
+            wanted, rest = part.node.known.cancel_wanted, [p for p in part.open_positions() if p > position]
+            dropped: dict[str, list[int]] = {}
+            for place in rest:
+                if (index := part.indices[place]) in wanted:
+                    dropped.setdefault(wanted[index], []).append(place)
+            self._return(part, [p for p in rest if part.indices[p] not in wanted], reason)
+            self._drop(part, dropped)
+            part.settle(rest)
+
     def leave_riders(self, flight: Flight) -> None:
         """What was to ride in a batch has not been sent along."""
         for rider in flight.riders:

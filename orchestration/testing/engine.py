@@ -46,6 +46,7 @@ class Faults:
             of the run. Nobody tells.
         skew: by how many seconds the clocks of workers are wrong at most, either way.
         leap: the flow's process stands still for an hour before it takes an event.
+        ends_workers: no fault: workers that run what cannot be stopped are ended on request.
     """
 
     death: float = 0.0
@@ -60,6 +61,7 @@ class Faults:
     delay: float = 0.0
     skew: float = 0.0
     leap: float = 0.0
+    ends_workers: bool = False
 
 
 class Stage(Protocol):
@@ -93,6 +95,7 @@ class Execution:
         self.outcomes = bytearray(n)
         self.offsets = array("d", bytes(8 * n))
         self.durations = array("d", bytes(8 * n))
+        self.begun = False
         self.started = 0.0
         self.ran = 0  # items that have been begun
         self.version = 0  # of its plan: what was scheduled for an older one does not happen
@@ -153,11 +156,15 @@ class SimulatedEngine:
         if len(self.queues[worker]) == 1 and self.alive[worker]:
             self._begin(worker)
 
-    def cancel(self, batch_ids: Sequence[int]) -> None:
+    def cancel(self, batch_ids: Sequence[int], *, force: bool = False) -> None:
         for worker, queue in enumerate(self.queues):
             for execution in list(queue):
-                if execution.command.batch_id in batch_ids:
-                    self._cancel(worker, execution)
+                if execution.command.batch_id not in batch_ids:
+                    continue
+                if force and execution.begun and self.faults.ends_workers:
+                    self._die(worker)
+                    break
+                self._cancel(worker, execution)
 
     def release(self, batch_ids: Sequence[int]) -> None:
         """Forget results: who asks for them now gets a KeyError."""
@@ -177,7 +184,7 @@ class SimulatedEngine:
     def _begin(self, worker: int) -> None:
         execution = self.queues[worker][0]
         command = execution.command
-        execution.started = self.stage.now
+        execution.begun, execution.started = True, self.stage.now
         started = execution.started + self.skews[worker]
         self._hint(BatchStarted(command.batch_id, execution.execution_id, f"w{worker}", started))
         self._look(execution)
@@ -221,8 +228,25 @@ class SimulatedEngine:
             execution.durations[position] = act.seconds
             elapsed += act.seconds
             broken = act.outcome not in HAS_RESULT
+            if act.deaf and act.outcome == Outcome.TIMED_OUT:
+                self._give_up(worker, execution, position, act)
+                break
         self._hints(worker, execution)
         self._schedule(worker, execution, elapsed, lambda: self._finish(worker, execution))
+
+    def _give_up(self, worker: int, execution: Execution, entry: int, act: Act) -> None:
+        """An item does not stop: tell that it was given up. Nothing is started after it, however long it takes."""
+        event = BatchProgress(
+            execution.command.batch_id,
+            execution.execution_id,
+            f"w{worker}",
+            entry,
+            execution.started + self.skews[worker] + execution.offsets[entry],
+            bytes(execution.outcomes[: entry + 1]),
+            {entry: Detail("SimulatedError", act.message, retriable=act.retriable, abandoned=True)},
+        )
+        seconds = execution.offsets[entry] + min(1.0, act.seconds / 2)
+        self._schedule(worker, execution, seconds, partial(self._hint, event))
 
     def _starve(self, worker: int, execution: Execution) -> None:
         """Its inputs have vanished: no item of it starts."""
@@ -300,12 +324,12 @@ class SimulatedEngine:
 
     def _begin_if_idle(self, worker: int, execution: Execution | None) -> None:
         queue = self.queues[worker]
-        if execution is not None and queue and queue[0] is execution and not execution.started:
+        if execution is not None and queue and queue[0] is execution and not execution.begun:
             self._begin(worker)
 
     def _cancel(self, worker: int, execution: Execution) -> None:
         """Stop the item that runs, unless it is deaf; do not begin another one."""
-        if not execution.started:
+        if not execution.begun:
             self._finish(worker, execution)
             return
         elapsed = self.stage.now - execution.started
@@ -343,7 +367,7 @@ class SimulatedEngine:
     def _revive(self, worker: int) -> None:
         self.alive[worker] = True
         self._post(SlotsChanged(sum(self.alive)))
-        if self.queues[worker] and not self.queues[worker][0].started:
+        if self.queues[worker] and not self.queues[worker][0].begun:
             self._begin(worker)
 
     def _vanish(self, batch_id: int) -> None:

@@ -52,7 +52,8 @@ def random_plan(rng: random.Random, *, trouble: float = 0.2, longest: int = 6) -
         if kind == 1:
             return Act(Outcome.FAILED, seconds, message="hopeless", retriable=False)
         if kind == 2:
-            return Act(Outcome.TIMED_OUT, seconds, message="too slow")
+            deaf = own.random() < 0.3
+            return Act(Outcome.TIMED_OUT, 5.0 if deaf else seconds, message="too slow", deaf=deaf)
         if kind == 3:
             return Act(Outcome.CACHED, 0.0, length=length)
         if failures < own.randrange(1, 4):  # flaky

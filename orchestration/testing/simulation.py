@@ -210,8 +210,8 @@ class Run:
                 self.engine.submit(command)
             case ForgetNodes(node_ids):
                 self.forgotten.update(node_ids)
-            case CancelBatches(batch_ids):
-                self.engine.cancel(batch_ids)
+            case CancelBatches(batch_ids, force):
+                self.engine.cancel(batch_ids, force=force)
             case ReleaseBatches(batch_ids):
                 self.engine.release(batch_ids)
             case AnswerPermit(call_id, permitted):

@@ -25,7 +25,14 @@ BLOCKS, SEEDS, FUSION_SEEDS = {"long": (100, 500, 20_000), "faults": (16, 500, 2
 
 LYING = Faults(delay=0.5, hint_lost=0.3, hint_repeated=0.3, repeated=0.1)
 DEADLY = Faults(
-    death=0.2, zombie=0.5, hint_lost=0.2, hint_repeated=0.3, repeated=0.2, input_lost=0.05, delay=1.5
+    death=0.2,
+    zombie=0.5,
+    hint_lost=0.2,
+    hint_repeated=0.3,
+    repeated=0.2,
+    input_lost=0.05,
+    delay=1.5,
+    ends_workers=True,
 )
 FORGETFUL = Faults(results_lost=0.2, delay=0.2)
 ROTTEN = Faults(results_lost=0.2, files_lost=0.3, delay=0.2)
@@ -228,6 +235,26 @@ def test_an_item_that_kills_its_worker_is_isolated() -> None:
     assert states[17] is State.CRASHED
     assert states.count(State.COMPLETED) == 29
     assert report.deaths <= 6
+
+
+@pytest.mark.parametrize("ends_workers", [True, False])
+def test_an_item_that_hangs_holds_nobody_up(ends_workers: bool) -> None:
+    """What was to follow it in its batch runs elsewhere, long before it ends, and starts once."""
+
+    def plan(index: int, failures: int) -> Act:
+        if index == 7:
+            return Act(Outcome.TIMED_OUT, seconds=1000.0, deaf=True)
+        return Act(seconds=0.1)
+
+    steps = [Step(NodeSpec(0, "a", "a", "map", 30, Policy(batch=10)), plan)]
+    report = simulate(steps, workers=2, prefetch=1, faults=Faults(ends_workers=ends_workers), check=True)
+    states = [end.state for end in report.ends[0]]
+    assert states[7] is State.FAILED
+    assert states.count(State.COMPLETED) == 29
+    assert report.deaths == ends_workers
+    assert all(report.starts[0, index] == 1 for index in range(8, 30))
+    late = [e for e in report.journal if isinstance(e, AttemptsEnded) and e.at > 100.0]
+    assert sorted(i for e in late for i in e.indices) == ([] if ends_workers else list(range(7)))
 
 
 def test_runs_share_limits_without_overbooking() -> None:

@@ -11,7 +11,7 @@ from orchestration.core.journal import AttemptsEnded, Moved
 from orchestration.core.specs import Dependency, Policy, Reach
 from orchestration.core.states import TERMINAL, State
 from orchestration.testing.handdriven import HandDriven
-from runners.messages import Detail, Outcome
+from runners.messages import Outcome
 
 ONE = Policy(batch=1)
 GONE = State.CANCELLED
@@ -151,20 +151,18 @@ def test_a_batch_is_stopped_with_its_last_wanted_item() -> None:
     assert run.all_said(CancelBatches) == [CancelBatches((0,))]
 
 
-def test_items_that_were_given_up_before_do_not_keep_a_batch_alive() -> None:
-    """An abandoned item is retried elsewhere; cancelling the others of its batch stops the batch only."""
-    run = HandDriven(slots=2)
-    node = run.add(width=2, policy=Policy(batch=2, retries=1))
-    run.progress(0, 0, outcomes=bytes([Outcome.TIMED_OUT]), details={0: Detail(abandoned=True)})
-    assert [list(batch.indices) for batch in run.batches.values()] == [[0, 1], [0]]
-    run.cancel(node, 1)
-    assert run.all_said(CancelBatches) == [CancelBatches((0,))]
-    run.wait(GRACE_SECONDS)
-    assert run.states(node) == [State.SUBMITTED, GONE]
-    run.end(batch_id=1)
-    run.end(Outcome.COMPLETED, batch_id=0)
-    assert run.states(node) == [State.COMPLETED, GONE]
-    assert run.core.nodes[node].location(0) == (1, 0)
+def test_a_batch_is_looked_at_again_when_it_comes_further() -> None:
+    """What had kept it alive has ended, as is heard after the cancellation: the rest is stopped."""
+    run = HandDriven(slots=1)
+    node = run.add(width=3, policy=Policy(batch=3))
+    run.cancel(node, 1, 2)
+    run.progress(0, 0)
+    assert not run.all_said(CancelBatches)
+    for _ in range(2):
+        run.progress(0, 1, outcomes=bytes([Outcome.COMPLETED]))
+        assert run.all_said(CancelBatches) == [CancelBatches((0,))]
+    run.end([Outcome.COMPLETED, Outcome.CANCELLED, Outcome.UNSTARTED])
+    assert run.states(node) == [State.COMPLETED, GONE, GONE]
 
 
 def test_cancelled_upstream_is_a_root_cause() -> None:

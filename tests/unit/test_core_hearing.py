@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestration.core.events import SlotLent, SlotReclaimed
+from orchestration.core.commands import CancelBatches
+from orchestration.core.events import PermitAsked, SlotLent, SlotReclaimed
 from orchestration.core.journal import AttemptsEnded, LogWritten, StartRepeated
 from orchestration.core.specs import INLINE, Policy
 from orchestration.core.states import State
@@ -104,18 +105,57 @@ def test_a_late_start_of_a_batch_that_was_given_up_is_recorded() -> None:
 
 
 def test_an_item_that_could_not_be_stopped_is_settled_early() -> None:
-    """Timed out and deaf: it fails now, the rest of its batch is waited for, the table changes nothing."""
+    """Timed out and deaf: it fails now, what has ended is waited for, the table changes nothing."""
     run = HandDriven(slots=1)
     node = run.add(width=3, policy=THREE)
     detail = Detail(message="too slow", abandoned=True)
     run.progress(0, 1, outcomes=bytes([Outcome.COMPLETED, Outcome.TIMED_OUT]), details={1: detail})
-    assert run.states(node) == [State.RUNNING, State.FAILED, State.SUBMITTED]
+    assert run.states(node) == [State.RUNNING, State.FAILED, State.READY]
     assert run.core.nodes[node].names[1] == "TimedOut"
     run.progress(0, 1, outcomes=bytes([Outcome.COMPLETED, Outcome.TIMED_OUT]), details={1: detail})
     run.end([Outcome.COMPLETED, Outcome.COMPLETED, Outcome.COMPLETED])
-    assert run.states(node) == [State.COMPLETED, State.FAILED, State.COMPLETED]
+    assert run.states(node) == [State.COMPLETED, State.FAILED, State.SUBMITTED]
     assert run.core.nodes[node].location(1) is None
+    assert run.core.nodes[node].location(2) is None
     assert len(run.all_said(AttemptsEnded)) == 2
+
+
+def test_what_follows_an_item_that_could_not_be_stopped_runs_elsewhere() -> None:
+    """It comes back unstarted, without its attempt being spent; what was cancelled meanwhile ends as cancelled."""
+    run = HandDriven(slots=2)
+    node = run.add(width=4, policy=Policy(batch=4))
+    run.cancel(node, 3)
+    run.progress(0, 0, outcomes=bytes([Outcome.TIMED_OUT]), details={0: Detail(abandoned=True)})
+    assert run.states(node) == [State.FAILED, State.SUBMITTED, State.SUBMITTED, State.CANCELLED]
+    assert [list(batch.indices) for batch in run.batches.values()] == [[0, 1, 2, 3], [1, 2]]
+    assert [run.attempts(node, i) for i in range(4)] == [1, 1, 1, 0]
+    run.end(batch_id=1)
+    assert run.states(node) == [State.FAILED, State.COMPLETED, State.COMPLETED, State.CANCELLED]
+
+
+def test_a_worker_that_hangs_is_ended() -> None:
+    """The engine is asked to end it: what the batch had done is lost with it, and not failed."""
+    run = HandDriven(slots=2)
+    node = run.add(width=2, policy=Policy(batch=2))
+    abandoned = {1: Detail(abandoned=True)}
+    run.progress(0, 1, outcomes=bytes([Outcome.COMPLETED, Outcome.TIMED_OUT]), details=abandoned)
+    assert run.all_said(CancelBatches) == [CancelBatches((0,), force=True)]
+    run.lose(batch_id=0)
+    run.wait(0)
+    assert run.states(node) == [State.SUBMITTED, State.FAILED]
+
+
+def test_a_worker_with_what_must_not_run_twice_is_not_ended() -> None:
+    """What has ended before in a batch that hangs would be lost with its worker: it is waited for."""
+    run = HandDriven(slots=1)
+    node = run.add(width=2, policy=Policy(batch=2, rerun_on_loss=False))
+    for entry in range(2):
+        run.tell(PermitAsked(f"c{entry}", 0, "x0", entry))
+    abandoned = {1: Detail(abandoned=True)}
+    run.progress(0, 1, outcomes=bytes([Outcome.COMPLETED, Outcome.TIMED_OUT]), details=abandoned)
+    assert not run.all_said(CancelBatches)
+    run.end([Outcome.COMPLETED, Outcome.TIMED_OUT])
+    assert run.states(node) == [State.COMPLETED, State.FAILED]
 
 
 def test_an_abandoned_item_that_was_retried_keeps_the_result_of_its_retry() -> None:
@@ -123,11 +163,12 @@ def test_an_abandoned_item_that_was_retried_keeps_the_result_of_its_retry() -> N
     run = HandDriven(slots=2)
     node = run.add(width=3, policy=Policy(batch=3, retries=1))
     detail = Detail(abandoned=True)
-    run.progress(0, 0, outcomes=bytes([Outcome.TIMED_OUT]), details={0: detail})
+    ended = bytes([Outcome.COMPLETED, Outcome.COMPLETED, Outcome.TIMED_OUT])
+    run.progress(0, 2, outcomes=ended, details={2: detail})
     run.end(batch_id=1)
     run.end([Outcome.COMPLETED] * 3, batch_id=0)
     assert run.states(node) == [State.COMPLETED] * 3
-    assert [run.core.nodes[node].location(i) for i in range(3)] == [(1, 0), (0, 1), (0, 2)]
+    assert [run.core.nodes[node].location(i) for i in range(3)] == [(0, 0), (0, 1), (1, 0)]
 
 
 def test_a_hint_that_makes_no_sense_is_harmless() -> None:
