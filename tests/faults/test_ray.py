@@ -12,7 +12,7 @@ import pytest
 from faultkit.bench import MODE, Bench, Trial
 from faultkit.clusters import RayCluster
 from faultkit.plan import Node, Plan, random_plan
-from faultkit.processes import Child, is_alive, wait_until
+from faultkit.processes import Child, is_alive, marked, wait_until
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -33,21 +33,25 @@ def ray_cluster() -> RayCluster:
     return RayCluster(tempfile.mkdtemp(prefix="mr", dir="/tmp"))
 
 
+def busy(trial: Trial, child: Child) -> int | None:
+    """Wait until a worker is in the middle of user code; return its pid. None if the flow ends before."""
+    found: list[int] = []
+
+    def look() -> bool:
+        found[:] = sorted({one.pid for one in trial.history.executions if not one.end and is_alive(one.pid)})
+        return bool(found) or not child.running
+
+    wait_until(look, 30.0)
+    return trial.rng.choice(found) if found else None
+
+
 def strike(trial: Trial, child: Child, times: int) -> None:
     """Kill workers in the middle of user code, a few times in one run."""
     for _ in range(times):
         trial.wait_for_lines(trial.lines() + trial.rng.randint(1, 12), child)
-        found: list[int] = []
-
-        def look(found: list[int] = found) -> bool:
-            running = [one.pid for one in trial.history.executions if not one.end]
-            found[:] = sorted({pid for pid in running if is_alive(pid)})
-            return bool(found) or not child.running
-
-        wait_until(look, 30.0)
-        if not found:
+        pid = busy(trial, child)
+        if pid is None:
             return
-        pid = trial.rng.choice(found)
         os.kill(pid, signal.SIGKILL)
         trial.deaths[pid] = trial.injected()
 
@@ -85,6 +89,66 @@ def test_flow_process_killed(bench: Bench, ray: RayCluster) -> None:
         if trial.wait_for_lines(trial.rng.randint(1, 15), child, 60.0):
             trial.kill(child)
         trial.to_the_end(plan, ray.runner)
+        trial.check(plan)
+
+
+def test_workers_stopped(bench: Bench, ray: RayCluster) -> None:
+    """SIGSTOP of a worker for some seconds, then SIGCONT."""
+    for trial in bench.trials("Ray worker SIGSTOP, then SIGCONT", short=0, full=4, seconds=40):
+        plan = random_plan(trial.rng, width=30, seconds=0.05, persist=True)
+        child = trial.start(plan, ray.lend(trial.environ))
+        pid = busy(trial, child)
+        if pid is not None:
+            os.kill(pid, signal.SIGSTOP)
+            trial.injected()
+            child.wait(trial.rng.uniform(1.0, 6.0))
+            os.kill(pid, signal.SIGCONT)
+        trial.finish(child, 120)
+        trial.check(plan)
+
+
+def test_hanging_code_times_out(bench: Bench, ray: RayCluster) -> None:
+    """Code that hangs, in Python, in `time.sleep` or in C, with a timeout of 2 s; or its worker is killed."""
+    for trial in bench.trials("code hangs on a Ray worker, with a timeout", short=0, full=4, seconds=60):
+        sick = {trial.rng.randrange(8): f"always:{trial.rng.choice(('spin', 'sleep', 'c'))}"}
+        first = Node("t0", 8, seconds=0.01, sick=sick, timeout=2.0)
+        plan = Plan((first, Node("t1", 8, source=0)), persist=True)
+        child = trial.start(plan, ray.lend(trial.environ))
+        trial.injected()
+        trial.finish(child, 120)
+        trial.check(plan)
+
+
+def test_a_node_is_killed(bench: Bench) -> None:
+    """SIGKILL of the second of two nodes: what ran there or was kept there is done again on the first."""
+    pytest.importorskip("ray")
+    for trial in bench.trials("Ray node killed", short=0, full=2, seconds=30):
+        plan = random_plan(trial.rng, width=40, seconds=0.06, persist=True)
+        with ray_cluster() as cluster:
+            cluster.add_node()
+            child = trial.start(plan, cluster.lend(trial.environ))
+            trial.wait_for_lines(trial.rng.randint(5, 25), child, 60.0)
+            cluster.kill_node()
+            trial.injected()
+            trial.finish(child, 120)
+            trial.check(plan)
+        shutil.rmtree(cluster.folder, ignore_errors=True)
+
+
+def test_the_head_of_its_own_ray_is_killed(bench: Bench) -> None:
+    """SIGKILL of the head or the raylet of a Ray that the flow has started: another one takes its place."""
+    pytest.importorskip("ray")
+    own = {"kind": "ray", "init_kwargs": {"num_cpus": 2, "object_store_memory": 100_000_000}}
+    for trial in bench.trials("head or raylet of an own Ray killed", short=0, full=3, seconds=60):
+        plan = random_plan(trial.rng, width=40, seconds=0.06, persist=True)
+        child = trial.start(plan, own, fresh=True)
+        if trial.wait_for_lines(trial.rng.randint(1, 20), child, 90.0) and child.running:
+            part = trial.rng.choice(("gcs_server", "raylet"))
+            trial.injected()
+            for pid, command in marked(trial.mark).items():
+                if command.split()[0].endswith(f"/{part}"):
+                    os.kill(pid, signal.SIGKILL)
+        trial.finish(child, 180)
         trial.check(plan)
 
 

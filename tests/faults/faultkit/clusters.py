@@ -166,6 +166,7 @@ class RayCluster:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self._port = probe.getsockname()[1]
 
+        self._node: set[int] = set()
         # a token of its own: it neither needs nor makes the user's
         self._secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
 
@@ -179,13 +180,29 @@ class RayCluster:
         return self.runner
 
     def __enter__(self) -> RayCluster:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={self._port}"]
-        command += ["--num-cpus=2", "--object-store-memory=100000000", "--include-dashboard=false"]
-        command += ["--disable-usage-stats", f"--temp-dir={self.folder}"]
+        self._start(
+            "--head", f"--port={self._port}", "--include-dashboard=false", f"--temp-dir={self.folder}"
+        )
+        return self
+
+    def _start(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
+        command += ["--num-cpus=2", "--object-store-memory=100000000", "--disable-usage-stats"]
         environ = {**os.environ, **self._secret}
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
-        return self
+
+    def add_node(self) -> None:
+        """Start a second node, on this machine."""
+        before = set(self._processes())
+        self._start(f"--address=127.0.0.1:{self._port}")
+        self._node = {pid for pid in self._processes() if pid not in before and _name(pid) == "raylet"}
+        assert self._node, "no raylet has come with the node"
+
+    def kill_node(self) -> None:
+        """Kill the second node's raylet; its workers end with it."""
+        for pid in self._node:
+            os.kill(pid, signal.SIGKILL)
 
     def __exit__(self, *_: object) -> None:
         self.kill()
@@ -193,15 +210,24 @@ class RayCluster:
 
     def kill(self) -> None:
         """Kill every process of it, as when its machine fails."""
-        name = self.folder.encode()
         for _ in range(3):  # what is being started meanwhile shows up in the next round
-            for entry in Path("/proc").glob("[0-9]*"):
-                try:
-                    said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-                    if name in said and int(entry.name) != os.getpid():
-                        os.kill(int(entry.name), signal.SIGKILL)
-                except OSError:
-                    continue
+            for pid in self._processes():
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _processes(self) -> Iterator[int]:
+        name = self.folder.encode()
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                if name in said and int(entry.name) != os.getpid():
+                    yield int(entry.name)
+
+
+def _name(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 class OtherHost:
