@@ -3,6 +3,7 @@ import type { ComponentType } from "preact";
 import type { RunFeed } from "../feed.ts";
 import type { RunDetail } from "../types.ts";
 import { Errors } from "./errors.tsx";
+import { Graph } from "./graph.tsx";
 import { Logs } from "./logs.tsx";
 import { MapGrid } from "./map.tsx";
 import { Overview } from "./overview.tsx";
@@ -27,10 +28,10 @@ interface Tab {
 
 export const TABS: readonly Tab[] = [
   { id: "", title: "Overview", component: Overview },
+  { id: "graph", title: "Graph", component: Graph },
   { id: "nodes", title: "Items", component: MapGrid },
   { id: "timeline", title: "Timeline", component: TimelineTab },
   { id: "tasks", title: "Task runs", component: TaskRuns },
-  { id: "nodes", title: "Node", component: TaskRuns, hidden: true },
   { id: "logs", title: "Logs", component: Logs },
   { id: "errors", title: "Errors", component: Errors },
 ];

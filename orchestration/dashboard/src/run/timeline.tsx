@@ -98,6 +98,7 @@ function Lanes({ timeline, run, tasks }: LanesProps) {
   }
   function hover(event: MouseEvent): void {
     if (event.buttons === 1) {
+      marked.value = { lane: 0, row: -1 }; // so that the end of a drag is no click on a bar
       if (event.movementX) show(shifted(view, extent, -event.movementX * secondsPerPixel));
       return;
     }
@@ -129,10 +130,9 @@ function Lanes({ timeline, run, tasks }: LanesProps) {
     const at = timeline.started[next.row] ?? view.from;
     if (at < view.from || at > view.to) show(shifted(view, extent, at - (view.from + view.to) / 2));
   }
+  const workers = timeline.workers.length === 1 ? "1 worker" : `${number(timeline.workers.length)} workers`;
   const told = describe(timeline, tasks, marked.value.row) ??
-    `${number(timeline.started.length)} attempts on ${
-      number(timeline.workers.length)
-    } workers; arrows move, Enter opens, + and − zoom`;
+    `${number(timeline.started.length)} attempts on ${workers}; arrows move, Enter opens, + and − zoom`;
   return (
     <>
       <div class="lanes-view">
