@@ -132,6 +132,25 @@ def _model(fn: Callable[..., Any]) -> Any:
     return pydantic.create_model(f"{getattr(fn, '__name__', 'flow')}_parameters", __config__=config, **fields)
 
 
+def schema(fn: Callable[..., Any]) -> dict[str, Any]:
+    """Return the JSON schema of a function's parameters, defaults included where they are plain data.
+
+    Raises:
+        pydantic.PydanticUserError: a type has no JSON form.
+    """
+    import pydantic
+
+    given = inspect.signature(fn).parameters
+    fields: dict[str, Any] = {}
+    for name, hint in _hints(fn).items():
+        default = given[name].default
+        plain = default if default is None or _is_json(default) else None
+        wanted = ... if default is inspect.Parameter.empty else plain
+        fields[_alias(name)] = (hint, pydantic.Field(wanted, alias=name))
+    model = pydantic.create_model(getattr(fn, "__name__", "flow"), **fields)
+    return model.model_json_schema()
+
+
 def _alias(name: str) -> str:
     """Keep users' names apart from pydantic's own, such as `json` or `copy`."""
     return f"p_{name}"

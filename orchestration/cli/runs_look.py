@@ -22,6 +22,7 @@ from ..stores.as_json import (
     run_json,
     seconds_of,
     task_run_json,
+    timing_json,
 )
 from ..stores.base import NodeRow, RunRow, Store, TaskRunRow
 from ..terminal import words
@@ -31,7 +32,7 @@ from ..terminal.summary import failure_lines, location
 from ..terminal.tally import Failure
 from .common import find_run, json_option, open_reaped, run_argument, state_title, store_option
 from .output import print_json, print_lines, print_table
-from .timing import print_timing, timing_json
+from .timing import print_timing
 
 if TYPE_CHECKING:
     from enum import IntEnum

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -35,27 +35,6 @@ _MOSTLY = {
         "task runs of a map kept them waiting."
     ),
 }
-
-
-def timing_json(told: RunTiming, run: RunRow) -> dict[str, Any]:
-    """Keys: slots, wall_seconds, coordinator_seconds, code_seconds, worker_seconds, engine_seconds, idle_seconds,
-    nodes (those of `_node_json`).
-    """
-    return {
-        "slots": told.slots,
-        "wall_seconds": told.wall_seconds,
-        "coordinator_seconds": run.coordinator_seconds,
-        "code_seconds": told.code_seconds,
-        "worker_seconds": told.worker_seconds,
-        "engine_seconds": told.engine_seconds,
-        "idle_seconds": told.idle_seconds,
-        "nodes": [_node_json(node) for node in told.nodes],
-    }
-
-
-def _node_json(row: NodeTiming) -> dict[str, Any]:
-    fields = {name: getattr(row, name) for name in row.__slots__ if name != "node"}
-    return {"node": row.node.node_id, "path": row.node.path, "task": row.node.task_name, **fields}
 
 
 def print_timing(told: RunTiming, run: RunRow, *, most: int) -> None:

@@ -10,6 +10,7 @@ from runners.messages import Detail, Outcome
 from ..core.journal import LOST
 from ..core.states import RUN_TERMINAL, State
 from .base import AttemptRow, HistoryRow, LeaseRow, Limit, LogRow, NodeRow, RunRow, TaskRunRow
+from .timing import NodeTiming, RunTiming
 
 
 def run_json(row: RunRow) -> dict[str, Any]:
@@ -162,3 +163,24 @@ def seconds_of(row: RunRow, now: float) -> float | None:
     if row.started is None:
         return None
     return max(0.0, (row.ended if row.ended is not None and row.state in RUN_TERMINAL else now) - row.started)
+
+
+def timing_json(told: RunTiming, run: RunRow) -> dict[str, Any]:
+    """Keys: slots, wall_seconds, coordinator_seconds, code_seconds, worker_seconds, engine_seconds, idle_seconds,
+    nodes (those of `_node_json`).
+    """
+    return {
+        "slots": told.slots,
+        "wall_seconds": told.wall_seconds,
+        "coordinator_seconds": run.coordinator_seconds,
+        "code_seconds": told.code_seconds,
+        "worker_seconds": told.worker_seconds,
+        "engine_seconds": told.engine_seconds,
+        "idle_seconds": told.idle_seconds,
+        "nodes": [_node_json(node) for node in told.nodes],
+    }
+
+
+def _node_json(row: NodeTiming) -> dict[str, Any]:
+    fields = {name: getattr(row, name) for name in row.__slots__ if name != "node"}
+    return {"node": row.node.node_id, "path": row.node.path, "task": row.node.task_name, **fields}

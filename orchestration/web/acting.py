@@ -125,6 +125,16 @@ def start(request: Request, call: Call) -> Response:
     return _accepted(_launcher(request).run_flow(call.entrypoint, call.parameters))
 
 
+@router.get("/flows/{flow}/form")
+def form(request: Request, flow: str) -> Response:
+    """Return what the form to launch a flow is made from: the JSON schema of its signature."""
+    newest = store_of(request).runs(flow_name=flow, limit=20)
+    entrypoint = next((row.entrypoint for row in newest if row.entrypoint), None)
+    if entrypoint is None:
+        return problem(404, "FlowNotFoundError", f"No run of flow {flow!r} says where that flow is.")
+    return as_json({"entrypoint": entrypoint, "schema": _launcher(request).schema(entrypoint)})
+
+
 @router.put("/limits/{name}")
 def set_limit(request: Request, name: LimitName, slots: Slots) -> Response:
     """Set a limit, or make one."""

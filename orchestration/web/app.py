@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from importlib import metadata
 
@@ -24,6 +25,7 @@ from .pages import page
 REAP_SECONDS = 5.0
 MUTATION_HEADER = b"millrace-request"  # a page of another site cannot set it
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_PORT = re.compile(r":\d+$")
 MAX_BODY = 1 << 20
 
 HEADERS = [
@@ -140,7 +142,7 @@ class Guard:
 
 def _refusal(request: Request) -> Response | None:
     """Return why a request is not answered, or None."""
-    host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
+    host = _PORT.sub("", request.headers.get("host", ""))
     if host not in LOOPBACK:
         # a name of another site that points here (DNS rebinding) would make its pages ours
         return problem(403, "WrongHost", f"This server answers to localhost, not to {host!r}.")

@@ -14,7 +14,15 @@ from typing import Any
 
 from ..errors import UserError
 from ..stores.base import Store
+from ..stores.liveness import this_host
 
+_SCHEMA = """
+import json, sys
+from orchestration.api.entrypoints import load_flow
+from orchestration.api.parameters import schema
+answer = json.dumps(schema(load_flow(sys.argv[1]).fn))
+sys.stdout.write(chr(10) + answer)  # on a line of its own, whatever the file has printed
+"""
 START_SECONDS = 20.0  # for a process to have recorded its run
 LOOK_SECONDS = 0.05
 _MILLRACE = "import sys; from orchestration.cli import main; sys.exit(main())"  # with this server's packages
@@ -41,6 +49,30 @@ class Launcher:
             return self.start(["run", entrypoint, "--params-json", f"@{file.name}", "--quiet"])
         finally:
             os.unlink(file.name)  # it has been read: the run is recorded
+
+    def schema(self, entrypoint: str) -> dict[str, Any]:
+        """Return the JSON schema of a flow's parameters, read in a process of its own.
+
+        Raises:
+            UserError: it cannot be had; the message has the last that its process said.
+        """
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", _SCHEMA, entrypoint],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=START_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise UserError(f"importing {entrypoint} took more than {START_SECONDS:g} s") from None
+        if done.returncode:
+            raise UserError(
+                done.stderr.strip().rpartition("\n")[2][-TOLD:] or f"{entrypoint} cannot be imported"
+            )
+        found: dict[str, Any] = json.loads(done.stdout.rpartition("\n")[2])
+        return found
 
     def start(self, arguments: Sequence[str], expect: str | None = None) -> str:
         """Start `millrace` with arguments; return the id of the run that its process has begun.
@@ -79,7 +111,11 @@ class Launcher:
 
     def _run_of(self, pid: int, expect: str | None) -> str | None:
         rows = [self._store.run(expect)] if expect else self._store.runs(limit=20)
-        return next((row.run_id for row in rows if row.pid == pid and row.parent_run_id is None), None)
+        here = this_host()
+        return next(
+            (row.run_id for row in rows if row.pid == pid and row.host == here and row.parent_run_id is None),
+            None,
+        )
 
     def _forget_ended(self) -> None:
         with self._lock:

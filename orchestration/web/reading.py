@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from ..core.states import RUN_TERMINAL, RunState, State
 from ..errors import RunNotFoundError, UserError
-from ..stores.as_json import log_json, seconds_of
+from ..stores.as_json import log_json, seconds_of, timing_json
 from ..stores.base import RunRow, Store
 from . import shown
 from .answers import as_json
@@ -269,6 +269,14 @@ def errors(request: Request, run: str) -> Response:
                 shown.shown_group(detail, count, root=True) | {"first": known[0], "last": known[-1]}
             )
     return as_json(groups)
+
+
+@router.get("/runs/{run}/timing")
+def timing(request: Request, run: str) -> Response:
+    """Tell where the time of a run went, by node and over all."""
+    store = store_of(request)
+    row = store.run(run)
+    return as_json(timing_json(store.timing(row.run_id), row))
 
 
 # --- what is shared by runs --------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
 from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
@@ -57,16 +57,30 @@ class Page:
         return found
 
 
+class Look(Protocol):
+    """One who looks at the store."""
+
+    def __call__(self) -> tuple[dict[str, Any], float]:
+        """Return what has changed since the last look, and the seconds until the next. In a thread of its own."""
+
+    def whole(self) -> dict[str, Any]:
+        """Return all that was seen, of which a page must know that has just come. States of items it reads itself."""
+
+
 class Watch:
     """Looks at the store again and again as long as a page is open, and tells all pages what has changed."""
 
-    def __init__(self, look: Callable[[], tuple[dict[str, Any], float]]) -> None:
+    def __init__(self, look: Look) -> None:
         self._look = look
         self._task: asyncio.Task[None] | None = None
         self.pages: set[Page] = set()
 
     def join(self, page: Page) -> None:
+        """Let a page have all that was seen last, and then what changes."""
         self.pages.add(page)
+        seen = self._look.whole()
+        if seen:
+            _add(page, seen)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
@@ -129,6 +143,12 @@ class RunLook:
         self._read_logs(news)
         return news, LOOK_SECONDS if not detail["ended"] else IDLE_SECONDS
 
+    def whole(self) -> dict[str, Any]:
+        if not self._shown:
+            return {}
+        nodes = {node.node_id: shown_change(node) for node in list(self._nodes.values())}
+        return {"latest": {"run": self._shown}, "nodes": nodes}
+
     def _delta(self, node: NodeRow) -> bytes:
         now = self._store.states(self._run_id, node.node_id)
         before = self._states.get(node.node_id, b"")
@@ -167,6 +187,9 @@ class ListLook:
         changed = [run for run_id, run in now.items() if self._shown.get(run_id) != run]
         self._shown = now
         return ({"latest": {"runs": changed}} if changed else {}), LIST_SECONDS
+
+    def whole(self) -> dict[str, Any]:
+        return {"latest": {"runs": list(self._shown.values())}} if self._shown else {}
 
 
 class Watches:

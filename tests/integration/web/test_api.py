@@ -207,6 +207,31 @@ def test_a_run_is_retried_and_a_flow_that_is_not_there_is_said(served: Served, c
     assert "nowhere.py" in missing.json()["error"]["message"]
 
 
+def test_the_form_of_a_flow_and_where_time_went(served: Served, checks: str) -> None:
+    """From the signature of its newest run's flow; one that nobody has run has none."""
+    form = served.read("/api/flows/checks/form")
+    assert form["entrypoint"] == f"{served.flows}:checks"
+    assert form["schema"]["properties"]["n"] == {"default": 30, "title": "N", "type": "integer"}
+    assert served.get("/api/flows/nobody/form").status_code == 404
+    (node,) = served.read(f"/api/runs/{checks}/timing")["nodes"]
+    assert (node["task"], node["retries"]) == ("check", 3)
+
+
+def test_a_page_that_comes_later_knows_as_much(served: Served, checks: str) -> None:
+    """The run and its nodes come to each page, also where another one watches already."""
+
+    def first_events(lines: Any) -> set[str]:
+        heard = set[str]()
+        while not {"event: run", "event: nodes"} <= heard:
+            heard.add(next(lines))
+        return heard
+
+    with httpx.stream("GET", f"{served.url}/api/runs/{checks}/stream", timeout=30) as first:
+        first_events(first.iter_lines())
+        with httpx.stream("GET", f"{served.url}/api/runs/{checks}/stream", timeout=30) as second:
+            assert first_events(second.iter_lines())
+
+
 def test_limits_are_set_and_removed(served: Served) -> None:
     """What the command line sees, too."""
     assert served.do("PUT", "/api/limits/db", {"slots": 3}).status_code == 200
