@@ -90,6 +90,8 @@ def _tell(records: Sequence[RunRecord], problems: Sequence[str], files: Sequence
     print("  millrace runs ls")
     for record in records:
         print(f"  millrace runs show {record.run_name:<28} # {record.runner}")
+    print("or in a browser: start the dashboard with")
+    print("  millrace server start")
 
 
 def _all(records: Sequence[RunRecord]) -> str:
