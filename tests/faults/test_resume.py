@@ -77,10 +77,11 @@ def test_code_changed(bench: Bench) -> None:
 
 
 def test_stored_results_damaged(bench: Bench) -> None:
-    """Files of stored results are flipped, cut or deleted: what they held is made again, never believed."""
+    """Files of stored results are flipped, cut or deleted: what they held is made again, or is told to be lost."""
     for trial in bench.trials("stored result corrupted or deleted", short=2, full=60):
-        plan = random_plan(trial.rng, seconds=0.004, persist=True)
-        if not trial.begin(plan, SEQUENTIAL, 6, 40):
+        plan = random_plan(trial.rng, seconds=0.004, persist=True, once=trial.rng.random() < 0.3)
+        runner = trial.rng.choice((SEQUENTIAL, THREADS))
+        if not trial.begin(plan, runner, 6, 40):
             continue
         files = sorted(path for path in (trial.home / "results").rglob("*") if path.is_file())
         for path in trial.rng.sample(files, min(len(files), trial.rng.randint(1, 3))):
@@ -94,8 +95,8 @@ def test_stored_results_damaged(bench: Bench) -> None:
                 case "delete":
                     path.unlink()
             trial.injected()
-        trial.to_the_end(plan, SEQUENTIAL, resumes=1)
-        trial.check(plan, rerun_stored=True)
+        trial.to_the_end(plan, runner, resumes=1)
+        trial.check(plan, rerun_stored=True, damaged=True)
 
 
 def test_clock_jumps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
