@@ -12,7 +12,8 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -20,7 +21,7 @@ from weakref import WeakValueDictionary
 from . import codec
 from .base import Sink
 from .dask_connect import PIP_LINE, Connection
-from .dask_flights import Flight, Kept, repeatable
+from .dask_flights import Flight, Kept, probably_begun, repeatable
 from .dask_places import place_for
 from .dask_tasks import submit_helper
 from .errors import InternalError, VersionMismatchError
@@ -74,6 +75,8 @@ class Desk:
         self.topic = topic
         self.flights: dict[int, Flight] = {}  # in the order of submission
         self.kept: dict[int, Kept] = {}
+        self._rerun: dict[str, int] = {}  # lost batches by key, which Dask begins anew until it hears of it
+        self._begun_anew: set[tuple[int, str]] = set()  # batches that began after their end, and where
         self.callers: dict[str, tuple[str, int]] = {}  # call_id -> address of the worker that asked, batch
         self.workers: dict[str, Mapping[str, Any]] = {}
         self.lock = threading.RLock()
@@ -202,6 +205,8 @@ class Desk:
                 flight.table, flight.size = data, size
             elif flight is not None and isinstance(message, BatchStarted):
                 flight.worker, flight.process = address, message.worker
+            elif isinstance(message, BatchStarted):
+                self._begun_anew.add((message.batch_id, address))
         if isinstance(message, BatchStarted) or (flight is not None and isinstance(message, BatchProgress)):
             self._emit(message)
 
@@ -355,7 +360,10 @@ class Desk:
         keys = {str(key) for key in message["processing-tasks"]}
         with self.lock:
             there = {b: f for b, f in self.flights.items() if f.future is not None and f.future.key in keys}
-        running = self._running_on(address, there)
+        threads = int(self.workers.get(address, {}).get("nthreads", 1))
+        running = probably_begun(address, there, threads)
+        if not expected:
+            self._tell_of_reruns(address, keys, threads)
         if expected:
             reason = f"worker {address} was retired while it ran this"
         else:
@@ -366,13 +374,14 @@ class Desk:
             if not ran and (expected or not self.connection.owned):
                 continue  # it has not begun: Dask gives it to another worker
             if ran and not self.connection.owned:
-                gone.append(flight.future)  # or else Dask runs it again by itself
+                gone.append(flight)  # or else Dask runs it again by itself
             why = reason if ran else f"{reason}; this was only queued there"
             if flight.doomed:
                 why = f"worker {address} was ended to stop it"
             self._lose(batch_id, why, ran and not expected)
         if gone:
-            self.client.cancel(gone)
+            self._rerun.update((f.future.key, f.batch.batch_id) for f in gone if not f.asks_first)
+            self.client.cancel([flight.future for flight in gone])
         keys = {str(key) for key in message.get("lost-computed-tasks", ())}
         lost = [b for b, kept in list(self.kept.items()) if kept.future.key in keys and not kept.repeatable]
         self._forsake(lost, reason)
@@ -404,16 +413,14 @@ class Desk:
         )
         return {batch_id for reply in replies.values() for batch_id in reply}
 
-    def _running_on(self, address: str, there: Mapping[int, Flight]) -> set[int]:
-        """Return which batches of a removed worker had probably begun.
-
-        Those that said so, and the oldest ones up to its number of threads: their message may have died
-        with the worker.
-        """
-        said = {b for b, f in there.items() if f.worker == address}
-        threads = int(self.workers.get(address, {}).get("nthreads", 1))
-        silent = [b for b in there if b not in said]
-        return said | set(silent[: max(0, threads - len(said))])
+    def _tell_of_reruns(self, address: str, keys: Collection[str], threads: int) -> None:
+        """Tell of batches that Dask ran again by itself on a worker that died, perhaps before it came to say so."""
+        known = self._rerun | {kept.future.key: b for b, kept in self.kept.items() if kept.repeatable}
+        there = sorted(known[key] for key in keys if key in known)  # Dask begins with the oldest
+        for batch_id in there[:threads]:
+            if (batch_id, address) not in self._begun_anew:
+                name = f"unknown-{uuid.uuid4().hex[:8]}"
+                self._emit(BatchStarted(batch_id, name, address, time.time()))
 
     # --- the connection -------------------------------------------------------------------------
 

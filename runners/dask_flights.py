@@ -25,6 +25,11 @@ class Flight:
     orphaned: bool = False  # its future failed with its worker, whose end has not been told yet
     doomed: bool = False  # its worker was killed on request, to stop it
 
+    @property
+    def asks_first(self) -> bool:
+        """Whether each start needs a permit: without one nothing of it runs, whatever Dask does."""
+        return any(stage.permit for stage in self.batch.stages)
+
 
 @dataclass(slots=True)
 class Kept:
@@ -57,3 +62,13 @@ def repeatable(table: Table, batch: Batch) -> bool:
         outcome == Outcome.UNSTARTED and entry % stages and outcomes[entry - 1] in HAS_RESULT
         for entry, outcome in enumerate(outcomes)
     )
+
+
+def probably_begun(address: str, there: Mapping[int, Flight], threads: int) -> set[int]:
+    """Return which of its batches a worker that is gone had probably begun.
+
+    Those that said so, and the oldest ones up to its number of threads: their message may have died with it.
+    """
+    said = {b for b, f in there.items() if f.worker == address}
+    silent = [b for b in there if b not in said]
+    return said | set(silent[: max(0, threads - len(said))])

@@ -104,6 +104,9 @@ class Item:
         # where a repeated start is the one whose table counted, the record tells of the first without its name
         ends = [row.execution_id for row in self.rows if row.execution_id]
         self.implied = sum(any(end in reason for end in ends) for reason in self.repeats)
+        self.implied += sum(
+            " as unknown-" in reason for reason in self.repeats
+        )  # its worker died too early to say
 
         self.remade = sum("had to be made again" in row.reason for row in self.rows)  # lost after its end
         self.losses = sum(row.outcome == LOST for row in self.rows)
