@@ -136,14 +136,14 @@ def test_theme_and_help_by_keyboard(open_page: OpenPage) -> None:
 
 
 def test_a_flow_is_started_by_its_form(open_page: OpenPage) -> None:
-    """The form knows the parameters, refuses what does not fit, and leads to the run."""
+    """The form knows the signature, refuses what does not fit, and leads to the run."""
     page = open_page("/flows/ingest")
     page.get_by_role("button", name="Set parameters").click()
     pages = page.get_by_role("textbox", name="pages")
     expect(pages).to_have_value("40")
     pages.fill("two")
     page.get_by_role("button", name="Start").click()
-    expect(page.get_by_role("alert")).to_have_text("pages wants a number.")
+    expect(page.get_by_role("alert")).to_have_text("pages wants a whole number.")
     pages.fill("3")
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**/runs/*")
