@@ -27,7 +27,7 @@ export function RunPage({ id, tab, node }: { id: string; tab: string; node?: str
     <>
       <RunHeader feed={feed} run={run} />
       <nav class="tabs" aria-label="Parts of this run">
-        {TABS.filter((one) => !one.hidden).map((one) => (
+        {TABS.map((one) => (
           <a
             key={one.id}
             href={one.id ? at("runs", id, one.id) : at("runs", id)}

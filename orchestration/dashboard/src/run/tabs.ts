@@ -22,8 +22,6 @@ interface Tab {
   id: string;
   title: string;
   component: ComponentType<TabProps>;
-  /** Reached by links, without a tab of its own. */
-  hidden?: boolean;
 }
 
 export const TABS: readonly Tab[] = [

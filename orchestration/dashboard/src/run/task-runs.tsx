@@ -13,14 +13,14 @@ import type { TabProps } from "./tabs.ts";
 const LIMIT = 200;
 
 /** Task runs as a list, by state and task, which the address keeps. */
-export function TaskRuns({ run, feed, node }: TabProps) {
+export function TaskRuns({ run, feed }: TabProps) {
   const query = address.value.query;
-  const chosen = node ?? query.get("node");
+  const chosen = query.get("node");
   const filter = {
     state: query.getAll("state"),
     node: chosen ? Number(chosen) : undefined,
   };
-  const key = `task runs ${run.id} ${chosen} ${query}`;
+  const key = `task runs ${run.id} ${query}`;
   const loaded = useLoad(
     key,
     (signal) => api.taskRuns(run.id, { ...filter, limit: LIMIT }, signal),
