@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
@@ -25,6 +25,8 @@ from ..stores.as_json import (
     timing_json,
 )
 from ..stores.base import NodeRow, RunRow, Store, TaskRunRow
+from ..stores.lookup import states_named
+from ..stores.queues import waits_of
 from ..terminal import words
 from ..terminal.progress import NodeProgress, progress_lines
 from ..terminal.styled import STATE_STYLE, Line, columns_of, is_terminal
@@ -34,10 +36,6 @@ from .common import find_run, json_option, open_reaped, run_argument, state_titl
 from .output import print_json, print_lines, print_table
 from .timing import print_timing
 
-if TYPE_CHECKING:
-    from enum import IntEnum
-
-S = TypeVar("S", bound="IntEnum")
 MAX_NODES = 30
 _NO_ERRORS = ("Skip", "runners.errors.Skip")
 
@@ -202,18 +200,13 @@ def _limits(store: Store, row: RunRow) -> list[Line]:
     """Say which limits a live run waits for, and who is in its way."""
     if row.state in RUN_TERMINAL:
         return []
-    now, lines = store.now(), list[Line]()
-    for limit in store.limits(now):
-        leases = store.leases(limit.name, now) if limit.waiting else []
-        waiting = [lease for lease in leases if not lease.held]
-        first = next((k for k, lease in enumerate(waiting) if lease.run_id == row.run_id), None)
-        if first is None:
-            continue
-        holders = [lease.label for lease in leases if lease.held]
+    lines: list[Line] = []
+    for wait in waits_of(store, row.run_id, store.now()):
+        holders = [lease.label for lease in wait.holders]
         held = f", held by {', '.join(holders[:3])}" if holders else ""
         more = f" and {len(holders) - 3} more" if len(holders) > 3 else ""
-        ahead = f"; {first} wait before it" if first else ""
-        lines.append([("  waits for  ", "dim"), (f"limit {limit.name}{held}{more}{ahead}", "yellow")])
+        ahead = f"; {wait.ahead} wait before it" if wait.ahead else ""
+        lines.append([("  waits for  ", "dim"), (f"limit {wait.limit}{held}{more}{ahead}", "yellow")])
     return lines
 
 
@@ -338,15 +331,3 @@ def _find_node(nodes: Sequence[NodeRow], text: str, row: RunRow) -> NodeRow:
             return node
     there = ", ".join(dict.fromkeys(node.task_name for node in nodes)) or "none"
     raise UserError(f"run {row.name} has no node {text!r}. It has: {there}.")
-
-
-def states_named(kind: type[S], names: Sequence[str]) -> frozenset[S] | None:
-    """Return states by their titles, in any case; None if none is named."""
-    if not names:
-        return None
-    known = {str(state.title).lower(): state for state in kind}  # type: ignore[attr-defined]
-    for name in names:
-        if name.lower() not in known:
-            titles = ", ".join(state.title for state in kind)  # type: ignore[attr-defined]
-            raise UserError(f"There is no state {name!r}. There are: {titles}.")
-    return frozenset(known[name.lower()] for name in names)

@@ -1,14 +1,18 @@
-"""Finding a run by what people type, and what to say when it cannot be had."""
+"""Finding runs and states by what people type, and what to say when they cannot be had."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from enum import IntEnum
+from typing import TypeVar
 
-from ..errors import FencedError, RunAliveError, RunNotFoundError, RunNotResumableError
+from ..errors import FencedError, RunAliveError, RunNotFoundError, RunNotResumableError, UserError
 from .base import RunRow
 
 MIN_PREFIX = 8
+
+S = TypeVar("S", bound=IntEnum)
 
 
 def ambiguous(run: str, ids: Sequence[str]) -> RunNotFoundError:
@@ -56,3 +60,15 @@ def fenced(run_id: str, epoch: int, newest: int) -> FencedError:
     return FencedError(
         f"Run {run_id} has been taken over: this process is its number {epoch}, the newest is {newest}."
     )
+
+
+def states_named(kind: type[S], names: Sequence[str]) -> frozenset[S] | None:
+    """Return states by their titles, in any case; None if none is named."""
+    if not names:
+        return None
+    known = {str(state.title).lower(): state for state in kind}  # type: ignore[attr-defined]
+    for name in names:
+        if name.lower() not in known:
+            titles = ", ".join(state.title for state in kind)  # type: ignore[attr-defined]
+            raise UserError(f"There is no state {name!r}. There are: {titles}.")
+    return frozenset(known[name.lower()] for name in names)

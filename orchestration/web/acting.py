@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from ..core.states import RUN_TERMINAL, RunState
 from ..errors import RunNotResumableError, UserError
-from ..stores.base import RunRow, Store
+from ..stores.base import RunRow
 from .answers import as_json, problem
 from .launching import Launcher
 from .reading import store_of
@@ -49,12 +49,10 @@ def _accepted(run_id: str) -> Response:
     return as_json({"run": run_id}, 202)
 
 
-def _live(store: Store, run: str, what: str) -> RunRow:
-    row = store.run(run)
+def _must_live(row: RunRow, what: str) -> None:
     if row.state in RUN_TERMINAL:
         title = row.state_name or row.state.title
         raise RunNotResumableError(f"run {row.name} cannot be {what}: it has ended ({title}).")
-    return row
 
 
 @router.post("/runs/{run}/cancel")
@@ -63,7 +61,7 @@ def cancel(request: Request, run: str) -> Response:
     store = store_of(request)
     row = store.run(run)
     if row.state is not RunState.CANCELLED:  # asking twice is harmless
-        _live(store, run, "cancelled")
+        _must_live(row, "cancelled")
         store.request(row.run_id, cancel=True)
     return _accepted(row.run_id)
 
@@ -72,7 +70,8 @@ def cancel(request: Request, run: str) -> Response:
 def pause(request: Request, run: str) -> Response:
     """Let a run start nothing new."""
     store = store_of(request)
-    row = _live(store, run, "paused")
+    row = store.run(run)
+    _must_live(row, "paused")
     store.request(row.run_id, pause=True)
     return _accepted(row.run_id)
 
@@ -81,7 +80,8 @@ def pause(request: Request, run: str) -> Response:
 def unpause(request: Request, run: str) -> Response:
     """Let a paused run go on."""
     store = store_of(request)
-    row = _live(store, run, "continued")
+    row = store.run(run)
+    _must_live(row, "continued")
     store.request(row.run_id, pause=False)
     return _accepted(row.run_id)
 

@@ -4,7 +4,7 @@ their own, never in the event loop."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from statistics import median
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from ..core.states import RUN_TERMINAL, RunState, State
 from ..errors import RunNotFoundError, UserError
 from ..stores.as_json import log_json, seconds_of, timing_json
 from ..stores.base import RunRow, Store
+from ..stores.lookup import states_named
 from . import shown
 from .answers import as_json
 from .binary import snapshot, timeline_bytes
@@ -54,7 +55,7 @@ class Filter:
         until: float | None = None,
         subflows: bool = False,
     ) -> None:
-        self.states = _run_states(state)
+        self.states = states_named(RunState, state or ())
         self.flow = flow or None
         self.tag = tag
         self.search = search.lower()
@@ -82,17 +83,6 @@ class Filter:
             if len(page) < PAGE:
                 return
             scanned, before = scanned + len(page), page[-1].created
-
-
-def _run_states(names: Iterable[str] | None) -> frozenset[RunState] | None:
-    return frozenset(_state(RunState, name) for name in names) if names else None
-
-
-def _state(kind: Any, name: str) -> Any:
-    known = {one.title.lower(): one for one in kind}
-    if name.lower() not in known:
-        raise UserError(f"There is no state {name!r}. There are: {', '.join(one.title for one in kind)}.")
-    return known[name.lower()]
 
 
 Filtered = Annotated[Filter, Depends(Filter)]
@@ -178,7 +168,7 @@ def task_runs(
 ) -> Response:
     """List task runs in the order of node and index."""
     store, offset = store_of(request), _number(cursor, int) or 0
-    states = frozenset(_state(State, name) for name in state) if state else None
+    states = states_named(State, state or ())
     found = store.task_runs(
         store.run(run).run_id, node_id=node, states=states, offset=offset, limit=limit + 1
     )

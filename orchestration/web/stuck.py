@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..core.states import State
 from ..stores.base import HEARTBEAT_SECONDS, RunRow, Store
+from ..stores.queues import waits_of
 from ..terminal import words
 
 SHOWN_HOLDERS = 3
@@ -19,20 +20,15 @@ def why_stuck(store: Store, row: RunRow) -> list[str]:
         found.append(
             f"its process {row.pid} on {row.host or 'an unknown host'} was last heard of {silent} ago"
         )
-    for limit in store.limits(now):
-        leases = store.leases(limit.name, now) if limit.waiting else []
-        ahead = [lease for lease in leases if not lease.held]
-        first = next((k for k, lease in enumerate(ahead) if lease.run_id == row.run_id), None)
-        if first is None:
-            continue
-        holders = [lease for lease in leases if lease.held]
+    for wait in waits_of(store, row.run_id, now):
+        holders = wait.holders
         named = ", ".join(
             f"{one.label} since {words.duration(now - one.since)}" for one in holders[:SHOWN_HOLDERS]
         )
         more = f" and {len(holders) - SHOWN_HOLDERS} more" if len(holders) > SHOWN_HOLDERS else ""
-        others = f"; {first} wait before it" if first else ""
+        others = f"; {wait.ahead} wait before it" if wait.ahead else ""
         held = f", held by {named}{more}" if holders else ""
-        found.append(f"waits for limit {limit.name}{held}{others}")
+        found.append(f"waits for limit {wait.limit}{held}{others}")
     ready, busy = row.counts[State.READY], row.counts[State.SUBMITTED] + row.counts[State.RUNNING]
     if ready and not busy:
         found.append(f"{words.plural(ready, 'task run')} could run, but its runner has no free slot")
