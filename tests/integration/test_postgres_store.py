@@ -280,7 +280,9 @@ def test_a_deadlock_is_resolved_by_repeating(store: PostgresStore, postgres_url:
         def work(connection: object) -> None:
             tries.append(names)
             for name in names:
-                connection.execute("UPDATE limit_ SET slots = slots + 1 WHERE name = ?", (name,))  # type: ignore
+                statement = "UPDATE limit_ SET slots = slots + 1 WHERE name = ? RETURNING slots"
+                # A transaction is a pipeline: the row is not locked before somebody waits for the answer.
+                connection.execute(statement, (name,)).fetchone()  # type: ignore
                 if len(tries) <= 2 and name == names[0]:
                     both.wait(10)
 
