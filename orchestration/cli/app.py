@@ -21,6 +21,7 @@ COMPLETION = "_MILLRACE_COMPLETE"  # set by the shell, see click's documentation
         "run": ("run:run", "Run a flow of a Python file or module."),
         "runs": ("runs:runs", "Look at runs, and cancel, pause, resume or retry them."),
         "server": ("server:server", "Serve the dashboard and the HTTP API."),
+        "token": ("token:token", "Make and revoke tokens for the server."),
         "limit": ("limit:limit", "Set and look at concurrency and rate limits."),
         "store": ("store:store", "Migrate, check, export and prune the store."),
         "doctor": ("doctor:doctor", "Check the installation, the store and the runners."),

@@ -14,6 +14,7 @@ from ..errors import MillraceError, StoreFullError, StoreLockedError, StoreReadO
 if TYPE_CHECKING:
     from ..api.flows import Flow
     from ..stores.base import RunRow, Store
+    from ..stores.served import ServedStore
 
 IN_MEMORY = "The store is in memory: other processes' runs are not in it. Set MILLRACE_STORE."
 
@@ -45,6 +46,19 @@ def open_reaped(url: str | None, *, new: bool = False) -> Store:
     # who may only read can still look
     with contextlib.suppress(StoreReadOnlyError, StoreFullError, StoreLockedError):
         store.reap(store.now())
+    return store
+
+
+def open_served(url: str | None, *, new: bool = False) -> ServedStore:
+    """Open a store that a server can be put before, as `open_reaped`."""
+    from ..stores.served import ServedStore
+
+    store = open_reaped(url, new=new)
+    if not isinstance(store, ServedStore):
+        raise UserError(
+            f"{store.url} is reached by way of a server: tokens are made, and servers started, where its store is. "
+            "Give that store with --store."
+        )
     return store
 
 

@@ -6,7 +6,7 @@ import click
 
 from runners.errors import MissingExtraError
 
-from .common import open_reaped, store_option
+from .common import open_served, store_option
 
 PORT = 4280
 
@@ -21,14 +21,26 @@ def server() -> None:
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes a free one."
 )
+@click.option(
+    "--require-token", is_flag=True, help="Want a token also on an address that only this machine reaches."
+)
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="HOST",
+    help="A host name it is asked for by; may be given again.",
+)
 @store_option
-def start(host: str, port: int, store: str | None) -> None:
+def start(host: str, port: int, require_token: bool, names: tuple[str, ...], store: str | None) -> None:
     """Serve the dashboard and the HTTP API until Ctrl-C.
 
-    Runs do not need it: it reads the store that they write. Stopping it harms none.
+    Runs do not need it: it reads the store that they write. Stopping it harms none. On an address that others can
+    reach, or with tokens in the store, each request needs one: `millrace token create`.
     """
-    place = open_reaped(store, new=True)
+    place = open_served(store, new=True)
     try:
+        from ..web.options import Options
         from ..web.server import serve
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "uvicorn", "starlette"):
@@ -41,4 +53,4 @@ def start(host: str, port: int, store: str | None) -> None:
         click.echo(f"store      {place.url}")
         click.echo("Ctrl-C stops it; runs go on.")
 
-    serve(place, host, port, ready=ready)
+    serve(place, Options(host, port, require_token, names), ready=ready)

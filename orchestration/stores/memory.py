@@ -27,7 +27,6 @@ from .base import (
     RecoveredNode,
     Requests,
     RunRow,
-    Store,
     TaskRunRow,
 )
 from .limits import (
@@ -46,16 +45,18 @@ from .limits import (
 )
 from .liveness import is_gone, process_mark, this_host
 from .lookup import MIN_PREFIX, alive, ambiguous, completed, fenced, not_found, unknown
+from .memory_access import MemoryAccess
 from .memory_record import RunRecord
 from .newsroom import Newsroom, frees_leases
 from .timeline import Timeline, timeline
 from .timing import RunTiming, timing
 
 
-class MemoryStore(Store):
+class MemoryStore(MemoryAccess):
     """A store that ends with its process; its entries are kept as the coordinator made them."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.url = "memory"
         self._lock = threading.RLock()
         self._runs: dict[str, RunRecord] = {}

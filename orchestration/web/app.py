@@ -4,43 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator
 from importlib import metadata
 
 from fastapi import FastAPI, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runners.errors import BackendError
 
 from ..core.states import RunState
 from ..stores.base import Store
-from . import acting, reading, streams
-from .answers import answer_errors, as_json, problem
+from ..stores.served import ServedStore
+from ..stores.tokens import Role
+from . import acting, reading, sessions, streams
+from .answers import answer_errors, as_json
+from .callers import Callers, caller_of
+from .gate import Gate
 from .launching import Launcher
+from .options import Options
 from .pages import page
 
 REAP_SECONDS = 5.0
-MUTATION_HEADER = b"millrace-request"  # a page of another site cannot set it
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-_PORT = re.compile(r":\d+$")
-MAX_BODY = 1 << 20
-
-HEADERS = [
-    (
-        b"content-security-policy",
-        b"default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
-        b"form-action 'self'; frame-ancestors 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-frame-options", b"DENY"),
-]
 
 
-def make_app(store: Store) -> FastAPI:
+def make_app(store: ServedStore, options: Options) -> FastAPI:
     """Return the application over a store."""
     version = metadata.version("millrace")
 
@@ -61,25 +49,23 @@ def make_app(store: Store) -> FastAPI:
     )
     app.state.store = store
     app.state.launcher = Launcher(store)
+    # browsers send cookies of one port of a host to all of its ports
+    app.state.callers = Callers(store, needed=options.needs_token, cookie=f"millrace-{options.port}")
     answer_errors(app)
-    for router in (reading.router, streams.router, acting.router):
+    for router in (sessions.router, reading.router, streams.router, acting.router):
         app.include_router(router)
 
     @app.get("/api/health")
-    def health() -> Response:
-        """Tell whether the store can be reached."""
+    def health(request: Request) -> Response:
+        """Tell whether the store can be reached; where it is only those who may read."""
+        known = caller_of(request).may(Role.READ)
+        told = {"version": version, "store": store.url} if known else {}
         try:
             store.runs(limit=1)
         except BackendError as error:
-            return as_json(
-                {"status": "store", "version": version, "store": store.url, "message": str(error)}, 503
-            )
-        return as_json({"status": "ok", "version": version, "store": store.url})
-
-    @app.get("/api/me")
-    def me() -> Response:
-        """Tell what the caller may do."""
-        return as_json({"role": "admin", "user": None})
+            why = str(error) if known else "The server cannot reach its store."
+            return as_json({"status": "store", **told, "message": why}, 503)
+        return as_json({"status": "ok", **told})
 
     @app.get("/api/metrics")
     def metrics() -> Response:
@@ -87,7 +73,7 @@ def make_app(store: Store) -> FastAPI:
         return PlainTextResponse(_metrics(store), media_type="text/plain; version=0.0.4")
 
     app.router.routes.append(Route("/{path:path}", page, methods=["GET", "HEAD", "POST", "PUT", "DELETE"]))
-    app.add_middleware(Guard)
+    app.add_middleware(Gate, callers=app.state.callers, options=options)
     return app
 
 
@@ -118,43 +104,3 @@ def _metrics(store: Store) -> str:
 
 def _label(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-class Guard:
-    """What holds for every request: who may ask, how large, and what browsers may do with the answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        refused = _refusal(Request(scope))
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS]
-            await send(message)
-
-        await (refused or self._app)(scope, receive, guarded)
-
-
-def _refusal(request: Request) -> Response | None:
-    """Return why a request is not answered, or None."""
-    host = _PORT.sub("", request.headers.get("host", ""))
-    if host not in LOOPBACK:
-        # a name of another site that points here (DNS rebinding) would make its pages ours
-        return problem(403, "WrongHost", f"This server answers to localhost, not to {host!r}.")
-    if request.method in ("GET", "HEAD", "OPTIONS"):
-        return None
-    if MUTATION_HEADER.decode() not in request.headers:
-        return problem(
-            403, "MissingHeader", "Requests that change something need the header Millrace-Request: 1."
-        )
-    length = request.headers.get("content-length", "0")
-    if request.headers.get("transfer-encoding") or not length.isdigit() or int(length) > MAX_BODY:
-        return problem(
-            413, "TooLarge", f"A request's body is at most {MAX_BODY} bytes, with its length said."
-        )
-    return None

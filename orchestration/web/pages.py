@@ -27,8 +27,6 @@ def page(request: Request) -> Response:
     path = request.url.path
     if request.method not in ("GET", "HEAD"):
         return problem(405, "HTTPError", "Pages can only be read.")
-    if path == "/api" or path.startswith("/api/"):
-        return problem(404, "HTTPError", f"There is no {path}. See /api/openapi.json.")
     file = (BUNDLE / path.lstrip("/")).resolve()
     if path != "/" and file.is_relative_to(BUNDLE.resolve()) and file.is_file():
         cached = A_YEAR if path.startswith("/assets/") else "no-cache"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 import uvicorn
 from fastapi import FastAPI
 
 from ..errors import UserError
-from ..stores.base import Store
+from ..stores.served import ServedStore
 from .app import make_app
+from .options import Options, check_tokens
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 STOP_SECONDS = 1  # for requests in flight
 
 
@@ -28,40 +29,32 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(store: Store, host: str, port: int, *, ready: Callable[[str], None]) -> None:
+def serve(store: ServedStore, options: Options, *, ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        port: 0 takes a free one.
         ready: called with the URL once connections are taken.
 
     Raises:
-        UserError: the address cannot be used; names what is in the way.
+        UserError: the address cannot be used, or others could reach it and nobody has a token; names the cure.
     """
-    check_host(host)
-    listening = _bind(host, port)
-    app = make_app(store)
+    check_tokens(options, store)
+    host = options.host
+    listening = _bind(host, options.port)
+    taken = listening.getsockname()[1]
+    app = make_app(store, replace(options, port=taken))
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=STOP_SECONDS,
         limit_concurrency=1000,
     )
-    taken = listening.getsockname()[1]
     name = f"[{host}]" if ":" in host else host
     ready(f"http://{name}:{taken}")
     Server(config, app).run(sockets=[listening])
-
-
-def check_host(host: str) -> None:
-    """Refuse an address that others can reach: there is nobody yet to tell them apart."""
-    if host not in LOOPBACK:
-        raise UserError(
-            f"--host {host}: others could reach this server, and it has no tokens to tell them apart yet. Leave "
-            "--host out, and reach it from elsewhere through ssh: ssh -L 4280:localhost:4280 THIS-MACHINE"
-        )
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 from fastapi import APIRouter, Request
@@ -18,7 +18,9 @@ from runners.errors import BackendError, UserError
 from ..stores.as_json import log_json
 from ..stores.base import NodeRow, Store
 from .binary import delta
+from .callers import caller_of
 from .reading import run_detail, store_of
+from .sessions import callers_of
 from .shown import shown_change, shown_run
 
 LOOK_SECONDS = 0.1
@@ -217,11 +219,13 @@ class Watches:
                 self._runs.pop(run_id, None)
 
 
-async def _events(watches: Watches, run_id: str | None) -> AsyncIterator[str]:
+async def _events(
+    watches: Watches, run_id: str | None, allowed: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[str]:
     async with watches.page(run_id) as page:
         yield ": here\n\n"
         number = 0
-        while not watches.stopping.is_set():
+        while not watches.stopping.is_set() and await allowed():
             waits = [asyncio.ensure_future(event.wait()) for event in (page.news, watches.stopping)]
             try:
                 await asyncio.wait(waits, timeout=ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -244,8 +248,17 @@ def _json(value: Any) -> str:
 
 def _stream(request: Request, run_id: str | None) -> StreamingResponse:
     watches: Watches = request.app.state.watches
+    callers, caller = callers_of(request), caller_of(request)
+
+    async def allowed() -> bool:
+        with contextlib.suppress(BackendError):  # the store is away: nobody is sent away for that
+            return await callers.still(caller)
+        return True
+
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_events(watches, run_id), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(
+        _events(watches, run_id, allowed), media_type="text/event-stream", headers=headers
+    )
 
 
 @router.get("/runs/{run}/stream")

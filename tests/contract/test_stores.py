@@ -17,13 +17,14 @@ from orchestration.stores.base import Store
 from orchestration.stores.memory import MemoryStore
 from orchestration.stores.postgres import PostgresStore
 from orchestration.stores.sqlite import SqliteStore
+from orchestration.testing.access_contract import AccessContract
 from orchestration.testing.postgres import PrivateServer
 from orchestration.testing.store_contract import StoreContract
 from orchestration.testing.store_entries import NOW, new_run
 from runners.messages import Detail, Outcome, Stored
 
 
-class TestMemoryStore(StoreContract):
+class TestMemoryStore(StoreContract, AccessContract):
     """In memory."""
 
     @pytest.fixture
@@ -31,7 +32,7 @@ class TestMemoryStore(StoreContract):
         return MemoryStore()
 
 
-class TestSqliteStore(StoreContract):
+class TestSqliteStore(StoreContract, AccessContract):
     """In a file."""
 
     @pytest.fixture
@@ -42,7 +43,7 @@ class TestSqliteStore(StoreContract):
 
 
 @pytest.mark.postgres
-class TestPostgresStore(StoreContract):
+class TestPostgresStore(StoreContract, AccessContract):
     """In a server's database."""
 
     @pytest.fixture

@@ -23,13 +23,14 @@ from ..base import (
     RecoveredNode,
     Requests,
     RunRow,
-    Store,
     TaskRunRow,
 )
 from ..newsroom import frees_leases
+from ..served import ServedStore
 from ..timeline import Timeline, timeline
 from ..timing import RunTiming, timing
-from . import journal, leases, pruning, runs
+from ..tokens import TokenRow
+from . import access, journal, leases, pruning, runs
 from .checking import Problem, problems
 from .connection import Connection
 from .rows import RunView
@@ -38,7 +39,7 @@ from .text import clean
 T = TypeVar("T")
 
 
-class SqlStore(Store):
+class SqlStore(ServedStore):
     """What the stores over SQL databases do alike. `url` is for people: it holds no password."""
 
     @abc.abstractmethod
@@ -203,6 +204,23 @@ class SqlStore(Store):
         if holders:
             self._write(lambda connection: leases.release(connection, holders))
             self._newsroom.tell()
+
+    # --- who may use it -------------------------------------------------------------------------
+
+    def add_token(self, token: TokenRow) -> None:
+        self._write(lambda connection: access.add_token(connection, token))
+
+    def tokens(self) -> list[TokenRow]:
+        return self._read(access.tokens)
+
+    def token(self, token_id: str) -> TokenRow | None:
+        return self._read(lambda connection: access.token(connection, token_id))
+
+    def remove_token(self, token_id: str) -> bool:
+        return self._write(lambda connection: access.remove_token(connection, token_id))
+
+    def token_used(self, token_id: str, now: float) -> None:
+        self._write(lambda connection: access.token_used(connection, token_id, now))
 
     # --- upkeep ---------------------------------------------------------------------------------
 

@@ -280,7 +280,8 @@ def test_what_cannot_be_served_is_said_at_once(tmp_path: Any, served: Served) ->
         assert process.returncode == 2, out
         return out
 
-    assert "ssh -L" in words("--host", "0.0.0.0")
+    assert "millrace token create" in words("--host", "0.0.0.0")
+    assert "millrace token create" in words("--require-token")
     port = served.url.rpartition(":")[2]
     assert f"port {port}" in words("--port", port)
 

@@ -1,0 +1,36 @@
+"""What a server needs of its store, beside the runs: who may use it."""
+
+from __future__ import annotations
+
+import abc
+
+from .base import Store
+from .tokens import TokenRow
+
+
+class ServedStore(Store):
+    """A store that a server can be put before. One that is reached by way of a server is none."""
+
+    @abc.abstractmethod
+    def add_token(self, token: TokenRow) -> None:
+        """Record a token.
+
+        Raises:
+            UserError: there is one of this name.
+        """
+
+    @abc.abstractmethod
+    def tokens(self) -> list[TokenRow]:
+        """Return all tokens, oldest first, those that have expired, too."""
+
+    @abc.abstractmethod
+    def token(self, token_id: str) -> TokenRow | None:
+        """Return the token of an id."""
+
+    @abc.abstractmethod
+    def remove_token(self, token_id: str) -> bool:
+        """Forget a token, so that it is refused from now on; return whether it was there."""
+
+    @abc.abstractmethod
+    def token_used(self, token_id: str, now: float) -> None:
+        """Note that a token was used, unless that was noted less than USED_EVERY_SECONDS ago."""

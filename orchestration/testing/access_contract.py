@@ -1,0 +1,62 @@
+"""What every store that a server can be put before does with tokens. Beside `store_contract.StoreContract`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ..errors import UserError
+from ..stores.served import ServedStore
+from ..stores.tokens import USED_EVERY_SECONDS, Role, mint
+from .store_entries import NOW
+
+
+class AccessContract:
+    """Who may use a server is found by id, forgotten for good, and nothing of a secret is kept."""
+
+    def test_tokens_are_kept_as_they_were_made(self, store: ServedStore) -> None:
+        """Oldest first, with and without an end, also expired ones; one that is not there is None."""
+        first, _ = mint("first", Role.READ, NOW)
+        second, _ = mint("zweites, für später", Role.ADMIN, NOW + 1, expires=NOW + 2)
+        store.add_token(second)
+        store.add_token(first)
+        assert store.tokens() == [first, second]
+        assert store.token(second.token_id) == second
+        assert store.token("0" * 12) is None
+
+    def test_one_token_of_a_name(self, store: ServedStore) -> None:
+        """The other says which one is in the way; a revoked one is not."""
+        first, second = mint("ci", Role.RUN, NOW)[0], mint("ci", Role.RUN, NOW)[0]
+        store.add_token(first)
+        with pytest.raises(UserError, match="'ci'"):
+            store.add_token(second)
+        assert store.tokens() == [first]
+        assert store.remove_token(first.token_id)
+        assert not store.remove_token(first.token_id)
+        assert store.token(first.token_id) is None
+        store.add_token(second)
+        assert store.tokens() == [second]
+
+    def test_the_last_use_is_noted_once_a_minute(self, store: ServedStore) -> None:
+        """A token that is used all the time does not write all the time."""
+        token, _ = mint("busy", Role.RUN, NOW)
+        store.add_token(token)
+        for after in (0.0, 1.0, USED_EVERY_SECONDS - 1):
+            store.token_used(token.token_id, NOW + after)
+        assert store.token(token.token_id) == replace(token, last_used=NOW)
+        store.token_used(token.token_id, NOW + USED_EVERY_SECONDS)
+        assert store.token(token.token_id) == replace(token, last_used=NOW + USED_EVERY_SECONDS)
+        store.token_used("0" * 12, NOW)
+        assert len(store.tokens()) == 1
+
+    def test_no_secret_is_kept(self, store: ServedStore) -> None:
+        """The row tells whether a secret fits, and does not show it."""
+        token, text = mint("one", Role.READ, NOW)
+        secret = text.rpartition(f"{token.token_id}_")[2]
+        store.add_token(token)
+        kept = store.token(token.token_id)
+        assert kept is not None
+        assert kept.fits(secret)
+        assert not kept.fits(secret[:-1])
+        assert secret not in repr(kept) + kept.digest
