@@ -16,9 +16,10 @@ from typing import Any, ClassVar, Self
 
 from .base import Capabilities, Sink, TaskRunner, Wanted
 from .calling import detail_of
-from .dask_connect import Connection, Settings, by_value, connect, reconnect
+from .dask_connect import Connection, Settings, connect, reconnect
 from .dask_desk import Desk
 from .dask_flights import Flight
+from .dask_leave import leave, settle
 from .dask_results import bring
 from .dask_tasks import submit_batch
 from .errors import (
@@ -33,8 +34,6 @@ from .tables import unstarted_table
 from .unpacked import Brought, Unpacked, unless_lost
 
 STOP_SECONDS = 5.0  # for workers to say which of the batches to cancel have begun
-LEAVE_SECONDS = 2.0  # for stopping what runs, before the connection is closed
-FORGET_SECONDS = 1.0
 
 
 class DaskTaskRunner(TaskRunner):
@@ -156,8 +155,10 @@ class DaskTaskRunner(TaskRunner):
             pass
         self._unpacked.clear()
         self._end_report(desk.client)
+        if desk.bereft:
+            settle(desk)
         desk.stop()
-        _leave(desk)
+        leave(desk)
         desk.connection.close()
 
     def _slots(self, threads: int) -> int:
@@ -336,33 +337,10 @@ async def _stop(desk: Desk, run_id: str, batch_ids: list[int]) -> None:
     """Stop batches on all workers; those that no worker has begun are taken back."""
     begun: set[int] = set()
     with contextlib.suppress(Exception):
-        begun = await asyncio.wait_for(desk.stop_on_workers(run_id, batch_ids), STOP_SECONDS)
+        replies = await asyncio.wait_for(desk.stop_on_workers(run_id, batch_ids), STOP_SECONDS)
+        begun = {batch_id for there in replies.values() for batch_id in there}
     seen = {b for b in batch_ids if (flight := desk.flights.get(b)) is not None and flight.worker}
     desk.tell(partial(desk.give_back, [b for b in batch_ids if b not in begun | seen]))
-
-
-def _leave(desk: Desk) -> None:
-    """Stop what still runs, and have a foreign scheduler forget the run's events."""
-    forget_seconds = FORGET_SECONDS  # a local, since the function below travels by value
-    client, topic, owned = desk.client, desk.topic, desk.connection.owned
-    running: dict[str, list[int]] = {}
-    for flight in list(desk.flights.values()):
-        running.setdefault(flight.batch.run_id, []).append(flight.batch.batch_id)
-    if client.status != "running" or (owned and not running):
-        return
-
-    def forget(dask_scheduler: Any) -> None:
-        # later, because the last messages about it are still on their way
-        dask_scheduler.loop.call_later(forget_seconds, dask_scheduler._broker._topics.pop, topic, None)
-
-    async def leave() -> None:
-        for run_id, ids in running.items():
-            await desk.stop_on_workers(run_id, ids)
-        if not owned:
-            await client.run_on_scheduler(by_value(forget), asynchronous=True)
-
-    with contextlib.suppress(Exception):
-        client.sync(asyncio.wait_for, leave(), LEAVE_SECONDS, callback_timeout=2 * LEAVE_SECONDS)
 
 
 def _close_at_exit(reference: weakref.ref[DaskTaskRunner]) -> None:

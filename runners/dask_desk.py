@@ -75,8 +75,9 @@ class Desk:
         self.topic = topic
         self.flights: dict[int, Flight] = {}  # in the order of submission
         self.kept: dict[int, Kept] = {}
-        self._rerun: dict[str, int] = {}  # lost batches by key, which Dask begins anew until it hears of it
-        self._begun_anew: set[tuple[int, str]] = set()  # batches that began after their end, and where
+        self.bereft = False  # a worker has died: Dask may make results again, or begin what was lost
+        self.lost: dict[str, tuple[str, int]] = {}  # batches that Dask begins anew until it hears of it
+        self.begun_anew: set[tuple[int, str]] = set()  # batches that began after their end, and where
         self.callers: dict[str, tuple[str, int]] = {}  # call_id -> address of the worker that asked, batch
         self.workers: dict[str, Mapping[str, Any]] = {}
         self.lock = threading.RLock()
@@ -206,7 +207,7 @@ class Desk:
             elif flight is not None and isinstance(message, BatchStarted):
                 flight.worker, flight.process = address, message.worker
             elif isinstance(message, BatchStarted):
-                self._begun_anew.add((message.batch_id, address))
+                self.begun_anew.add((message.batch_id, address))
         if isinstance(message, BatchStarted) or (flight is not None and isinstance(message, BatchProgress)):
             self._emit(message)
 
@@ -363,6 +364,7 @@ class Desk:
         threads = int(self.workers.get(address, {}).get("nthreads", 1))
         running = probably_begun(address, there, threads)
         if not expected:
+            self.bereft = True
             self._tell_of_reruns(address, keys, threads)
         if expected:
             reason = f"worker {address} was retired while it ran this"
@@ -380,7 +382,8 @@ class Desk:
                 why = f"worker {address} was ended to stop it"
             self._lose(batch_id, why, ran and not expected)
         if gone:
-            self._rerun.update((f.future.key, f.batch.batch_id) for f in gone if not f.asks_first)
+            begun = (f for f in gone if not f.asks_first)
+            self.lost.update((f.future.key, (f.batch.run_id, f.batch.batch_id)) for f in begun)
             self.client.cancel([flight.future for flight in gone])
         keys = {str(key) for key in message.get("lost-computed-tasks", ())}
         lost = [b for b, kept in list(self.kept.items()) if kept.future.key in keys and not kept.repeatable]
@@ -404,23 +407,27 @@ class Desk:
             self._unpacked.drop(batch_ids)
             self._emit(ResultsLost(tuple(batch_ids), reason))
 
-    async def stop_on_workers(self, run_id: str, batch_ids: list[int]) -> set[int]:
-        """Stop batches wherever they are; returns those that workers had begun."""
+    async def stop_on_workers(self, run_id: str, batch_ids: list[int]) -> dict[str, list[int]]:
+        """Stop batches wherever they are; returns by address of a worker those that it had begun."""
         from .dask_worker import stop_batches
 
-        replies = await self.client.run(
-            stop_batches, self.topic, run_id, batch_ids, on_error="ignore", asynchronous=True
-        )
-        return {batch_id for reply in replies.values() for batch_id in reply}
+        run = partial(self.client.run, on_error="ignore", asynchronous=True)
+        replies: dict[str, list[int]] = await run(stop_batches, self.topic, run_id, batch_ids)
+        return replies
 
     def _tell_of_reruns(self, address: str, keys: Collection[str], threads: int) -> None:
         """Tell of batches that Dask ran again by itself on a worker that died, perhaps before it came to say so."""
-        known = self._rerun | {kept.future.key: b for b, kept in self.kept.items() if kept.repeatable}
+        known = {key: b for key, (_, b) in self.lost.items()}
+        known |= {kept.future.key: b for b, kept in self.kept.items() if kept.repeatable}
         there = sorted(known[key] for key in keys if key in known)  # Dask begins with the oldest
         for batch_id in there[:threads]:
-            if (batch_id, address) not in self._begun_anew:
-                name = f"unknown-{uuid.uuid4().hex[:8]}"
-                self._emit(BatchStarted(batch_id, name, address, time.time()))
+            self.tell_start(batch_id, address)
+
+    def tell_start(self, batch_id: int, address: str) -> None:
+        """Tell that a batch began anew on a worker, unless the worker has said so itself."""
+        if (batch_id, address) not in self.begun_anew:
+            name = f"unknown-{uuid.uuid4().hex[:8]}"
+            self._emit(BatchStarted(batch_id, name, address, time.time()))
 
     # --- the connection -------------------------------------------------------------------------
 

@@ -13,7 +13,16 @@ from typing import Any
 from runners.base import TaskRunner
 from runners.codec import dump_exception
 from runners.errors import ResultLostError, SerializationError
-from runners.messages import Batch, BatchFinished, BatchRejected, Call, Detail, LogLine, RunnerFailed
+from runners.messages import (
+    Batch,
+    BatchFinished,
+    BatchRejected,
+    BatchStarted,
+    Call,
+    Detail,
+    LogLine,
+    RunnerFailed,
+)
 from runners.tables import starved
 
 from ..core.commands import (
@@ -140,9 +149,14 @@ class Driver:
         self.leasing.close()
 
     def close(self) -> None:
-        """End the turns, then close the runner."""
+        """End the turns, then close the runner. Starts of code that it tells of meanwhile are recorded."""
         self.stop()
         self.runner.close()
+        starts = [event for event in self.inbox.take(0) if isinstance(event, BatchStarted)]
+        if self.broken is None and starts:
+            entries: list[Entry] = []
+            _sort(self.core.handle_all(starts, self.clock.now()), entries, [])
+            self.journaling.append(entries, closing=lambda: True)
 
     # --- turns ----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,14 +10,30 @@ import pytest
 
 from runners.dask_desk import Desk
 from runners.dask_flights import Flight, Kept
+from runners.dask_leave import settle
 from runners.messages import Batch, BatchLost, BatchStarted, Payload, Stage
 
 
 class Client:
-    """A cluster without workers, which remembers what was cancelled."""
+    """A cluster without workers, which remembers what was cancelled and what was to be stopped.
+
+    Attributes:
+        begun: what workers answer that they have begun, by address.
+    """
+
+    status = "running"
 
     def __init__(self) -> None:
         self.cancelled: list[str] = []
+        self.stopped: list[int] = []
+        self.begun: dict[str, list[int]] = {}
+
+    async def run(self, function: Any, topic: str, run_id: str, batch_ids: list[int], **_: Any) -> Any:
+        self.stopped += batch_ids
+        return self.begun
+
+    def sync(self, wait_for: Any, work: Any, seconds: float, callback_timeout: float) -> Any:
+        return asyncio.run(wait_for(work, seconds))
 
     def cancel(self, futures: list[Any]) -> None:
         self.cancelled += [future.key for future in futures]
@@ -88,3 +105,23 @@ def test_what_said_so_itself_is_told_once(desk: Desk, told: list[Any]) -> None:
     desk._on_message("w2", codec.pack(BatchStarted(4, "x", "host:1", 1.0)), 0)
     removed(desk, "w2", "k-4")
     assert [event.execution_id for event in told if isinstance(event, BatchStarted)] == ["x"]
+
+
+def test_what_dask_makes_again_at_the_end_of_a_run(
+    desk: Desk, told: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped, and what has begun where nobody saw it begin is told: not its first start, nor one told before."""
+    from runners import codec, dask_leave
+
+    monkeypatch.setattr(dask_leave, "HEAR_SECONDS", 0.0)
+    for batch_id, repeatable in ((4, True), (5, True), (6, True), (7, False)):
+        desk.kept[batch_id] = Kept(future(f"k-{batch_id}"), 1, 1, "run", "w1", repeatable, {})
+    desk.flights[3] = flight(3)
+    removed(desk, "w1", "k-3")
+    desk._on_message("w2", codec.pack(BatchStarted(5, "x", "host:1", 1.0)), 0)
+    desk.client.begun = {"w1": [6], "w2": [3, 4, 5]}
+    told.clear()
+    settle(desk)
+    assert sorted(desk.client.stopped) == [3, 4, 5, 6]
+    assert starts(told) == [(3, "w2"), (4, "w2")]
+    assert not desk.kept

@@ -11,7 +11,8 @@ import pytest
 
 from orchestration import Skip, flow, runtime, task
 from runners.base import TaskRunner
-from runners.messages import Outcome
+from runners.messages import BatchStarted, Outcome
+from runners.threads import ThreadPoolTaskRunner
 
 
 @task
@@ -123,6 +124,28 @@ def test_history(runner: TaskRunner, record: Any) -> None:
     times = [row.at for row in rows]
     assert times == sorted(times)
     assert record.task_runs()[0].state.title == "Completed"
+
+
+class PartingRunner(ThreadPoolTaskRunner):
+    """Tells while it is closed that a batch has begun once more."""
+
+    def close(self) -> None:
+        self._emit(BatchStarted(0, "again", "elsewhere:1", time.time()))
+        super().close()
+
+
+def test_a_start_that_is_heard_of_at_the_end(record: Any) -> None:
+    """What a runner tells of while it is closed is in the record, once."""
+
+    @flow(task_runner=PartingRunner(2))
+    def main() -> int:
+        return len(work.submit(1).result())
+
+    assert main() == 3
+    run = record.run()
+    told = [row.reason for row in record.store.history(run.run_id, 0, 0) if "second time" in row.reason]
+    assert told == ["started a second time on elsewhere:1 as again"]
+    assert record.task_runs()[0].state.title == run.state.title == "Completed"
 
 
 def test_the_run_itself(runner: TaskRunner, record: Any) -> None:
