@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from faultkit import table
-from faultkit.bench import MODE, SEED, Bench, Row
+from faultkit.bench import BEGAN, MODE, SEED, Bench, Row
 
 _rows: list[Row] = []
+KEPT = os.environ.get("MILLRACE_FAULTS_KEPT", "")
 
 
 @pytest.fixture
@@ -21,17 +23,42 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     """Trials of faults; see `Bench.trials`."""
     known = request.node.get_closest_marker("xfail")
     how = " ".join((request.function.__doc__ or "").split())
-    return Bench(request.node.nodeid, _rows, how, known.kwargs["reason"] if known else "")
+    file, line, _ = request.node.location
+    return Bench(request.node.nodeid, (file, line), _rows, how, known.kwargs["reason"] if known else "")
+
+
+class RunningTable:
+    """Shows each row when its last trial has ended, and keeps it: what comes later may take half an hour."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+        self._shown = 0
+
+    def pytest_runtest_logfinish(self) -> None:
+        if len(_rows) == self._shown:
+            return
+        new, first = _rows[self._shown :], not self._shown
+        self._shown = len(_rows)
+        self._terminal.ensure_newline()
+        for row in (None, *new) if first else new:
+            passed = divmod(int(time.monotonic() - BEGAN), 60)
+            clock = "  time" if row is None else f"{passed[0]:3}:{passed[1]:02}"
+            self._terminal.write_line(f"{clock} {table.running(row)}")
+        if KEPT:
+            rows = table.kept(Path(KEPT, "faults.json"), new)
+            Path(KEPT, "faults.md").write_text(table.page(rows), encoding="utf-8")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if MODE == "full" and terminal is not None:
+        config.pluginmanager.register(RunningTable(terminal))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table; `make faults` also has it kept, and written as a page."""
+    """Print the table, with columns as wide as it needs."""
     if not _rows:
         return
     terminalreporter.section(f"faults: MILLRACE_FAULTS={MODE} MILLRACE_SEED={SEED}")
     for line in table.lines(_rows):
         terminalreporter.write_line(line)
-    folder = os.environ.get("MILLRACE_FAULTS_KEPT")
-    if folder and MODE == "full":
-        rows = table.kept(Path(folder, "faults.json"), _rows)
-        Path(folder, "faults.md").write_text(table.page(rows, SEED), encoding="utf-8")

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faultkit.bench import Bench, Trial
+from faultkit.bench import Bench
 from faultkit.clusters import OtherHost, Proxy, dask_cluster, dask_workers
 from faultkit.plan import Node, Plan, random_plan
-from faultkit.processes import Child, is_alive, marked, wait_until
+from faultkit.processes import is_alive, marked, wait_until
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.dask]
 
@@ -27,35 +27,12 @@ def dask() -> Iterator[dict[str, Any]]:
         yield runner
 
 
-def busy(trial: Trial, child: Child) -> int | None:
-    """Wait until a worker is in the middle of user code; return its pid. None if the flow ends before."""
-    found: list[int] = []
-
-    def look() -> bool:
-        found[:] = sorted({one.pid for one in trial.history.executions if not one.end and is_alive(one.pid)})
-        return bool(found) or not child.running
-
-    wait_until(look, 30.0)
-    return trial.rng.choice(found) if found else None
-
-
-def strike(trial: Trial, child: Child, times: int) -> None:
-    """Kill workers in the middle of user code, a few times in one run."""
-    for _ in range(times):
-        trial.wait_for_lines(trial.lines() + trial.rng.randint(1, 12), child)
-        pid = busy(trial, child)
-        if pid is None:
-            return
-        os.kill(pid, signal.SIGKILL)
-        trial.deaths[pid] = trial.injected()
-
-
 def test_workers_killed(bench: Bench, dask: dict[str, Any]) -> None:
     """SIGKILL in the middle of user code, several times in each run."""
     for trial in bench.trials("Dask worker SIGKILL mid-batch", short=1, full=25, seconds=90):
         plan = random_plan(trial.rng, width=40, seconds=0.06, persist=True)
         child = trial.start(plan, dask)
-        strike(trial, child, trial.rng.randint(2, 7))
+        trial.strike(child, trial.rng.randint(2, 7))
         trial.finish(child, 120)
         trial.check(plan)
 
@@ -87,7 +64,7 @@ def test_workers_killed_once_only(bench: Bench, dask: dict[str, Any]) -> None:
     ):
         plan = random_plan(trial.rng, width=20, seconds=0.06, once=True, persist=True)
         child = trial.start(plan, dask)
-        strike(trial, child, trial.rng.randint(1, 3))
+        trial.strike(child, trial.rng.randint(1, 3))
         if trial.rng.random() < 0.5:
             trial.kill(child)
         else:
@@ -101,7 +78,7 @@ def test_workers_stopped(bench: Bench, dask: dict[str, Any]) -> None:
     for trial in bench.trials("Dask worker SIGSTOP, then SIGCONT", short=0, full=5, seconds=40):
         plan = random_plan(trial.rng, width=30, seconds=0.05, persist=True)
         child = trial.start(plan, dask)
-        pid = busy(trial, child)
+        pid = trial.busy(child)
         if pid is not None:
             os.kill(pid, signal.SIGSTOP)
             trial.injected()

@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-from faultkit.bench import MODE, Bench, Trial
+from faultkit.bench import MODE, Bench
 from faultkit.clusters import RayCluster
 from faultkit.plan import Node, Plan, random_plan
-from faultkit.processes import Child, is_alive, marked, wait_until
+from faultkit.processes import marked
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -33,36 +33,13 @@ def ray_cluster() -> RayCluster:
     return RayCluster(tempfile.mkdtemp(prefix="mr", dir="/tmp"))
 
 
-def busy(trial: Trial, child: Child) -> int | None:
-    """Wait until a worker is in the middle of user code; return its pid. None if the flow ends before."""
-    found: list[int] = []
-
-    def look() -> bool:
-        found[:] = sorted({one.pid for one in trial.history.executions if not one.end and is_alive(one.pid)})
-        return bool(found) or not child.running
-
-    wait_until(look, 30.0)
-    return trial.rng.choice(found) if found else None
-
-
-def strike(trial: Trial, child: Child, times: int) -> None:
-    """Kill workers in the middle of user code, a few times in one run."""
-    for _ in range(times):
-        trial.wait_for_lines(trial.lines() + trial.rng.randint(1, 12), child)
-        pid = busy(trial, child)
-        if pid is None:
-            return
-        os.kill(pid, signal.SIGKILL)
-        trial.deaths[pid] = trial.injected()
-
-
 def test_workers_killed(bench: Bench, ray: RayCluster) -> None:
     """SIGKILL in the middle of user code, several times in each run, some with `rerun_on_loss=False`."""
     for trial in bench.trials("Ray worker SIGKILL mid-batch", short=0, full=15, seconds=80):
         once = trial.rng.random() < 0.3
         plan = random_plan(trial.rng, width=40, seconds=0.06, persist=True, once=once)
         child = trial.start(plan, ray.lend(trial.environ))
-        strike(trial, child, trial.rng.randint(2, 5))
+        trial.strike(child, trial.rng.randint(2, 5))
         trial.finish(child, 120)
         trial.check(plan)
 
@@ -97,7 +74,7 @@ def test_workers_stopped(bench: Bench, ray: RayCluster) -> None:
     for trial in bench.trials("Ray worker SIGSTOP, then SIGCONT", short=0, full=4, seconds=40):
         plan = random_plan(trial.rng, width=30, seconds=0.05, persist=True)
         child = trial.start(plan, ray.lend(trial.environ))
-        pid = busy(trial, child)
+        pid = trial.busy(child)
         if pid is not None:
             os.kill(pid, signal.SIGSTOP)
             trial.injected()

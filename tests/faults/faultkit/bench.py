@@ -11,13 +11,14 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faultkit import checker, history
 from faultkit.plan import Plan
-from faultkit.processes import Child, is_alive, marked, wait_until
+from faultkit.processes import Child, is_alive, is_same, marked, wait_until
 
 from orchestration.stores.base import RunRow, Store
 from orchestration.stores.postgres import PostgresStore
@@ -25,6 +26,8 @@ from orchestration.stores.sqlite import SqliteStore
 
 MODE = os.environ.get("MILLRACE_FAULTS", "short")
 SEED = int(os.environ.get("MILLRACE_SEED", "1"))
+MINUTES = float(os.environ.get("MILLRACE_FAULTS_MINUTES", "40"))  # after which no further fault begins
+BEGAN = time.monotonic()
 ENOUGH_VIOLATIONS = 5
 
 
@@ -35,6 +38,8 @@ class Row:
     Attributes:
         how: the fault in a sentence.
         defect: what is known not to hold yet.
+        place: of its test, by which rows are sorted.
+        made: when, as an ISO date; with which seed, and how long it took.
         again: executions beyond the first; `bad` are those that are not recorded or not allowed.
         wrong: states, what `millrace runs show` says, and what else was not as it should be.
         left: processes, leases and open states.
@@ -44,6 +49,10 @@ class Row:
     fault: str
     how: str = ""
     defect: str = ""
+    place: tuple[str, int] = ("", 0)
+    made: str = ""
+    seed: int = SEED
+    took: float = 0.0
     injected: int = 0
     runs: int = 0
     task_runs: int = 0
@@ -219,6 +228,30 @@ class Trial:
         wait_until(lambda: self.lines() >= number or not child.running, seconds)
         return self.lines() >= number
 
+    # --- workers --------------------------------------------------------------------------------
+
+    def busy(self, child: Child) -> int | None:
+        """Wait until a worker is in the middle of user code; return its pid. None if the flow ends before."""
+        found: list[int] = []
+
+        def look() -> bool:
+            running = (one for one in self.history.executions if not one.end)
+            found[:] = sorted({one.pid for one in running if is_same(one.pid, one.started)})
+            return bool(found) or not child.running
+
+        wait_until(look, 30.0)
+        return self.rng.choice(found) if found else None
+
+    def strike(self, child: Child, times: int) -> None:
+        """Kill workers in the middle of user code, a few times in one run."""
+        for _ in range(times):
+            self.wait_for_lines(self.lines() + self.rng.randint(1, 12), child)
+            pid = self.busy(child)
+            if pid is None:
+                return
+            os.kill(pid, signal.SIGKILL)
+            self.deaths[pid] = self.injected()
+
     # --- the verdict ----------------------------------------------------------------------------
 
     def check(self, plan: Plan, **expected: Any) -> checker.Verdict:
@@ -261,8 +294,9 @@ class Trial:
 class Bench:
     """Hands out trials, as many as the mode allows, and fails a test whose trials have found something."""
 
-    def __init__(self, test: str, rows: list[Row], how: str, defect: str) -> None:
+    def __init__(self, test: str, place: tuple[str, int], rows: list[Row], how: str, defect: str) -> None:
         self.test = test
+        self.place = place
         self.rows = rows
         self.how = how
         self.defect = defect
@@ -275,15 +309,19 @@ class Bench:
             seconds: after which no further trial begins.
 
         Raises:
-            AssertionError: after the last one, with all that was found and how to see it again.
+            AssertionError: after the last one, with all that was found and how to see it again; or before the first,
+                where the whole suite has no time left.
         """
         count = {"full": full, "one": 1}.get(MODE, short)
         if not count:
             pytest.skip("it takes long: make faults")
-        row = Row(fault, self.how, self.defect)
+        began = time.monotonic()
+        assert MODE != "full" or began - BEGAN < MINUTES * 60, (
+            f"no time is left for {fault}: the suite has {MINUTES:g} minutes, see MILLRACE_FAULTS_MINUTES"
+        )
+        row = Row(fault, self.how, self.defect, self.place, date.today().isoformat())
         self.rows.append(row)
         own = zlib.crc32(fault.encode()) % 1_000_000
-        began = time.monotonic()
         found: list[str] = []
         for number in range(count):
             seed = SEED if MODE == "one" else SEED * 10_000_000 + own + number
@@ -294,6 +332,7 @@ class Bench:
             finally:
                 trial.close()
             row.add(trial)
+            row.took = time.monotonic() - began
             if trial.violations:
                 found.append(self._report(fault, trial))
             else:

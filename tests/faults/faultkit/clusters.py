@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 # Dask itself must not start what died with its worker: as it is for clusters that a flow makes.
 DASK_CONFIG = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
 
@@ -166,7 +168,7 @@ class RayCluster:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self._port = probe.getsockname()[1]
 
-        self._node: set[int] = set()
+        self._node: list[psutil.Process] = []
         # a token of its own: it neither needs nor makes the user's
         self._secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
 
@@ -196,13 +198,14 @@ class RayCluster:
         """Start a second node, on this machine."""
         before = set(self._processes())
         self._start(f"--address=127.0.0.1:{self._port}")
-        self._node = {pid for pid in self._processes() if pid not in before and _name(pid) == "raylet"}
+        new = [psutil.Process(pid) for pid in self._processes() if pid not in before]
+        self._node = [process for process in new if process.name() == "raylet"]
         assert self._node, "no raylet has come with the node"
 
     def kill_node(self) -> None:
         """Kill the second node's raylet; its workers end with it."""
-        for pid in self._node:
-            os.kill(pid, signal.SIGKILL)
+        for process in self._node:
+            process.kill()  # raises where the number is another process's by now
 
     def __exit__(self, *_: object) -> None:
         self.kill()
@@ -222,12 +225,6 @@ class RayCluster:
                 said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
                 if name in said and int(entry.name) != os.getpid():
                     yield int(entry.name)
-
-
-def _name(pid: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    return ""
 
 
 class OtherHost:

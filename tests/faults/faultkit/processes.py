@@ -137,6 +137,15 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def is_same(pid: int, then: float) -> bool:
+    """Whether a process runs that had this number at a moment of the monotonic clock: numbers are used again."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return told[0] not in "ZX" and int(told[19]) / os.sysconf("SC_CLK_TCK") <= then
+
+
 def wait_until(condition: Any, seconds: float) -> bool:
     """Wait for what nobody signals: a line in a file, the end of a process that is not ours."""
     end = time.monotonic() + seconds

@@ -6,9 +6,9 @@ import json
 import os
 import platform
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,22 @@ def _seconds(values: Sequence[float], quantile: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
+NOT_SUMMED = ("fault", "how", "defect", "place", "made", "seed")
 SHORT_HEAD = (
     "fault", "inj", "runs", "items", "lost", "again", "bad", "wrong", "limit", "left", "p50", "p99", "redone",
 )  # fmt: skip
+
+
+RUNNING_WIDTHS = (58, 5, 5, 7, 5, 7, 4, 6, 6, 5, 8, 8, 7)
+
+
+def running(row: Row | None) -> str:
+    """Return a line of a table whose other rows are not known yet; without a row its head."""
+    line = SHORT_HEAD if row is None else cells(row)
+    return " ".join(
+        cell.rjust(w) if k else cell.ljust(w)
+        for k, (cell, w) in enumerate(zip(line, RUNNING_WIDTHS, strict=True))
+    )
 
 
 def total(rows: Sequence[Row]) -> Row:
@@ -63,18 +76,31 @@ def total(rows: Sequence[Row]) -> Row:
     whole = Row("all")
     for one in rows:
         for part in fields(Row):
-            if part.name not in ("fault", "how", "defect"):
+            if part.name not in NOT_SUMMED:
                 setattr(whole, part.name, getattr(whole, part.name) + getattr(one, part.name))
     return whole
 
 
 def kept(path: Path, rows: Sequence[Row]) -> list[Row]:
-    """Keep rows in a file, beside those of other parts of the suite, and return all that are there."""
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    found.update((row.fault, asdict(row)) for row in rows)
+    """Keep rows in a file, in place of those of the same faults, and return all that are there."""
+    lines = path.read_text().splitlines() if path.exists() else ()
+    found = {row.fault: row for row in map(_read, lines)}
+    found.update((row.fault, row) for row in rows if row.runs)
+    every = sorted(found.values(), key=lambda row: row.place)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(found))
-    return [Row(**row) for row in found.values() if row["runs"]]
+    path.write_text("".join(f"{json.dumps(_rounded(row))}\n" for row in every))
+    return every
+
+
+def _read(line: str) -> Row:
+    told = json.loads(line)
+    return Row(**{**told, "place": tuple(told["place"])})
+
+
+def _rounded(row: Row) -> dict[str, Any]:
+    plain = asdict(row)
+    plain["recoveries"] = [round(seconds, 3) for seconds in row.recoveries]
+    return plain | {key: round(plain[key], 3) for key in ("took", "spent", "redone")}
 
 
 def lines(rows: Sequence[Row]) -> list[str]:
@@ -119,7 +145,7 @@ clocks and crashes, against a naive interpreter (`tests/simulation`).
 """
 
 
-def page(rows: Sequence[Row], seed: int) -> str:
+def page(rows: Sequence[Row]) -> str:
     """Return the page of the documentation."""
     rule = ["---", *["--:"] * (len(HEAD) - 1)]
     table = [HEAD, rule, *map(cells, rows), cells(total(rows))]
@@ -134,7 +160,7 @@ def page(rows: Sequence[Row], seed: int) -> str:
     return "\n".join(
         [
             INTRODUCTION,
-            f"Made on {date.today().isoformat()} by `make faults` with `MILLRACE_SEED={seed}`: {_versions()}.",
+            _made(rows),
             "",
             *("| " + " | ".join(line) + " |" for line in table),
             SIMULATED,
@@ -143,6 +169,20 @@ def page(rows: Sequence[Row], seed: int) -> str:
             "",
         ]
     )
+
+
+def _made(rows: Sequence[Row]) -> str:
+    """Say when and with which seed the rows were made; which those are that were made at another time."""
+    runs = Counter((row.made, row.seed) for row in rows)
+    (day, seed), _ = runs.most_common(1)[0]
+    told = [
+        f"Made on {day} by `make faults` with `MILLRACE_SEED={seed}`, in "
+        f"{sum(row.took for row in rows) / 60:.0f} minutes: {_versions()}."
+    ]
+    for other, other_seed in sorted(set(runs) - {(day, seed)}):
+        names = [row.fault for row in rows if (row.made, row.seed) == (other, other_seed)]
+        told.append(f"On {other}, with `MILLRACE_SEED={other_seed}`: {'; '.join(names)}.")
+    return "\n".join(told)
 
 
 def _versions() -> str:
