@@ -49,10 +49,10 @@ class RunningTable:
             Path(KEPT, "faults.md").write_text(table.page(rows), encoding="utf-8")
 
 
+@pytest.hookimpl(trylast=True)  # after pytest has made its terminal
 def pytest_configure(config: pytest.Config) -> None:
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
-    if MODE == "full" and terminal is not None:
-        config.pluginmanager.register(RunningTable(terminal))
+    if MODE == "full":
+        config.pluginmanager.register(RunningTable(config.pluginmanager.get_plugin("terminalreporter")))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -88,6 +88,15 @@ def test_workers_stopped(bench: Bench, dask: dict[str, Any]) -> None:
         trial.check(plan)
 
 
+def test_events_lie(bench: Bench, dask: dict[str, Any]) -> None:
+    """Live events and tables are lost, repeated, late and out of order between Dask and the coordinator."""
+    for trial in bench.trials("events lost, repeated, reordered, late (Dask)", short=0, full=20, seconds=40):
+        plan = random_plan(trial.rng, seconds=0.004, once=trial.rng.random() < 0.2)
+        child = trial.start(plan, dask, inject=trial.lies())
+        trial.finish(child, 120)
+        trial.check(plan)
+
+
 def test_poison(bench: Bench, dask: dict[str, Any]) -> None:
     """An item that kills its process: once, or each time, and then it ends as Crashed and its neighbours do not."""
     for trial in bench.trials(

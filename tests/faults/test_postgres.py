@@ -50,7 +50,7 @@ def test_the_server_restarts(bench: Bench, server: PrivateServer) -> None:
 
 
 def test_sessions_are_ended(bench: Bench, server: PrivateServer) -> None:
-    """All connections of the run are ended by the server, again and again, also in COMMIT."""
+    """All connections of the run are ended by the server, again and again."""
     for trial in bench.trials("PostgreSQL connections killed", short=1, full=40, seconds=50):
         plan, child = begun(trial, server)
         for _ in range(trial.rng.randint(1, 10)):
@@ -60,6 +60,18 @@ def test_sessions_are_ended(bench: Bench, server: PrivateServer) -> None:
             if not trial.wait_for_lines(trial.lines() + trial.rng.randint(0, 3), child):
                 break
         trial.finish(child)
+        trial.check(plan)
+
+
+def test_connections_break_in_commit(bench: Bench, server: PrivateServer) -> None:
+    """The connection breaks in COMMIT: before the server has it, or before it is heard that it is done."""
+    for trial in bench.trials("PostgreSQL connection killed in COMMIT", short=1, full=30, seconds=40):
+        trial.use_postgres(server.new_database())
+        plan = random_plan(trial.rng, seconds=0.01, persist=True, once=trial.rng.random() < 0.3)
+        told = trial.folder / "broken"
+        child = trial.start(plan, THREADS, inject=[["break_commits", trial.seed, 0.2, str(told)]])
+        trial.finish(child)
+        trial.injections += map(float, told.read_text().split() if told.exists() else ())
         trial.check(plan)
 
 

@@ -96,6 +96,44 @@ def test_hanging_code_times_out(bench: Bench, ray: RayCluster) -> None:
         trial.check(plan)
 
 
+def test_events_lie(bench: Bench, ray: RayCluster) -> None:
+    """Live events and tables are lost, repeated, late and out of order between Ray and the coordinator."""
+    for trial in bench.trials("events lost, repeated, reordered, late (Ray)", short=0, full=8, seconds=30):
+        plan = random_plan(trial.rng, seconds=0.004, once=trial.rng.random() < 0.2)
+        child = trial.start(plan, ray.lend(trial.environ), inject=trial.lies())
+        trial.finish(child, 120)
+        trial.check(plan)
+
+
+def test_results_that_cannot_be_moved(bench: Bench, ray: RayCluster) -> None:
+    """A result that cannot be pickled, and one of some dozen megabytes: only the former's item fails."""
+    for trial in bench.trials("unpicklable and huge results (Ray)", short=0, full=4, seconds=30):
+        odd, huge = trial.rng.sample(range(10), 2)
+        sick = {odd: "always:unpicklable", huge: "always:huge"}
+        plan = Plan((Node("t0", 10, sick=sick), Node("t1", 10, source=0)), persist=trial.rng.random() < 0.5)
+        child = trial.start(plan, ray.lend(trial.environ))
+        trial.injected()
+        trial.injected()
+        trial.finish(child, 120)
+        trial.check(plan)
+
+
+def test_a_node_retires(bench: Bench) -> None:
+    """The second of two nodes is told to leave: it takes nothing more, and what only it has is made again."""
+    pytest.importorskip("ray")
+    for trial in bench.trials("Ray node retires gracefully", short=0, full=2, seconds=30):
+        plan = random_plan(trial.rng, width=40, seconds=0.06, persist=True)
+        with ray_cluster() as cluster:
+            cluster.add_node()
+            child = trial.start(plan, cluster.lend(trial.environ))
+            trial.wait_for_lines(trial.rng.randint(5, 25), child, 60.0)
+            trial.injected()
+            cluster.retire_node()
+            trial.finish(child, 120)
+            trial.check(plan)
+        shutil.rmtree(cluster.folder, ignore_errors=True)
+
+
 def test_a_node_is_killed(bench: Bench) -> None:
     """SIGKILL of the second of two nodes: what ran there or was kept there is done again on the first."""
     pytest.importorskip("ray")

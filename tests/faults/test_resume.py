@@ -126,10 +126,7 @@ def test_events_lie(bench: Bench) -> None:
     """Live events and tables are lost, repeated, late and out of order on their way to the coordinator."""
     for trial in bench.trials("events lost, repeated, reordered, late", short=2, full=80):
         plan = random_plan(trial.rng, seconds=0.004, once=trial.rng.random() < 0.2)
-        lost, repeated, late = trial.rng.random(), trial.rng.random(), trial.rng.choice((0.01, 0.1, 0.5))
-        runner = trial.rng.choice((SEQUENTIAL, THREADS))
-        child = trial.start(plan, runner, inject=[["lie", trial.seed, lost, repeated, late]])
-        trial.injected()
+        child = trial.start(plan, trial.rng.choice((SEQUENTIAL, THREADS)), inject=trial.lies())
         trial.finish(child)
         trial.check(plan)
 

@@ -158,6 +158,12 @@ class Trial:
         self.injections.append(now)
         return now
 
+    def lies(self) -> list[list[Any]]:
+        """Return what makes the events of a flow's process lie, and note it as an injection."""
+        lost, repeated, late = self.rng.random(), self.rng.random(), self.rng.choice((0.01, 0.1, 0.5))
+        self.injected()
+        return [["lie", self.seed, lost, repeated, late]]
+
     def finish(self, child: Child, timeout: float = 60.0) -> int:
         """Wait for a process to end by itself; one that does not is stuck."""
         code = child.wait(timeout)

@@ -156,6 +156,9 @@ class Proxy:
                 end.shutdown(socket.SHUT_RDWR)
 
 
+DRAIN_SECONDS = 3  # for what a node that retires has begun
+
+
 class RayCluster:
     """A Ray that was started by `ray start --head`, with everything it keeps in one folder.
 
@@ -188,8 +191,12 @@ class RayCluster:
         return self
 
     def _start(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
-        command += ["--num-cpus=2", "--object-store-memory=100000000", "--disable-usage-stats"]
+        self._command(
+            "start", *arguments, "--num-cpus=2", "--object-store-memory=100000000", "--disable-usage-stats"
+        )
+
+    def _command(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "ray.scripts.scripts", *arguments]
         environ = {**os.environ, **self._secret}
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
@@ -206,6 +213,21 @@ class RayCluster:
         """Kill the second node's raylet; its workers end with it."""
         for process in self._node:
             process.kill()  # raises where the number is another process's by now
+
+    def retire_node(self) -> None:
+        """Have the second node take nothing more and end, as autoscalers do; after some seconds it is killed."""
+        for process in self._node:
+            node_id = next(word for word in process.cmdline() if word.startswith("--node_id="))
+            self._command(
+                "drain-node",
+                f"--address=127.0.0.1:{self._port}",
+                f"--node-id={node_id.partition('=')[2]}",
+                "--reason=DRAIN_NODE_REASON_PREEMPTION",
+                "--reason-message=it retires",
+                f"--deadline-remaining-seconds={DRAIN_SECONDS}",
+            )
+        for process in psutil.wait_procs(self._node, timeout=DRAIN_SECONDS)[1]:
+            process.kill()
 
     def __exit__(self, *_: object) -> None:
         self.kill()

@@ -6,6 +6,7 @@ import ctypes
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -49,6 +50,26 @@ def count_writes(path: str) -> None:
         return result
 
     Database.write = counted  # type: ignore[method-assign]
+
+
+def break_commits(seed: int, share: float, told: str) -> None:
+    """Break this process's connections to PostgreSQL as they send COMMIT, in a share of the transactions.
+
+    Either it does not get to the server, or it does and the answer is not heard. The moments go to a file.
+    """
+    from orchestration.stores.postgres.connection import PostgresConnection
+
+    commit, rng = PostgresConnection.commit, random.Random(seed)
+
+    def breaking(self: PostgresConnection) -> None:
+        if rng.random() < share:
+            with open(told, "a", encoding="ascii") as file:
+                file.write(f"{time.monotonic()}\n")
+            with socket.socket(fileno=os.dup(self.raw.fileno())) as wire:
+                wire.shutdown(rng.choice((socket.SHUT_RD, socket.SHUT_RDWR)))
+        commit(self)
+
+    PostgresConnection.commit = breaking  # type: ignore[method-assign]
 
 
 def lie(seed: int, lost: float, repeated: float, late: float) -> None:

@@ -177,7 +177,7 @@ def _made(rows: Sequence[Row]) -> str:
     (day, seed), _ = runs.most_common(1)[0]
     told = [
         f"Made on {day} by `make faults` with `MILLRACE_SEED={seed}`, in "
-        f"{sum(row.took for row in rows) / 60:.0f} minutes: {_versions()}."
+        f"{sum(row.took for row in rows) / 60:.0f} min: {_versions()}."
     ]
     for other, other_seed in sorted(set(runs) - {(day, seed)}):
         names = [row.fault for row in rows if (row.made, row.seed) == (other, other_seed)]
