@@ -29,7 +29,7 @@ def dask() -> Iterator[dict[str, Any]]:
 
 def test_workers_killed(bench: Bench, dask: dict[str, Any]) -> None:
     """SIGKILL in the middle of user code, several times in each run."""
-    for trial in bench.trials("Dask worker SIGKILL mid-batch", short=1, full=25, seconds=90):
+    for trial in bench.trials("Dask worker SIGKILL mid-batch", short=1, full=25, seconds=70):
         plan = random_plan(trial.rng, width=40, seconds=0.06, persist=True)
         child = trial.start(plan, dask)
         trial.strike(child, trial.rng.randint(2, 7))
@@ -60,7 +60,7 @@ def test_results_lost(bench: Bench, dask: dict[str, Any]) -> None:
 def test_workers_killed_once_only(bench: Bench, dask: dict[str, Any]) -> None:
     """SIGKILL of workers and of the flow's process where nothing may start twice."""
     for trial in bench.trials(
-        "Dask workers and flow process killed, rerun_on_loss=False", short=1, full=12, seconds=60
+        "Dask workers and flow process killed, rerun_on_loss=False", short=1, full=12, seconds=40
     ):
         plan = random_plan(trial.rng, width=20, seconds=0.06, once=True, persist=True)
         child = trial.start(plan, dask)
@@ -100,7 +100,7 @@ def test_events_lie(bench: Bench, dask: dict[str, Any]) -> None:
 def test_poison(bench: Bench, dask: dict[str, Any]) -> None:
     """An item that kills its process: once, or each time, and then it ends as Crashed and its neighbours do not."""
     for trial in bench.trials(
-        "segfault, os._exit or SIGKILL by an item (Dask)", short=1, full=12, seconds=60
+        "segfault, os._exit or SIGKILL by an item (Dask)", short=1, full=12, seconds=40
     ):
         way = trial.rng.choice(("segfault", "exit", "kill"))
         always = trial.rng.random() < 0.5
@@ -134,7 +134,7 @@ def test_a_worker_retires(bench: Bench, dask: dict[str, Any]) -> None:
 
 def test_the_scheduler_is_killed(bench: Bench) -> None:
     """SIGKILL of a foreign cluster's scheduler: the run ends and says why, and is resumed on another cluster."""
-    for trial in bench.trials("Dask scheduler killed", short=0, full=5, seconds=50):
+    for trial in bench.trials("Dask scheduler killed", short=0, full=5, seconds=40):
         plan = random_plan(trial.rng, width=30, seconds=0.05, persist=True)
         with dask_cluster(2) as (scheduler, first):
             child = trial.start(plan, first)
@@ -150,7 +150,7 @@ def test_the_scheduler_is_killed(bench: Bench) -> None:
 
 def test_the_connection_is_cut(bench: Bench, dask: dict[str, Any]) -> None:
     """The client's connection to the scheduler is cut, once or twice: it is made again and the run goes on."""
-    for trial in bench.trials("connection to the Dask scheduler cut", short=0, full=10, seconds=50):
+    for trial in bench.trials("connection to the Dask scheduler cut", short=0, full=10, seconds=40):
         plan = random_plan(trial.rng, width=30, seconds=0.05)
         with Proxy(dask["address"]) as proxy:
             child = trial.start(plan, {**dask, "address": proxy.address})
@@ -165,7 +165,7 @@ def test_the_connection_is_cut(bench: Bench, dask: dict[str, Any]) -> None:
 def test_memory_runs_out(bench: Bench, require: Callable[[str, object], None]) -> None:
     """The kernel kills a worker whose memory an item has used up (a cgroup)."""
     groups = Path("/sys/fs/cgroup/memory")
-    for trial in bench.trials("out-of-memory kill of a Dask worker", short=0, full=5, seconds=40):
+    for trial in bench.trials("out-of-memory kill of a Dask worker", short=0, full=5, seconds=30):
         limits = groups / "memory.limit_in_bytes"
         require("root and cgroups of version 1", os.geteuid() == 0 and limits.exists())
         sick = {trial.rng.randrange(10): "memory"}
@@ -203,7 +203,7 @@ def test_the_flow_process_with_its_own_cluster_is_killed(bench: Bench) -> None:
         "kind": "dask",
         "cluster_kwargs": {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None},
     }
-    for trial in bench.trials("flow process with an own Dask cluster killed", short=0, full=5, seconds=50):
+    for trial in bench.trials("flow process with an own Dask cluster killed", short=0, full=5, seconds=40):
         plan = random_plan(trial.rng, width=20, seconds=0.05, persist=True)
         child = trial.start(plan, own, fresh=True)
         if trial.wait_for_lines(trial.rng.randint(1, 15), child):
@@ -217,7 +217,7 @@ def test_the_flow_process_with_its_own_cluster_is_killed(bench: Bench) -> None:
 @pytest.mark.netns
 def test_a_partition(bench: Bench, require: Callable[[str, object], None]) -> None:
     """For some seconds nothing gets through from the workers' host to the scheduler's, or the other way."""
-    for trial in bench.trials("one-way partition between hosts (Dask)", short=0, full=4, seconds=60):
+    for trial in bench.trials("one-way partition between hosts (Dask)", short=0, full=4, seconds=40):
         require("root", os.geteuid() == 0)
         require("iproute2", shutil.which("ip") and shutil.which("tc"))
         plan = random_plan(trial.rng, width=30, seconds=0.05)
@@ -233,7 +233,7 @@ def test_a_partition(bench: Bench, require: Callable[[str, object], None]) -> No
 
 def test_hanging_code_times_out(bench: Bench, dask: dict[str, Any]) -> None:
     """Code that hangs on a worker, in Python, in `time.sleep` or in C, with a timeout of a fifth of a second."""
-    for trial in bench.trials("code hangs on a Dask worker, with a timeout", short=0, full=5, seconds=60):
+    for trial in bench.trials("code hangs on a Dask worker, with a timeout", short=0, full=5, seconds=40):
         sick = {trial.rng.randrange(8): f"always:{trial.rng.choice(('spin', 'sleep', 'c'))}"}
         first = Node("t0", 8, seconds=0.01, sick=sick, timeout=0.2)
         plan = Plan((first, Node("t1", 8, source=0)), persist=True)

@@ -38,7 +38,7 @@ def begun(trial: Trial, server: PrivateServer) -> tuple[Plan, Child]:
 
 def test_the_server_restarts(bench: Bench, server: PrivateServer) -> None:
     """The server is stopped, at once or in order, and started again: the run waits and goes on."""
-    for trial in bench.trials("PostgreSQL restarted", short=0, full=10, seconds=40):
+    for trial in bench.trials("PostgreSQL restarted", short=0, full=10, seconds=30):
         plan, child = begun(trial, server)
         for _ in range(trial.rng.randint(1, 2)):
             trial.let_go()
@@ -51,7 +51,7 @@ def test_the_server_restarts(bench: Bench, server: PrivateServer) -> None:
 
 def test_sessions_are_ended(bench: Bench, server: PrivateServer) -> None:
     """All connections of the run are ended by the server, again and again."""
-    for trial in bench.trials("PostgreSQL connections killed", short=1, full=40, seconds=50):
+    for trial in bench.trials("PostgreSQL connections killed", short=1, full=40, seconds=40):
         plan, child = begun(trial, server)
         for _ in range(trial.rng.randint(1, 10)):
             with psycopg.connect(trial.postgres, autocommit=True) as connection:
@@ -65,7 +65,7 @@ def test_sessions_are_ended(bench: Bench, server: PrivateServer) -> None:
 
 def test_connections_break_in_commit(bench: Bench, server: PrivateServer) -> None:
     """The connection breaks in COMMIT: before the server has it, or before it is heard that it is done."""
-    for trial in bench.trials("PostgreSQL connection killed in COMMIT", short=1, full=30, seconds=40):
+    for trial in bench.trials("PostgreSQL connection killed in COMMIT", short=1, full=30, seconds=30):
         trial.use_postgres(server.new_database())
         plan = random_plan(trial.rng, seconds=0.01, persist=True, once=trial.rng.random() < 0.3)
         told = trial.folder / "broken"
@@ -77,7 +77,7 @@ def test_connections_break_in_commit(bench: Bench, server: PrivateServer) -> Non
 
 def test_flow_process_killed(bench: Bench, server: PrivateServer) -> None:
     """The flow's process is killed in user code and resumed, with the record in PostgreSQL."""
-    for trial in bench.trials("flow process killed (PostgreSQL)", short=1, full=40, seconds=50):
+    for trial in bench.trials("flow process killed (PostgreSQL)", short=1, full=40, seconds=40):
         plan, child = begun(trial, server)
         trial.kill(child)
         for _ in range(trial.rng.randint(0, 2)):

@@ -35,7 +35,7 @@ def ray_cluster() -> RayCluster:
 
 def test_workers_killed(bench: Bench, ray: RayCluster) -> None:
     """SIGKILL in the middle of user code, several times in each run, some with `rerun_on_loss=False`."""
-    for trial in bench.trials("Ray worker SIGKILL mid-batch", short=0, full=15, seconds=80):
+    for trial in bench.trials("Ray worker SIGKILL mid-batch", short=0, full=15, seconds=60):
         once = trial.rng.random() < 0.3
         plan = random_plan(trial.rng, width=40, seconds=0.06, persist=True, once=once)
         child = trial.start(plan, ray.lend(trial.environ))
@@ -46,7 +46,7 @@ def test_workers_killed(bench: Bench, ray: RayCluster) -> None:
 
 def test_poison(bench: Bench, ray: RayCluster) -> None:
     """An item that kills its worker process, once or each time: its neighbours complete."""
-    for trial in bench.trials("segfault, os._exit or SIGKILL by an item (Ray)", short=0, full=6, seconds=40):
+    for trial in bench.trials("segfault, os._exit or SIGKILL by an item (Ray)", short=0, full=6, seconds=30):
         way, always = trial.rng.choice(("segfault", "exit", "kill")), trial.rng.random() < 0.5
         sick = {trial.rng.randrange(20): f"{'always:' if always else ''}{way}"}
         nodes = (Node("t0", 20, seconds=0.01, sick=sick, retries_on_loss=2), Node("t1", 20, source=0))
@@ -60,7 +60,7 @@ def test_poison(bench: Bench, ray: RayCluster) -> None:
 
 def test_flow_process_killed(bench: Bench, ray: RayCluster) -> None:
     """The flow's process is killed while Ray runs its batches; it is resumed on the same Ray."""
-    for trial in bench.trials("flow process killed (Ray)", short=0, full=6, seconds=40):
+    for trial in bench.trials("flow process killed (Ray)", short=0, full=6, seconds=30):
         plan = random_plan(trial.rng, width=20, seconds=0.05, persist=True, once=trial.rng.random() < 0.5)
         child = trial.start(plan, ray.lend(trial.environ))
         if trial.wait_for_lines(trial.rng.randint(1, 15), child, 60.0):
@@ -71,7 +71,7 @@ def test_flow_process_killed(bench: Bench, ray: RayCluster) -> None:
 
 def test_workers_stopped(bench: Bench, ray: RayCluster) -> None:
     """SIGSTOP of a worker for some seconds, then SIGCONT."""
-    for trial in bench.trials("Ray worker SIGSTOP, then SIGCONT", short=0, full=4, seconds=40):
+    for trial in bench.trials("Ray worker SIGSTOP, then SIGCONT", short=0, full=4, seconds=30):
         plan = random_plan(trial.rng, width=30, seconds=0.05, persist=True)
         child = trial.start(plan, ray.lend(trial.environ))
         pid = trial.busy(child)
@@ -86,7 +86,7 @@ def test_workers_stopped(bench: Bench, ray: RayCluster) -> None:
 
 def test_hanging_code_times_out(bench: Bench, ray: RayCluster) -> None:
     """Code that hangs, in Python, in `time.sleep` or in C, with a timeout of 2 s; or its worker is killed."""
-    for trial in bench.trials("code hangs on a Ray worker, with a timeout", short=0, full=4, seconds=60):
+    for trial in bench.trials("code hangs on a Ray worker, with a timeout", short=0, full=4, seconds=40):
         sick = {trial.rng.randrange(8): f"always:{trial.rng.choice(('spin', 'sleep', 'c'))}"}
         first = Node("t0", 8, seconds=0.01, sick=sick, timeout=2.0)
         plan = Plan((first, Node("t1", 8, source=0)), persist=True)
@@ -154,7 +154,7 @@ def test_the_head_of_its_own_ray_is_killed(bench: Bench) -> None:
     """SIGKILL of the head or the raylet of a Ray that the flow has started: another one takes its place."""
     pytest.importorskip("ray")
     own = {"kind": "ray", "init_kwargs": {"num_cpus": 2, "object_store_memory": 100_000_000}}
-    for trial in bench.trials("head or raylet of an own Ray killed", short=0, full=3, seconds=60):
+    for trial in bench.trials("head or raylet of an own Ray killed", short=0, full=3, seconds=40):
         plan = random_plan(trial.rng, width=40, seconds=0.06, persist=True)
         child = trial.start(plan, own, fresh=True)
         if trial.wait_for_lines(trial.rng.randint(1, 20), child, 90.0) and child.running:

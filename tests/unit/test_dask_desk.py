@@ -15,22 +15,12 @@ from runners.messages import Batch, BatchLost, BatchStarted, Payload, Stage
 
 
 class Client:
-    """A cluster without workers, which remembers what was cancelled and what was to be stopped.
-
-    Attributes:
-        begun: what workers answer that they have begun, by address.
-    """
+    """A cluster without workers, which remembers what was cancelled."""
 
     status = "running"
 
     def __init__(self) -> None:
         self.cancelled: list[str] = []
-        self.stopped: list[int] = []
-        self.begun: dict[str, list[int]] = {}
-
-    async def run(self, function: Any, topic: str, run_id: str, batch_ids: list[int], **_: Any) -> Any:
-        self.stopped += batch_ids
-        return self.begun
 
     def sync(self, wait_for: Any, work: Any, seconds: float, callback_timeout: float) -> Any:
         return asyncio.run(wait_for(work, seconds))
@@ -119,9 +109,15 @@ def test_what_dask_makes_again_at_the_end_of_a_run(
     desk.flights[3] = flight(3)
     removed(desk, "w1", "k-3")
     desk._on_message("w2", codec.pack(BatchStarted(5, "x", "host:1", 1.0)), 0)
-    desk.client.begun = {"w1": [6], "w2": [3, 4, 5]}
+    stopped: list[int] = []
+
+    async def stop_on_workers(run_id: str, batch_ids: list[int]) -> dict[str, list[int]]:
+        stopped.extend(batch_ids)
+        return {"w1": [6], "w2": [3, 4, 5]}
+
+    monkeypatch.setattr(desk, "stop_on_workers", stop_on_workers)
     told.clear()
     settle(desk)
-    assert sorted(desk.client.stopped) == [3, 4, 5, 6]
+    assert sorted(stopped) == [3, 4, 5, 6]
     assert starts(told) == [(3, "w2"), (4, "w2")]
     assert not desk.kept

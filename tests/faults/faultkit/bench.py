@@ -307,7 +307,7 @@ class Bench:
         self.how = how
         self.defect = defect
 
-    def trials(self, fault: str, *, short: int, full: int, seconds: float = 60.0) -> Iterator[Trial]:
+    def trials(self, fault: str, *, short: int, full: int, seconds: float = 40.0) -> Iterator[Trial]:
         """Yield trials of a fault.
 
         Args:
