@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from runners.arguments import Aligned, Column, Element, Ref, Source, Static, rebuild
@@ -39,12 +40,17 @@ def fingerprint_of(request: NodeRequest, body: TaskBody, path_of: Callable[[int]
             case Element(ref, _):
                 return "element", path_of(ref.node_id), ref.index
 
-    parts = (
-        body.source,
-        [of(source) for source in request.args],
-        sorted((name, of(source)) for name, source in request.kwargs.items()),
-    )
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+    args = [of(source) for source in request.args]
+    kwargs = sorted((name, of(source)) for name, source in request.kwargs.items())
+    hasher = _begun(body.source).copy()
+    hasher.update(f"{args!r}, {kwargs!r})".encode())
+    return hasher.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _begun(source: str) -> hashlib.blake2b:
+    """Return the digest after a task's source, which many nodes share; the whole is that of a tuple's repr."""
+    return hashlib.blake2b(f"({source!r}, ".encode(), digest_size=16)
 
 
 def _digest(value: Any) -> str:

@@ -264,7 +264,7 @@ def _request(
         dependencies=found.all(),
         shared=tuple(found.shared),
         picked=found.picked,
-        tags=task.tags | current_tags.get(),
+        tags=task.tags | around if (around := current_tags.get()) else task.tags,
         options={**ambient_options.get(), **task.runner_options},
     )
 

@@ -17,7 +17,7 @@ from runners.messages import Batch, Call
 
 from ..core.events import CancelRequested, FuturesDropped, LengthsLearned, NodeSubmitted, PermitAsked
 from ..core.ledger import positions_in
-from ..core.records import INLINE, MAIN, Node, NodeSpec, Reach, Recovered
+from ..core.records import INLINE, MAIN, Node, NodeSpec, Policy, Reach, Recovered
 from ..core.states import UNSUCCESSFUL
 from ..core.states import State as TaskState
 from ..driver.outcomes import in_words
@@ -135,6 +135,8 @@ class LocalSession:
         self._ordinals: dict[str, int] = {}
         self._paths: dict[int, str] = {}  # by node; the driver learns of nodes later
         self._bodies: dict[tuple[int, frozenset[str]], TaskBody] = {}
+        self._policies: dict[tuple[int, Any], tuple[Policy, Mapping[str, Any]]] = {}
+        self._drop: Callable[[int], object] = lambda node_id: driver.inbox.leave(FuturesDropped(node_id))
         self._unmeasured: dict[
             int, Recovered
         ] = {}  # single results of earlier processes that nobody maps over yet
@@ -160,6 +162,7 @@ class LocalSession:
             node_id = next(self._ids)
             path = self._paths[node_id] = self._path(request)
             body = self._body(task, request.tags)
+            policy, described = self._policy(task, request.options)
         self.tasks[node_id] = task
         args, kwargs, options = request.args, request.kwargs, request.options
         payload = NodePayload(body, args, kwargs, request.shared, request.picked, options)
@@ -179,11 +182,11 @@ class LocalSession:
             task_name=task.name,
             kind=request.kind,
             width=request.width,
-            policy=task.policy(options),
+            policy=policy,
             dependencies=request.dependencies,
             tags=request.tags,
             fingerprint=fingerprint,
-            described=task.described(),
+            described=described,
             parent=request.parent,
             runner=INLINE if inline else MAIN,
             recovered=recovered,
@@ -202,8 +205,7 @@ class LocalSession:
         """Return what the futures of a node share, so that its results are released with the last of them."""
         if self.tasks[node_id].has_hooks():  # which may ask for results at any time
             return None
-        inbox = self.driver.inbox
-        return Hold(node_id, lambda dropped: inbox.leave(FuturesDropped(dropped)))
+        return Hold(node_id, self._drop)
 
     def call(self, request: NodeRequest) -> State:
         """Run a task here and now; return its final state."""
@@ -244,6 +246,13 @@ class LocalSession:
         if key not in self._bodies:
             self._bodies[key] = task.body(tags, self.defaults)
         return self._bodies[key]
+
+    def _policy(self, task: Task[Any, Any], options: Mapping[str, Any]) -> tuple[Policy, Mapping[str, Any]]:
+        """Return what the coordinator needs to know of a task, and that for the record; once for all its nodes."""
+        key = (id(task), options.get("priority"))
+        if key not in self._policies:
+            self._policies[key] = task.policy(options), task.described()
+        return self._policies[key]
 
     def _fingerprint(self, request: NodeRequest, body: TaskBody) -> str:
         """Return what tells on resume whether code or arguments have changed; "" where nothing is stored."""

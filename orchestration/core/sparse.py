@@ -5,8 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from runners.messages import Detail, Stored
 
@@ -40,7 +39,7 @@ class Notes(Generic[T]):
     def __init__(self) -> None:
         self._singles: dict[int, T] = {}
         self._codes: bytearray | None = None  # by item: which of `_kinds`, from 1
-        self._kinds: list[T] = []
+        self._kinds: tuple[T, ...] = ()  # no list: most have none, and a run has 100,000 of them
 
     def get(self, index: int, default: T | None = None) -> T | None:
         if index in self._singles:
@@ -90,7 +89,7 @@ class Notes(Generic[T]):
                 return len(self._kinds) - code
         if len(self._kinds) == _MAX_KINDS:
             return 0
-        self._kinds.append(value)
+        self._kinds = (*self._kinds, value)
         return len(self._kinds)
 
 
@@ -114,37 +113,49 @@ class Lengths:
 
 
 class Facts:
-    """What only some items of a node have."""
+    """What only some items of a node have. Each kind is made when it is first asked for: most nodes have one or two.
 
-    __slots__ = (
-        "cancel_wanted",
-        "details",
-        "files",
-        "hopeless",
-        "lengths",
-        "losses",
-        "names",
-        "reasons",
-        "recovered",
-        "roots",
-        "run_names",
-        "spent",
-        "stages",
-    )
+    Attributes:
+        roots: of items that never ran: whose failure it was.
+        names: state names such as Cached.
+        cancel_wanted: at the engine, to be cancelled: why.
+        files: batch -> file with its results.
+        stages: fused batch -> which of its stages was this node's, if not the first.
+        losses: of results that were lost: with what.
+        hopeless: of these: why they cannot be made again.
+    """
 
-    def __init__(self) -> None:
-        self.details: dict[int, Detail] = {}
-        self.reasons: Notes[str] = Notes()
-        self.roots: Notes[tuple[int, int]] = Notes()  # of items that never ran: whose failure it was
-        self.names: Notes[str] = Notes()  # state names such as Cached
-        self.run_names: dict[int, str] = {}
-        self.spent: dict[int, Spent] = {}
-        self.cancel_wanted: dict[int, str] = {}  # at the engine, to be cancelled: why
-        self.lengths = Lengths()
-        self.files: dict[int, Stored] = {}  # batch -> file with its results
-        self.stages: dict[
-            int, int
-        ] = {}  # fused batch -> which of its stages was this node's, if not the first
-        self.recovered: Mapping[int, tuple[Stored, int]] = MappingProxyType({})
-        self.losses: Notes[str] = Notes()  # of results that were lost: with what
-        self.hopeless: dict[int, str] = {}  # of these: why they cannot be made again
+    details: dict[int, Detail]
+    reasons: Notes[str]
+    roots: Notes[tuple[int, int]]
+    names: Notes[str]
+    run_names: dict[int, str]
+    spent: dict[int, Spent]
+    cancel_wanted: dict[int, str]
+    lengths: Lengths
+    files: dict[int, Stored]
+    stages: dict[int, int]
+    recovered: Mapping[int, tuple[Stored, int]]
+    losses: Notes[str]
+    hopeless: dict[int, str]
+
+    __slots__ = tuple(__annotations__)
+
+    def __getattr__(self, name: str) -> Any:
+        value = _made(name)
+        setattr(self, name, value)
+        return value
+
+
+_NOTES = frozenset({"reasons", "roots", "names", "losses"})
+
+
+def _made(name: str) -> Any:
+    """Return a kind of fact that no item has yet."""
+    if name in _NOTES:
+        return Notes()
+    if name == "lengths":
+        return Lengths()
+    if name in Facts.__slots__:
+        return {}
+    raise AttributeError(name)

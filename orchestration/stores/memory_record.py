@@ -76,6 +76,19 @@ class RunRecord:
             for _, entry in self.items[node_id]:
                 yield node_id, entry
 
+    def heads(self) -> Iterator[replay.NodeHead]:
+        for node in self.nodes():
+            once = node.policy.get("rerun_on_loss") is False
+            yield replay.NodeHead(node.node_id, node.path, node.fingerprint, node.width, once)
+
+    def traces(self) -> Iterator[replay.Trace]:
+        for node_id, entry in self.everything():
+            if isinstance(entry, Moved):
+                yield replay.Trace(node_id, entry.indices, entry.state)
+            elif isinstance(entry, AttemptsEnded):
+                columns = entry.states, entry.outcomes, entry.attempts, entry.positions
+                yield replay.Trace(node_id, entry.indices, None, *columns, entry.stored)
+
     # --- writing --------------------------------------------------------------------------------
 
     def apply(self, entry: Entry) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import compress, groupby
 from operator import itemgetter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from runners.messages import Outcome
+from runners.messages import Outcome, Stored
 
 from ..core.journal import LOST, AttemptsEnded, Counted, Entry, Moved, StartRepeated
 from ..core.states import TERMINAL, State
@@ -20,6 +20,29 @@ from .base import AttemptRow, HistoryRow, NodeRow, RecoveredNode, TaskRunRow
 _NAMED_OUTCOMES = {Outcome.CACHED: "Cached", Outcome.TIMED_OUT: "TimedOut"}
 
 ItemEntry = Moved | AttemptsEnded | StartRepeated
+
+
+class NodeHead(NamedTuple):
+    """A node, as far as a resume reads it. `once`: its items must not run twice."""
+
+    node_id: int
+    path: str
+    fingerprint: str
+    width: int | None
+    once: bool
+
+
+class Trace(NamedTuple):
+    """An entry, as far as a resume reads it: a move to `state`, or attempts that have ended (`AttemptsEnded`)."""
+
+    node_id: int
+    indices: Sequence[int]
+    state: State | None
+    states: bytes = b""
+    outcomes: bytes = b""
+    attempts: Sequence[int] = ()
+    positions: Sequence[int] = ()
+    stored: Stored | None = None
 
 
 class JournalView(Protocol):
@@ -36,6 +59,15 @@ class JournalView(Protocol):
 
     def everything(self) -> Iterable[tuple[int, ItemEntry]]:
         """Return (node_id, entry) by ascending node_id, of each node in order; errors may be left out."""
+
+    def heads(self) -> Iterable[NodeHead]:
+        """Return what a resume needs of the nodes, by ascending node_id."""
+
+    def traces(self) -> Iterable[Trace]:
+        """Return what a resume needs of the entries, by ascending node_id, of each node in order.
+
+        Moves to other states than Ready and Running may be left out.
+        """
 
 
 def states_of(view: JournalView, node: NodeRow) -> bytearray:
@@ -227,52 +259,62 @@ def recovered(view: JournalView) -> dict[str, RecoveredNode]:
     item has not been tried since.
     """
     found: dict[str, RecoveredNode] = {}
-    groups = groupby(view.everything(), itemgetter(0))
+    groups = groupby(view.traces(), itemgetter(0))
     group = next(groups, None)
-    for node in view.nodes():
+    for node in view.heads():
         while group is not None and group[0] < node.node_id:
             group = next(groups, None)
-        entries = group[1] if group is not None and group[0] == node.node_id else ()
-        old = found.get(node.path)
-        same = old is not None and old.fingerprint == node.fingerprint
-        results = dict(old.results) if old and same else {}
-        spent = dict(old.attempts) if old and same else {}
-        skipped = set(old.skipped) if old and same else set()
-        started = set(old.started) if old else set()
-        once = node.policy.get("rerun_on_loss") is False
-        width = node.width if node.width is not None or not (old and same) else old.width
-        for _, entry in entries:
-            if once:
-                _note_starts(entry, started)
-            if not isinstance(entry, AttemptsEnded):
-                continue
-            stored, tried = entry.stored, zip(entry.indices, entry.states, strict=True)
-            for k, (index, state) in enumerate(tried):
-                results.pop(index, None)
-                skipped.discard(index)
-                if state == State.SKIPPED:
-                    skipped.add(index)
-                if state == State.COMPLETED:
-                    spent.pop(index, None)
-                    if stored is not None:
-                        results[index] = (stored, entry.positions[k])
-                elif entry.outcomes[k] != Outcome.UNSTARTED:
-                    spent[index] = max(spent.get(index, 0), entry.attempts[k])
-        found[node.path] = RecoveredNode(
-            node.path, node.fingerprint, width, spent, results, frozenset(started), frozenset(skipped)
-        )
+        traces = group[1] if group is not None and group[0] == node.node_id else ()
+        found[node.path] = _left(node, traces, found.get(node.path))
     return found
 
 
-def _note_starts(entry: Entry, started: set[int]) -> None:
+def _left(node: NodeHead, traces: Iterable[Trace], old: RecoveredNode | None) -> RecoveredNode:
+    """Return what a node left, given what was left under its path before it."""
+    same = old is not None and old.fingerprint == node.fingerprint
+    results = dict(old.results) if old and same else {}
+    spent = dict(old.attempts) if old and same else {}
+    skipped = set(old.skipped) if old and same else set()
+    started = set(old.started) if old else set()
+    width = node.width if node.width is not None or not (old and same) else old.width
+    for trace in traces:
+        if node.once:
+            _note_starts(trace, started)
+        if trace.state is not None:
+            continue
+        stored = trace.stored
+        for k, (index, state) in enumerate(zip(trace.indices, trace.states, strict=True)):
+            results.pop(index, None)
+            skipped.discard(index)
+            if state == State.SKIPPED:
+                skipped.add(index)
+            if state == State.COMPLETED:
+                spent.pop(index, None)
+                if stored is not None:
+                    results[index] = (stored, trace.positions[k])
+            elif trace.outcomes[k] != Outcome.UNSTARTED:
+                spent[index] = max(spent.get(index, 0), trace.attempts[k])
+    return RecoveredNode(
+        node.path, node.fingerprint, width, spent, results, _frozen(started), _frozen(skipped)
+    )
+
+
+_NOBODY: frozenset[int] = frozenset()
+
+
+def _frozen(indices: set[int]) -> frozenset[int]:
+    """Return a set that does not change. There is one of nothing: 100,000 nodes are left with two each."""
+    return frozenset(indices) if indices else _NOBODY
+
+
+def _note_starts(trace: Trace, started: set[int]) -> None:
     """Follow which items have started and not come to an end after which they may start again."""
-    if isinstance(entry, Moved):
-        if entry.state == State.RUNNING:
-            started.update(entry.indices)
-        elif entry.state == State.READY:  # given back: it had not started after all
-            started.difference_update(entry.indices)
-    elif isinstance(entry, AttemptsEnded):
-        for index, state in zip(entry.indices, entry.states, strict=True):
+    if trace.state == State.RUNNING:
+        started.update(trace.indices)
+    elif trace.state == State.READY:  # given back: it had not started after all
+        started.difference_update(trace.indices)
+    elif trace.state is None:
+        for index, state in zip(trace.indices, trace.states, strict=True):
             if state in (State.COMPLETED, State.SKIPPED, State.CRASHED):
                 started.add(index)
             else:  # failed, cancelled: its policy, or a person who resumes, lets it run again

@@ -62,6 +62,24 @@ class ResumeContract:
         assert found["task#0"].attempts == {3: 1}
         assert (found["task#1"].results, found["task#1"].fingerprint) == ({}, "v2")
 
+    def test_many_nodes_are_replaced_in_one_turn(self, store: Store) -> None:
+        """Each by the newest of its path, also where that is of the same turn; the run counts what stands."""
+        run_id = new_run(store)  # with node 0, task#0
+        old: list[Entry] = [node(n, 1, f"task#{n}") for n in range(1, 4)]
+        done: list[Entry] = [ended(n, [0]) for n in range(4)]
+        totals = [Counted(n, counts(completed=1)) for n in range(4)]
+        store.append(run_id, 1, [*old, *done, *totals, RunMoved(RunState.CRASHED, NOW)])
+        store.claim(run_id, host="h", pid=1, now=NOW)
+        new: list[Entry] = [node(n + 4, 1, f"task#{n}") for n in range(4)]
+        moved: list[Entry] = [Moved(n, [0], State.COMPLETED, NOW) for n in range(4, 8)]
+        again: list[Entry] = [node(8, 1, "task#3"), *(Counted(n, counts(completed=1)) for n in range(4, 7))]
+        store.append(
+            run_id, 2, [*new, *moved, *again, Counted(7, counts(completed=1)), Counted(8, counts(failed=1))]
+        )
+        replaced = {row.node_id: row.replaced_by for row in store.nodes(run_id)}
+        assert replaced == {0: 4, 1: 5, 2: 6, 3: 7, 4: None, 5: None, 6: None, 7: 8, 8: None}
+        assert store.run(run_id).counts == counts(completed=3, failed=1)
+
     def test_what_must_not_run_twice_counts_as_started_for_ever(self, store: Store) -> None:
         """Also where its result is stored: the result may be of no use to a later process, with other code."""
         run_id = new_run(store)

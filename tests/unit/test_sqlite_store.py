@@ -268,10 +268,12 @@ def test_a_stopped_process_at_the_gate(path: Path) -> None:
 
 
 def test_a_resumed_node_is_found_by_its_path(path: Path) -> None:
-    """A resume that adds as many nodes as there are must not go through all of them for each."""
+    """A resume that adds as many nodes as there are must not go through all of them for each turn."""
     SqliteStore(path).close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {journal._NAMESAKES}", (1, 1, "a")).fetchall()
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN " + journal._NAMESAKES.format("?, ?"), (1, 1, "a", "b")
+        ).fetchall()
     steps = [detail for *_, detail in plan if "node" in detail]
     assert [detail.partition("(")[2] for detail in steps] == [
         "run_no=? AND node_id=?)",

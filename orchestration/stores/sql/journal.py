@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,7 @@ from .text import clean, counts_to_json, plain, to_json
 
 MOVED, ENDED, REPEATED = 0, 1, 2
 _NO_COUNTS = (0,) * len(State)
-_NO_WAITS = (0.0, 0.0, 0.0)
+_NO_WAITS = to_json((0.0, 0.0, 0.0))
 FLOW = -1  # in place of a node_id
 _TERMINAL_BYTES = frozenset(int(state) for state in TERMINAL)
 
@@ -52,12 +53,13 @@ _ERROR = """
     VALUES (?,?,?,?,?,?,?,?,?,?,?)
     ON CONFLICT (run_no, node_id, digest) DO UPDATE SET ended = error.ended + excluded.ended
     RETURNING error_no"""
-# Asked for a path directly, SQLite goes through all nodes of the run: it takes the primary key for as good as the
+# Asked for paths directly, SQLite goes through all nodes of the run: it takes the primary key for as good as the
 # index, which lacks the columns wanted. To find node_ids the index is enough.
 _NAMESAKES = """
-    SELECT node_id, counts FROM node
+    SELECT node_id, path, counts FROM node
     WHERE run_no = ? AND replaced_by IS NULL
-      AND node_id IN (SELECT node_id FROM node WHERE run_no = ? AND path = ?)"""
+      AND node_id IN (SELECT node_id FROM node WHERE run_no = ? AND path IN ({}))"""
+_REPLACED = "UPDATE node SET replaced_by = ? WHERE run_no = ? AND node_id = ?"
 MAX_NAMED = 500  # nodes in one statement
 _SPAN = """
     started = CASE WHEN started < ? THEN started ELSE coalesce(?, started) END,
@@ -100,6 +102,7 @@ class _Turn:
         self.journal: list[tuple[Any, ...]] = []
         self.logs: list[tuple[Any, ...]] = []
         self.added: dict[int, NodeAdded] = {}
+        self.paths: dict[str, int] = {}  # of those that may replace others
         self.node_counts: dict[int, tuple[int, ...]] = {}
         self.waits: dict[int, tuple[float, ...]] = {}
         self.spans: dict[int, tuple[float | None, float | None]] = {}
@@ -209,20 +212,33 @@ class _Turn:
     # --- nodes ----------------------------------------------------------------------------------
 
     def node_added(self, entry: NodeAdded) -> None:
-        self._replace(entry)
+        if self.epoch > 1:
+            path = clean(entry.path)
+            if path in self.paths:  # the one replaces the other
+                self._flush_counts()
+            self.paths[path] = entry.node_id
         self.added[entry.node_id] = entry
 
-    def _replace(self, entry: NodeAdded) -> None:
-        if self.epoch == 1:
-            return
-        self._flush_counts()
-        found = self.connection.execute(_NAMESAKES, (self.run_no, self.run_no, clean(entry.path))).fetchall()
-        for node_id, counts in found:
-            self.counts = [a - b for a, b in zip(self.counts, json.loads(counts), strict=True)]
-            self.connection.execute(
-                "UPDATE node SET replaced_by = ? WHERE run_no = ? AND node_id = ?",
-                (entry.node_id, self.run_no, node_id),
-            )
+    def _replace(self) -> None:
+        """Note what the new nodes stand for of earlier processes: a resume adds thousands in a turn."""
+        paths, replaced, counted = list(self.paths), [], Counter[str]()
+        for first in range(0, len(paths), MAX_NAMED):
+            part = paths[first : first + MAX_NAMED]
+            statement = _NAMESAKES.format(", ".join("?" * len(part)))
+            for node_id, path, counts in self.connection.execute(
+                statement, (self.run_no, self.run_no, *part)
+            ):
+                replaced.append((self.paths[path], self.run_no, node_id))
+                counted[counts] += 1
+        for counts, n in counted.items():
+            self._count(json.loads(counts), -n)
+        if replaced:
+            self.connection.executemany(_REPLACED, replaced)
+        self.paths.clear()
+
+    def _count(self, counts: Sequence[int], n: int = 1) -> None:
+        """Add the counts of n nodes to the run's."""
+        self.counts = [a + n * b for a, b in zip(self.counts, counts, strict=True)]
 
     def width_learned(self, entry: WidthLearned) -> None:
         added = self.added.get(entry.node_id)
@@ -310,7 +326,8 @@ class _Turn:
         )
 
     def _flush_counts(self) -> None:
-        """Write what is known of nodes by now: two statements for many nodes, since most of them are single items."""
+        """Write what is known of nodes by now: few statements for many nodes, since most of them are single items."""
+        self._replace()
         self._insert_nodes()
         known = self._known_counts(sorted(self.node_counts))
         rows = []
@@ -331,10 +348,13 @@ class _Turn:
 
     def _insert_nodes(self) -> None:
         """Write new nodes with what is known of them by the end of the turn, which saves an update of each."""
-        rows = []
+        rows, counted, policies = [], Counter[tuple[int, ...]](), dict[int, str]()
         for node_id, entry in self.added.items():
             counts, waited = self.node_counts.pop(node_id, _NO_COUNTS), self.waits.pop(node_id, None)
-            self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
+            counted[counts] += 1
+            policy = policies.get(id(entry.policy))  # all nodes of a task have the same one
+            if policy is None:
+                policy = policies[id(entry.policy)] = plain(entry.policy)
             rows.append(
                 (
                     self.run_no,
@@ -344,15 +364,17 @@ class _Turn:
                     entry.kind,
                     entry.width,
                     entry.at,
-                    to_json(sorted(entry.tags)),
-                    to_json(list(entry.upstream)),
+                    to_json(sorted(entry.tags)) if entry.tags else "[]",
+                    to_json(list(entry.upstream)) if entry.upstream else "[]",
                     entry.fingerprint,
-                    plain(entry.policy),
+                    policy,
                     *(entry.parent or (None, None)),
                     counts_to_json(counts),
-                    to_json(waited or _NO_WAITS),
+                    to_json(waited) if waited else _NO_WAITS,
                 )
             )
+        for counts, n in counted.items():
+            self._count(counts, n)
         if rows:
             self.connection.executemany(_NODE, rows)
         self.added.clear()

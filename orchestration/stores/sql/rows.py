@@ -15,7 +15,7 @@ from ...core.journal import AttemptsEnded, Moved, StartRepeated
 from ...core.states import RunState, State
 from ..base import LogRow, NodeRow, RunRow
 from ..columns import unpack_floats, unpack_ints
-from ..replay import ItemEntry
+from ..replay import ItemEntry, NodeHead, Trace
 from .connection import Connection
 from .journal import ENDED, MOVED, REPEATED
 from .text import keyed
@@ -47,6 +47,12 @@ def to_run(row: tuple[Any, ...]) -> RunRow:
 def _tuple(text: str) -> tuple[Any, ...]:
     """Parse a list; those of many nodes are the same."""
     return tuple(json.loads(text))
+
+
+@lru_cache(maxsize=1024)
+def _once(policy: str) -> bool:
+    """Whether a node of this policy must not run twice."""
+    return json.loads(policy).get("rerun_on_loss") is False
 
 
 def to_detail(row: tuple[Any, ...]) -> Detail:
@@ -140,6 +146,35 @@ class RunView:
         errors: dict[int, Detail] = defaultdict(Detail)
         for node_id, *row in found:
             yield node_id, _to_entry(node_id, tuple(row), errors)
+
+    def heads(self) -> Iterator[NodeHead]:
+        found = self._connection.execute(
+            "SELECT node_id, path, fingerprint, width, policy FROM node WHERE run_no = ? ORDER BY node_id",
+            (self._run_no,),
+        )
+        for node_id, path, fingerprint, width, policy in found:
+            yield NodeHead(node_id, path, fingerprint, width, _once(policy))
+
+    def traces(self) -> Iterator[Trace]:
+        found = self._connection.execute(
+            "SELECT node_id, indices, state, states, outcomes, attempts, positions, stored_url, stored_digest "
+            "FROM journal WHERE run_no = ? AND (kind = ? OR kind = ? AND state IN (?, ?)) ORDER BY node_id, seq",
+            (self._run_no, ENDED, MOVED, int(State.READY), int(State.RUNNING)),
+        )
+        for node_id, indices, state, states, outcomes, attempts, positions, url, digest in found:
+            if states is None:
+                yield Trace(node_id, unpack_ints(indices), State(state))
+                continue
+            yield Trace(
+                node_id,
+                unpack_ints(indices),
+                None,
+                states,
+                outcomes,
+                unpack_ints(attempts),
+                unpack_ints(positions),
+                None if url is None else Stored(url, digest),
+            )
 
     def _errors(self, node_id: int) -> dict[int, Detail]:
         found = self._connection.execute(
