@@ -121,6 +121,10 @@ class StoreUnreachableError(StoreError):
     """The store's server does not answer."""
 
 
+class StoreRefusedError(StoreError):
+    """The store's server does not let this process in, or not do this."""
+
+
 class StoreReadOnlyError(StoreError):
     """The store cannot be written."""
 

@@ -28,8 +28,23 @@ def home() -> Path:
 
 
 def store_url() -> str:
-    """Return where runs are recorded: `MILLRACE_STORE`, `store`, else a SQLite file in `home()`."""
+    """Return where runs are recorded: `MILLRACE_STORE`, `MILLRACE_API_URL`, `store`, else a SQLite file in `home()`."""
+    server = os.environ.get("MILLRACE_API_URL")
+    if server and not os.environ.get("MILLRACE_STORE"):
+        if not server.startswith(("http://", "https://")):
+            raise UserError(f"MILLRACE_API_URL is {server!r}; it should be like https://host.example:4280")
+        return server
     return _setting("MILLRACE_STORE", "store", is_path=True) or f"sqlite:///{home() / 'millrace.db'}"
+
+
+def api_token() -> str:
+    """Return by what a server knows this user, `MILLRACE_API_TOKEN`; "" if nothing is set."""
+    return os.environ.get("MILLRACE_API_TOKEN", "").strip()
+
+
+def api_ca() -> str | None:
+    """Return the file of authorities that a server's certificate is believed from, `MILLRACE_API_CA`."""
+    return os.environ.get("MILLRACE_API_CA") or None
 
 
 def result_storage_url() -> str:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..errors import MillraceError, StoreFullError, StoreLockedError, StoreReadOnlyError, UserError
+from ..errors import (
+    MillraceError,
+    StoreFullError,
+    StoreLockedError,
+    StoreReadOnlyError,
+    StoreRefusedError,
+    UserError,
+)
 
 if TYPE_CHECKING:
     from ..api.flows import Flow
@@ -44,16 +51,24 @@ def open_reaped(url: str | None, *, new: bool = False) -> Store:
     if store.url == "memory":
         raise UserError(IN_MEMORY)
     # who may only read can still look
-    with contextlib.suppress(StoreReadOnlyError, StoreFullError, StoreLockedError):
+    with contextlib.suppress(StoreReadOnlyError, StoreRefusedError, StoreFullError, StoreLockedError):
         store.reap(store.now())
     return store
 
 
 def open_served(url: str | None, *, new: bool = False) -> ServedStore:
-    """Open a store that a server can be put before, as `open_reaped`."""
+    """Open a store that a server can be put before; only with `new` make one that is named.
+
+    Its runs are not judged: while it had no server, those who write by way of one could not be heard.
+    """
+    from ..stores import open_store
     from ..stores.served import ServedStore
 
-    store = open_reaped(url, new=new)
+    if not new:
+        refuse_missing(url)
+    store = open_store(url)
+    if store.url == "memory":
+        raise UserError(IN_MEMORY)
     if not isinstance(store, ServedStore):
         raise UserError(
             f"{store.url} is reached by way of a server: tokens are made, and servers started, where its store is. "

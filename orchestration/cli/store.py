@@ -14,8 +14,9 @@ from .lazy import LazyGroup
         "migrate": ("store_upkeep:migrate", "Bring the store to this version's schema."),
         "check": ("store_upkeep:check", "Look for what does not agree in the record."),
         "export": ("store_export:export", "Write runs as JSON lines."),
+        "flush": ("store_flush:flush", "Send what was buffered while the server was away."),
         "prune": ("store_upkeep:prune", "Delete runs that ended long ago, with their results."),
     },
 )
 def store() -> None:
-    """Look after the store: a SQLite file or a PostgreSQL database."""
+    """Look after the store: a SQLite file, a PostgreSQL database, or a server that keeps one."""

@@ -22,9 +22,11 @@ def open_kept(url: str | None) -> SqlStore:
 
     refuse_missing(url)
     store = open_store(url)
-    if not isinstance(store, SqlStore):
+    if isinstance(store, SqlStore):
+        return store
+    if store.url == "memory":
         raise UserError(IN_MEMORY)
-    return store
+    raise UserError(f"This is done where the database of {store.url} is, not by way of its server.")
 
 
 @click.command()

@@ -13,7 +13,8 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from .base import Store
 
-_SUPPORTED = "`memory`, `sqlite:///path/to/file.db`, a path, or `postgresql://user@host/database`"
+_SUPPORTED = "`memory`, `sqlite:///path/to/file.db`, a path, `postgresql://user@host/database`, or `https://server:4280`"
+_SERVERS = ("http", "https")
 _open: dict[str, Store] = {}
 _lock = threading.Lock()
 
@@ -48,6 +49,8 @@ def schema_versions(url: str | None = None) -> tuple[int, int]:
     key = _normalized(url or settings.store_url())
     if key == "memory":
         raise UserError("A store in memory has no schema.")
+    if key.partition(":")[0] in _SERVERS:
+        raise UserError("A server brings its store to its own version: upgrade it where it runs.")
     if key.startswith("sqlite:"):
         from .sqlite import SqliteStore
 
@@ -72,6 +75,8 @@ def _normalized(url: str) -> str:
         return f"sqlite:///{os.path.abspath(os.path.expanduser(path))}"
     if scheme in ("postgresql", "postgres"):
         return url
+    if scheme in _SERVERS:
+        return url.rstrip("/")
     raise UserError(f"There is no store for {scheme}://... URLs. Supported are {_SUPPORTED}.")
 
 
@@ -80,6 +85,10 @@ def _make(key: str) -> Store:
         from .memory import MemoryStore
 
         return MemoryStore()
+    if key.partition(":")[0] in _SERVERS:
+        from .remote import RemoteStore
+
+        return RemoteStore(key)
     if not key.startswith("sqlite:"):
         from .postgres import PostgresStore
 

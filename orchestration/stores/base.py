@@ -341,12 +341,15 @@ class Store(abc.ABC):
         """Ask a run's process for something; None leaves a request as it is."""
 
     @abc.abstractmethod
-    def reap(self, now: float) -> list[str]:
+    def reap(self, now: float, *, proven: bool = False) -> list[str]:
         """Mark live runs whose heartbeat is older than DEAD_AFTER_SECONDS as Crashed; return their ids.
 
         A run whose process is on this host and provably gone (no such pid) is marked at once, and what it held
         for code of that process comes free. Other leases of reaped runs are no longer renewed: their code may
         still be at work. Places in queues are given up.
+
+        Args:
+            proven: only runs whose process is provably gone, because heartbeats could not be heard.
         """
 
     @abc.abstractmethod

@@ -15,6 +15,7 @@ from typing import Any
 _RANGE = struct.Struct("<cQQ")  # start, length
 _REPEAT = struct.Struct("<cQQ")  # value, length
 _WIDTHS = ((1 << 8, "B"), (1 << 16, "H"), (1 << 32, "I"), (1 << 64, "Q"))
+_CODES = frozenset(code.encode() for _, code in _WIDTHS)
 _BIG_ENDIAN = sys.byteorder == "big"
 
 
@@ -52,6 +53,20 @@ def unpack_ints(data: bytes) -> Sequence[int]:
     return values
 
 
+def length_of(data: bytes) -> int:
+    """Return how many integers `unpack_ints` would return: a few bytes may stand for very many."""
+    if not data:
+        return 0
+    code = data[:1]
+    if code in (b"r", b"*"):
+        if len(data) != _RANGE.size:
+            raise ValueError("a range of another length")
+        return int(_RANGE.unpack(data)[2])
+    if code not in _CODES:
+        raise ValueError(f"no column begins with {code!r}")
+    return (len(data) - 1) // array(code.decode()).itemsize
+
+
 def pack_floats(values: Sequence[float]) -> bytes:
     return _little(values if isinstance(values, array) else array("d", values)).tobytes()
 
@@ -59,6 +74,24 @@ def pack_floats(values: Sequence[float]) -> bytes:
 def unpack_floats(data: bytes) -> array[float]:
     packed = array("d")
     packed.frombytes(data)
+    return _little(packed)
+
+
+def pack_array(values: array[Any]) -> bytes:
+    """Pack an array with the type of its values."""
+    return values.typecode.encode() + _little(values).tobytes()
+
+
+def unpack_array(data: bytes) -> array[Any]:
+    """Return what `pack_array` was given.
+
+    Raises:
+        ValueError: it is cut off, or of no type that columns have.
+    """
+    if data[:1] not in _CODES | {b"f", b"d"}:
+        raise ValueError(f"no array begins with {data[:1]!r}")
+    packed: array[Any] = array(data[:1].decode())
+    packed.frombytes(data[1:])
     return _little(packed)
 
 

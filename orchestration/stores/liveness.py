@@ -29,6 +29,11 @@ def process_mark(pid: int) -> str:
         return ""
 
 
+def mark_at(host: str, pid: int) -> str:
+    """Return the mark of a process of a host; "" where that is not this one."""
+    return process_mark(pid) if host == this_host() else ""
+
+
 def is_gone(host: str, pid: int, mark: str) -> bool:
     """Tell whether a process has provably ended."""
     if pid <= 0 or host != this_host():

@@ -43,7 +43,7 @@ from .limits import (
     summary,
     to_lease,
 )
-from .liveness import is_gone, process_mark, this_host
+from .liveness import is_gone, mark_at
 from .lookup import MIN_PREFIX, alive, ambiguous, completed, fenced, not_found, unknown
 from .memory_access import MemoryAccess
 from .memory_record import RunRecord
@@ -87,7 +87,7 @@ class MemoryStore(MemoryAccess):
             if fresh and not gone:
                 raise alive(run, now)
             record.run = replace(run, epoch=run.epoch + 1, host=host, pid=pid, heartbeat=now)
-            record.mark = process_mark(pid) if host == this_host() else ""
+            record.mark = mark_at(host, pid)
             record.asked = Requests()
             self._lose_process(run_id, proven=gone)
             return record.run
@@ -147,9 +147,9 @@ class MemoryStore(MemoryAccess):
                 asked.cancel if cancel is None else cancel, asked.pause if pause is None else pause
             )
 
-    def reap(self, now: float) -> list[str]:
+    def reap(self, now: float, *, proven: bool = False) -> list[str]:
         with self._lock:
-            reaped = [run_id for run_id, record in self._runs.items() if record.is_dead(now)]
+            reaped = [run_id for run_id, record in self._runs.items() if record.is_dead(now, proven)]
             for run_id in reaped:
                 record = self._runs[run_id]
                 self._lose_process(run_id, proven=is_gone(record.run.host, record.run.pid, record.mark))

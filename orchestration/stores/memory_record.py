@@ -24,7 +24,7 @@ from ..core.states import RUN_TERMINAL, TERMINAL, RunState, State
 from . import replay
 from .base import DEAD_AFTER_SECONDS, LogRow, NodeRow, Requests, RunRow
 from .limits import LOGGER_NAME
-from .liveness import is_gone, process_mark, this_host
+from .liveness import is_gone, mark_at
 
 _NO_COUNTS = (0,) * len(State)
 
@@ -34,7 +34,7 @@ class RunRecord:
 
     def __init__(self, run: RunRow) -> None:
         self.run = run
-        self.mark = process_mark(run.pid) if run.host == this_host() else ""
+        self.mark = mark_at(run.host, run.pid)
         self.asked = Requests()
         self.by_node: dict[int, NodeRow] = {}
         self.paths: dict[str, int] = {}  # the newest node of each path
@@ -49,12 +49,13 @@ class RunRecord:
         counts = tuple(map(sum, zip(*current, strict=True))) if current else self.run.counts
         return replace(self.run, counts=counts)
 
-    def is_dead(self, now: float) -> bool:
+    def is_dead(self, now: float, proven: bool) -> bool:
         run = self.run
         if run.state in RUN_TERMINAL or (not run.pid and run.heartbeat is None):
             return False
         heard = run.created if run.heartbeat is None else run.heartbeat
-        return now - heard > DEAD_AFTER_SECONDS or is_gone(run.host, run.pid, self.mark)
+        silent = not proven and now - heard > DEAD_AFTER_SECONDS
+        return silent or is_gone(run.host, run.pid, self.mark)
 
     # --- JournalView ----------------------------------------------------------------------------
 

@@ -14,16 +14,16 @@ from starlette.routing import Route
 from runners.errors import BackendError
 
 from ..core.states import RunState
-from ..stores.base import Store
 from ..stores.served import ServedStore
 from ..stores.tokens import Role
-from . import acting, reading, sessions, streams
+from . import acting, reading, remote, sessions, streams
 from .answers import answer_errors, as_json
 from .callers import Callers, caller_of
 from .gate import Gate
 from .launching import Launcher
 from .options import Options
 from .pages import page
+from .presence import Presence
 
 REAP_SECONDS = 5.0
 
@@ -35,7 +35,7 @@ def make_app(store: ServedStore, options: Options) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.watches = streams.Watches(store)
-        reaper = asyncio.create_task(_reap(store))
+        reaper = asyncio.create_task(_reap(store, app.state.presence))
         yield
         reaper.cancel()
 
@@ -49,10 +49,11 @@ def make_app(store: ServedStore, options: Options) -> FastAPI:
     )
     app.state.store = store
     app.state.launcher = Launcher(store)
+    app.state.presence = Presence(store)
     # browsers send cookies of one port of a host to all of its ports
     app.state.callers = Callers(store, needed=options.needs_token, cookie=f"millrace-{options.port}")
     answer_errors(app)
-    for router in (sessions.router, reading.router, streams.router, acting.router):
+    for router in (sessions.router, reading.router, streams.router, acting.router, remote.router):
         app.include_router(router)
 
     @app.get("/api/health")
@@ -77,15 +78,15 @@ def make_app(store: ServedStore, options: Options) -> FastAPI:
     return app
 
 
-async def _reap(store: Store) -> None:
+async def _reap(store: ServedStore, presence: Presence) -> None:
     """Have runs of dead processes marked as Crashed: nobody else may be looking."""
     while True:
         with contextlib.suppress(BackendError):  # pages say that the store is away
-            await asyncio.to_thread(lambda: store.reap(store.now()))
+            await asyncio.to_thread(lambda: presence.reap(store.now()))
         await asyncio.sleep(REAP_SECONDS)
 
 
-def _metrics(store: Store) -> str:
+def _metrics(store: ServedStore) -> str:
     lines = ["# HELP millrace_runs Flow runs of the newest 1000, by state.", "# TYPE millrace_runs gauge"]
     rows = store.runs(limit=1000)
     counts = {state: sum(row.state is state for row in rows) for state in RunState}

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runners.errors import BackendError
 
 from ..stores.tokens import Role
+from ..stores.wire.port import MAX_REQUEST_BYTES
 from .answers import problem
 from .callers import Caller, Callers
 from .options import Options
@@ -20,6 +21,7 @@ from .roles import Rule, rules_of
 
 MUTATION_HEADER = "millrace-request"  # a page of another site cannot set it
 MAX_BODY = 1 << 20
+STORE_PATH = "/api/store/"  # where whole turns of runs arrive
 SAFE = ("GET", "HEAD", "OPTIONS")
 _PORT = re.compile(r":\d+$")
 
@@ -119,10 +121,9 @@ def _forged(request: Request) -> Response | None:
 
 def _large(request: Request) -> Response | None:
     length = request.headers.get("content-length", "0")
-    if request.headers.get("transfer-encoding") or not length.isdigit() or int(length) > MAX_BODY:
-        return problem(
-            413, "TooLarge", f"A request's body is at most {MAX_BODY} bytes, with its length said."
-        )
+    most = MAX_REQUEST_BYTES if request.url.path.startswith(STORE_PATH) else MAX_BODY
+    if request.headers.get("transfer-encoding") or not length.isdigit() or int(length) > most:
+        return problem(413, "TooLarge", f"A request's body is at most {most} bytes, with its length said.")
     return None
 
 

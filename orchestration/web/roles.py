@@ -56,6 +56,11 @@ RULES: dict[str, dict[str, Rule]] = {
     "/api/flows": {"GET": READ},
     "/api/flows/{flow}/form": {"GET": RUN},  # imports the flow's file, in a process of its own
     "/api/workers": {"GET": READ},
+    "/api/store": {"GET": READ},
+    "/api/store/read": {"POST": READ},
+    "/api/store/note": {"POST": RUN},
+    "/api/store/write": {"POST": RUN},  # limits need more, which it looks for itself
+    "/api/store/news": {"GET": READ},
 }
 
 _COMPILED = [(compile_path(path)[0], rules) for path, rules in RULES.items()]

@@ -226,12 +226,7 @@ async def _events(
         yield ": here\n\n"
         number = 0
         while not watches.stopping.is_set() and await allowed():
-            waits = [asyncio.ensure_future(event.wait()) for event in (page.news, watches.stopping)]
-            try:
-                await asyncio.wait(waits, timeout=ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for one in waits:
-                    one.cancel()
+            await either(page.news, watches.stopping, seconds=ALIVE_SECONDS)
             if not page.news.is_set():
                 yield ": alive\n\n"
                 continue
@@ -242,12 +237,27 @@ async def _events(
         yield "event: bye\ndata: {}\n\n"
 
 
+async def either(*events: asyncio.Event, seconds: float) -> None:
+    """Wait for the first of some events, or for so long."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waits:
+            one.cancel()
+
+
 def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), default=str)
 
 
 def _stream(request: Request, run_id: str | None) -> StreamingResponse:
     watches: Watches = request.app.state.watches
+    return stream_of(_events(watches, run_id, still_allowed(request)))
+
+
+def still_allowed(request: Request) -> Callable[[], Awaitable[bool]]:
+    """Return what tells whether the caller of a stream would still be let in."""
     callers, caller = callers_of(request), caller_of(request)
 
     async def allowed() -> bool:
@@ -255,10 +265,12 @@ def _stream(request: Request, run_id: str | None) -> StreamingResponse:
             return await callers.still(caller)
         return True
 
+    return allowed
+
+
+def stream_of(events: AsyncIterator[str]) -> StreamingResponse:
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(
-        _events(watches, run_id, allowed), media_type="text/event-stream", headers=headers
-    )
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 @router.get("/runs/{run}/stream")

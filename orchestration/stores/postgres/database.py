@@ -9,10 +9,8 @@ number there tells whether the transaction has to be repeated.
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
@@ -20,18 +18,15 @@ from typing import Any, NoReturn, TypeVar
 import psycopg
 from psycopg import errors
 
-from ...errors import StoreError
+from ...errors import StoreError, StoreUnreachableError
+from ..patience import FIRST_NAP_SECONDS, Patience
 from ..sql.grouping import GroupCommit, Job
 from . import schema
 from .address import Address
 from .connection import PostgresConnection
 from .faults import explain, is_conflict, is_lost, unreachable
 
-PATIENCE_SECONDS = 60.0  # for a server that was there and is not any more
 MAX_READERS = 3  # at once, whatever the number of threads: a server has few connections
-_FIRST_NAP_SECONDS = 0.02
-_LONGEST_NAP_SECONDS = 1.0
-_QUIET_SECONDS = 1.0  # shorter breaks are not worth a line
 _MOST_CONFLICTS = 20
 _SETTINGS = (
     f"SET search_path = {schema.SCHEMA}; SET lock_timeout = '30s'; "
@@ -49,7 +44,6 @@ _NUMBER = """
     ON CONFLICT (writer_id) DO UPDATE SET number = excluded.number, at = excluded.at RETURNING number"""
 
 T = TypeVar("T")
-log = logging.getLogger("millrace.driver")
 _left_to_parents: list[Any] = []  # connections must not be used, nor even closed, on the other side of a fork
 
 
@@ -247,10 +241,13 @@ class _Waiting:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._began: float | None = None
-        self._nap = 0.0  # a connection that was idle for long may be all that is broken
         self._conflicts = 0
-        self._told = False
+        shown = database.address.shown
+        self._patience = Patience(
+            database.patience_seconds,
+            database.closing,
+            lambda error, waited: unreachable(error, shown, waited),
+        )
 
     def after(self, error: psycopg.Error, connection: PostgresConnection | None) -> None:
         """Return when it is time to try again.
@@ -262,33 +259,21 @@ class _Waiting:
         _drop(connection)
         if is_conflict(error) and self._conflicts < _MOST_CONFLICTS:
             self._conflicts += 1
-            self._sleep(random.random() * _FIRST_NAP_SECONDS)
+            self._database.closing.wait(random.random() * FIRST_NAP_SECONDS)
         elif lost and self._database.reached:
             self._wait(error)
         else:
             self._database.explain(error, lost=lost)
 
     def over(self) -> None:
-        if self._told:
-            log.warning("the store can be reached again; the run goes on")
+        self._patience.over()
 
     def _wait(self, error: psycopg.Error) -> None:
-        now = time.monotonic()
-        began = self._began = now if self._began is None else self._began
-        shown, patience = self._database.address.shown, self._database.patience_seconds
-        if now - began > patience or self._database.closing.is_set():
+        try:
+            self._patience.nap(error)
+        except StoreUnreachableError:
             self._database.reached = False  # who asks next does not wait all over again
-            raise unreachable(error, shown, now - began) from error
-        if not self._told and now - began > _QUIET_SECONDS:
-            self._told = True
-            log.error(
-                "the run waits for its store, for at most %g s: %s", patience, unreachable(error, shown)
-            )
-        self._sleep(self._nap)
-        self._nap = min(max(self._nap * 1.5, _FIRST_NAP_SECONDS), _LONGEST_NAP_SECONDS)
-
-    def _sleep(self, seconds: float) -> None:
-        self._database.closing.wait(seconds)
+            raise
 
 
 def _drop(connection: PostgresConnection | None) -> None:

@@ -75,7 +75,7 @@ def explain(error: psycopg.Error, shown: str) -> Exception:
             return error
 
 
-def unreachable(error: psycopg.Error, shown: str, waited_seconds: float = 0.0) -> StoreUnreachableError:
+def unreachable(error: Exception, shown: str, waited_seconds: float = 0.0) -> StoreUnreachableError:
     waited = f" It was waited for {waited_seconds:.0f} s." if waited_seconds else ""
     return StoreUnreachableError(
         f"The store {shown} cannot be reached: {_cause(error)}.{waited} See that the server runs and that this "
@@ -97,9 +97,9 @@ def foreign(shown: str) -> StoreCorruptError:
     )
 
 
-def _cause(error: psycopg.Error) -> str:
+def _cause(error: Exception) -> str:
     """Return the first line of what the server or libpq says; neither repeats passwords."""
-    text = error.diag.message_primary or str(error)
+    text = (error.diag.message_primary if isinstance(error, psycopg.Error) else None) or str(error)
     # Of several addresses that were tried, libpq tells each in a line.
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Multiple")]
     return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -10,10 +10,11 @@ from functools import cached_property
 from typing import TypeVar
 
 from ..newsroom import Newsroom
+from ..patience import PATIENCE_SECONDS
 from ..sql.connection import Connection
 from ..sql.store import SqlStore
 from .address import Address
-from .database import PATIENCE_SECONDS, Database
+from .database import Database
 from .listening import PostgresNewsroom
 from .schema import newest
 
@@ -56,9 +57,6 @@ class PostgresStore(SqlStore):
         before = time.monotonic()
         (there,) = self._read(lambda c: c.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone())
         return float(there) - (before + time.monotonic()) / 2
-
-    def listen_for_requests(self, run_id: str, notice: Callable[[], None]) -> Callable[[], None]:
-        return self._newsroom.listen(notice, run_id)
 
     @cached_property
     def _newsroom(self) -> Newsroom:

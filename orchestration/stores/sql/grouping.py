@@ -14,10 +14,9 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from ...errors import StoreError
-from .connection import Connection
 
 T = TypeVar("T")
-C = TypeVar("C", bound=Connection)
+C = TypeVar("C")  # what a job works with
 
 
 class Job(Generic[C]):

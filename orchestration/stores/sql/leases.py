@@ -152,6 +152,21 @@ def lose_process(connection: Connection, run_id: str, *, proven: bool) -> None:
     connection.execute(f"UPDATE lease SET tie = {Tie.LEFT:d} WHERE run_id = ?", (run_id,))
 
 
+def keep(connection: Connection, now: float) -> None:
+    """Renew what is held, but for what was left behind."""
+    connection.execute(
+        f"UPDATE lease SET expires = ? WHERE held AND expires < ? AND tie <> {Tie.LEFT:d}",
+        (now + LEASE_SECONDS, now + LEASE_SECONDS),
+    )
+
+
+def tie_again(connection: Connection, run_id: str) -> None:
+    """Have a run's leases renewed again that were left: their process lives."""
+    connection.execute(
+        f"UPDATE lease SET tie = {Tie.WORKER:d} WHERE run_id = ? AND tie = {Tie.LEFT:d}", (run_id,)
+    )
+
+
 def release(connection: Connection, holders: Sequence[str]) -> None:
     connection.executemany("DELETE FROM lease WHERE holder = ?", [(holder,) for holder in holders])
 

@@ -9,7 +9,7 @@ from ...core.journal import RunMoved
 from ...core.states import RUN_TERMINAL, RunState
 from ...errors import UserError
 from ..base import BATCH_IDS_PER_EPOCH, DEAD_AFTER_SECONDS, Requests, RunRow
-from ..liveness import is_gone, process_mark, this_host
+from ..liveness import is_gone
 from ..lookup import MIN_PREFIX, alive, ambiguous, completed, not_found, unknown
 from ..replay import interrupted
 from . import journal, leases
@@ -20,8 +20,8 @@ from .text import clean, plain, to_json
 _LIVE = f"({','.join(str(int(s)) for s in RunState if s not in RUN_TERMINAL)})"
 
 
-def create(connection: Connection, run: RunRow) -> None:
-    """Add a run."""
+def create(connection: Connection, run: RunRow, mark: str) -> None:
+    """Add a run. `mark` is its process's, see stores/liveness.py."""
     row: dict[str, Any] = {
         "run_id": run.run_id,
         "name": clean(run.name),
@@ -43,7 +43,7 @@ def create(connection: Connection, run: RunRow) -> None:
         "parent_task_run_id": run.parent_task_run_id,
         "host": clean(run.host),
         "pid": run.pid,
-        "process": process_mark(run.pid) if run.host == this_host() else "",
+        "process": mark,
         "epoch": run.epoch,
         "counts": to_json(list(run.counts)),
     }
@@ -85,7 +85,7 @@ def _select(connection: Connection, where: str, values: Sequence[Any], rest: str
     return [to_run(row) for row in found.fetchall()]
 
 
-def claim(connection: Connection, run_id: str, host: str, pid: int, now: float) -> RunRow:
+def claim(connection: Connection, run_id: str, host: str, pid: int, now: float, mark: str) -> RunRow:
     """Take over a run; what was asked of its earlier process is not asked of this one."""
     _lock(connection, run_id)
     run = get(connection, run_id)
@@ -93,13 +93,12 @@ def claim(connection: Connection, run_id: str, host: str, pid: int, now: float) 
         raise unknown(run_id)
     if run.state is RunState.COMPLETED:  # by a process that was faster
         raise completed(run)
-    (mark,) = connection.execute("SELECT process FROM run WHERE run_id = ?", (run_id,)).fetchone()
-    gone = is_gone(run.host, run.pid, mark)
+    (before,) = connection.execute("SELECT process FROM run WHERE run_id = ?", (run_id,)).fetchone()
+    gone = is_gone(run.host, run.pid, before)
     if run.heartbeat is not None and now - run.heartbeat <= DEAD_AFTER_SECONDS and not gone:
         raise alive(run, now)
-    mark = process_mark(pid) if host == this_host() else ""
     connection.execute(
-        "UPDATE run SET epoch = epoch + 1, host = ?, pid = ?, process = ?, heartbeat = ?, "
+        "UPDATE run SET epoch = epoch + 1, host = ?, pid = ?, process = ?, heartbeat = ?, reaped = NULL, "
         "cancel_requested = FALSE, pause_requested = FALSE WHERE run_id = ?",
         (host, pid, mark, now, run_id),
     )
@@ -147,10 +146,11 @@ def next_ids(connection: Connection, run_id: str) -> tuple[int, int]:
     return node, batch
 
 
-def dead(connection: Connection, now: float) -> dict[str, bool]:
+def dead(connection: Connection, now: float, proven: bool = False) -> dict[str, bool]:
     """Return live runs whose process has ended, or has not been heard of for too long, and whether its end is proven.
 
-    A run that no process has taken up yet (no pid, no heartbeat) is not one of them.
+    A run that no process has taken up yet (no pid, no heartbeat) is not one of them. With `proven`, silence does not
+    count.
     """
     found = connection.execute(
         f"SELECT run_id, host, pid, process, coalesce(heartbeat, created), heartbeat IS NULL FROM run "
@@ -159,28 +159,50 @@ def dead(connection: Connection, now: float) -> dict[str, bool]:
     return {
         run_id: gone
         for run_id, host, pid, mark, heard, never in found
-        if (pid or not never) and ((gone := is_gone(host, pid, mark)) or now - heard > DEAD_AFTER_SECONDS)
+        if (pid or not never)
+        and ((gone := is_gone(host, pid, mark)) or (not proven and now - heard > DEAD_AFTER_SECONDS))
     }
 
 
-def reap(connection: Connection, now: float) -> list[str]:
+def reap(connection: Connection, now: float, proven: bool = False) -> list[str]:
     """End what dead processes have left behind; a new epoch keeps out one that was only stopped."""
     reaped = []
-    for run_id in dead(connection, now):
+    for run_id in dead(connection, now, proven):
         _lock(connection, run_id)
-        proven = dead(connection, now).get(run_id)
-        if proven is None:
+        gone = dead(connection, now, proven).get(run_id)
+        if gone is None:
             continue  # another process was faster
         reaped.append(run_id)
         run = get(connection, run_id)
         assert run is not None
         reason = f"its process {run.pid} on {run.host or 'an unknown host'} ended without a word"
-        connection.execute("UPDATE run SET epoch = epoch + 1 WHERE run_id = ?", (run_id,))
-        leases.lose_process(connection, run_id, proven=proven)
+        connection.execute("UPDATE run SET reaped = epoch, epoch = epoch + 1 WHERE run_id = ?", (run_id,))
+        leases.lose_process(connection, run_id, proven=gone)
         entries = interrupted(RunView(connection, number_of(connection, run_id)), now, reason)
         entries.append(RunMoved(RunState.CRASHED, now, message=f"Crashed: {reason}"))
         journal.append(connection, run_id, run.epoch + 1, entries)
     return reaped
+
+
+def revive(connection: Connection, run_id: str, epoch: int, now: float, *, lives: bool) -> None:
+    """Give a run back to the process that was given up for dead and is heard of after all, if nobody has claimed it.
+
+    Its leases are renewed again, whatever they were tied to: it will say when they end. What is true of a process that
+    has ended (not `lives`) is that the run is reaped once more when all that it had written is there.
+    """
+    found = connection.execute(
+        "UPDATE run SET epoch = ?, reaped = NULL WHERE run_id = ? AND reaped = ? AND epoch = ? RETURNING run_no",
+        (epoch, run_id, epoch, epoch + 1),
+    ).fetchall()
+    if not found:
+        return
+    told = (
+        "its process is heard of again" if lives else "what its process had written before it ended has come"
+    )
+    journal.append(connection, run_id, epoch, [RunMoved(RunState.RUNNING, now, message=told)])
+    if lives:
+        connection.execute("UPDATE run SET heartbeat = ? WHERE run_id = ?", (now, run_id))
+        leases.tie_again(connection, run_id)
 
 
 def find(connection: Connection, run: str, url: str) -> RunRow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from runners.messages import Detail
 
@@ -25,6 +25,7 @@ from ..base import (
     RunRow,
     TaskRunRow,
 )
+from ..liveness import mark_at
 from ..newsroom import frees_leases
 from ..served import ServedStore
 from ..timeline import Timeline, timeline
@@ -35,6 +36,9 @@ from .checking import Problem, problems
 from .connection import Connection
 from .rows import RunView
 from .text import clean
+
+if TYPE_CHECKING:
+    from ..wire.port import Writing
 
 T = TypeVar("T")
 
@@ -50,13 +54,21 @@ class SqlStore(ServedStore):
     def _read(self, work: Callable[[Connection], T]) -> T:
         """Do `work` on one consistent state of the database; it may be called again."""
 
+    def listen_for_requests(self, run_id: str, notice: Callable[[], None]) -> Callable[[], None]:
+        return self._newsroom.listen(notice, run_id)
+
+    def listen_to_all(self, notice: Callable[[str | None], None]) -> Callable[[], None]:
+        """Have `notice` called with each topic of which there are news: "" for leases, a run's id, None for any."""
+        return self._newsroom.listen_to_all(notice)
+
     # --- a run's own process --------------------------------------------------------------------
 
     def create_run(self, run: RunRow) -> None:
-        self._write(lambda connection: runs.create(connection, run))
+        self._write(lambda connection: runs.create(connection, run, mark_at(run.host, run.pid)))
 
     def claim(self, run_id: str, *, host: str, pid: int, now: float) -> RunRow:
-        return self._write(lambda connection: runs.claim(connection, run_id, host, pid, now))
+        mark = mark_at(host, pid)
+        return self._write(lambda connection: runs.claim(connection, run_id, host, pid, now, mark))
 
     def append(self, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
         self._write(lambda connection: journal.append(connection, run_id, epoch, entries))
@@ -88,11 +100,12 @@ class SqlStore(ServedStore):
 
     def request(self, run_id: str, *, cancel: bool | None = None, pause: bool | None = None) -> None:
         self._write(lambda connection: runs.request(connection, run_id, cancel, pause))
+        self._newsroom.tell(run_id)
 
-    def reap(self, now: float) -> list[str]:
-        if not self._read(lambda connection: runs.dead(connection, now)):
+    def reap(self, now: float, *, proven: bool = False) -> list[str]:
+        if not self._read(lambda connection: runs.dead(connection, now, proven)):
             return []  # the usual case does not write
-        reaped = self._write(lambda connection: runs.reap(connection, now))
+        reaped = self._write(lambda connection: runs.reap(connection, now, proven))
         self._newsroom.tell()
         return reaped
 
@@ -221,6 +234,31 @@ class SqlStore(ServedStore):
 
     def token_used(self, token_id: str, now: float) -> None:
         self._write(lambda connection: access.token_used(connection, token_id, now))
+
+    # --- for processes that write by way of a server --------------------------------------------
+
+    def numbered(self, writing: Writing) -> bytes:
+        """Do transactions of another process, each once; return the packed answers to the newest.
+
+        Raises:
+            FencedError, UserError: of one of them, which is why none is done.
+        """
+        from . import numbered  # with msgpack, which a process without a server has no need of
+
+        now = self.now()
+        answers = self._write(lambda connection: numbered.perform(connection, writing, now))
+        for call in (call for group in writing.groups for call in group.calls):
+            if call.verb == "request":
+                self._newsroom.tell(call.arguments["run_id"])
+            elif call.verb in ("set_limit", "remove_limit") or frees_leases(
+                call.arguments.get("entries", ())
+            ):
+                self._newsroom.tell()
+        return answers
+
+    def keep_leases(self, now: float) -> None:
+        """Renew what live runs hold: their heartbeats could not be heard."""
+        self._write(lambda connection: leases.keep(connection, now))
 
     # --- upkeep ---------------------------------------------------------------------------------
 
