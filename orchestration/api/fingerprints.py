@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,23 @@ def fingerprint_of(request: NodeRequest, body: TaskBody, path_of: Callable[[int]
     hasher = _begun(body.source).copy()
     hasher.update(f"{args!r}, {kwargs!r})".encode())
     return hasher.hexdigest()
+
+
+def first_items(request: NodeRequest, width: int) -> NodeRequest:
+    """Return the request of a map over the first items only, as far as its fingerprint is concerned."""
+
+    def cut(source: Source) -> Source:
+        match source:
+            case Column(values, template):
+                return Column(values[:width], template)
+            case Aligned(node_id, indices) if indices is not None:
+                return Aligned(node_id, indices[:width])
+            case _:
+                return source
+
+    args = tuple(cut(source) for source in request.args)
+    kwargs = {name: cut(source) for name, source in request.kwargs.items()}
+    return replace(request, args=args, kwargs=kwargs, width=width)
 
 
 @lru_cache(maxsize=1024)

@@ -168,7 +168,7 @@ class LocalSession:
         payload = NodePayload(body, args, kwargs, request.shared, request.picked, options)
         self.driver.packer.add(node_id, payload)
         fingerprint = self._fingerprint(request, body)
-        recovered = self._recover(path, fingerprint)
+        recovered = self._recover(path, fingerprint, request, body)
         if inline and recovered is not None:
             recovered = readable(path, recovered)
         if recovered is not None and recovered.results and recovered.width == 1:
@@ -265,11 +265,15 @@ class LocalSession:
     def _node_path(self, node_id: int) -> str:
         return self._paths.get(node_id) or str(node_id)
 
-    def _recover(self, path: str, fingerprint: str) -> Recovered | None:
+    def _recover(self, path: str, fingerprint: str, request: NodeRequest, body: TaskBody) -> Recovered | None:
+        """Return what an earlier process left of a node: of equal code and arguments the results, too."""
         found = self._recovered.get(path)
         if found is None:
             return None
-        if found.fingerprint != fingerprint:
+        width = found.width
+        if found.fingerprint != fingerprint and self._begins_with(found, request, body):
+            width = request.width  # items keep their indices
+        elif found.fingerprint != fingerprint:
             if found.results:
                 log.warning(
                     "%s has other code or arguments than when its results were stored: they are not used",
@@ -281,8 +285,18 @@ class LocalSession:
             results=found.results,
             started=found.started,
             skipped=found.skipped if fingerprint or found.started else frozenset(),
-            width=found.width,
+            width=width,
         )
+
+    def _begins_with(self, found: RecoveredNode, request: NodeRequest, body: TaskBody) -> bool:
+        """Whether a map is over the recorded items and more after them."""
+        if not found.fingerprint or found.width is None or request.width is None:
+            return False
+        if not 0 < found.width < request.width:
+            return False
+        from .fingerprints import first_items
+
+        return self._fingerprint(first_items(request, found.width), body) == found.fingerprint
 
     def measures(self, request: NodeRequest) -> bool:
         """Whether submitting this reads what an earlier process has stored, which may have to be made again first."""

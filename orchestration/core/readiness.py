@@ -14,7 +14,7 @@ from operator import add
 
 from .journal import WidthLearned
 from .ledger import Ledger, compact, positions_in
-from .records import Edge, Node, Reach
+from .records import Edge, Node, Reach, Recovered
 from .releasing import Releasing
 from .states import TERMINAL, Cause, State
 from .verdicts import Verdicts, label
@@ -187,7 +187,11 @@ class Readiness:
     def _recover(self, node: Node) -> None:
         """Take over what an earlier process of this run has left."""
         found = node.spec.recovered
-        if found is None or (found.width is not None and found.width != node.width):
+        if found is None:
+            return
+        if found.width is not None and found.width != node.width:
+            if found.started and not node.policy.rerun_on_loss:
+                self.ledger.move(node, range(node.width), Cause.LOST_FOR_GOOD, _mixed_up(found, node.width))
             return
         for index, attempts in found.attempts.items():
             if index < node.width:
@@ -321,6 +325,15 @@ class Readiness:
             self.verdicts.judge(node, range(indices.start + part.start, indices.start + part.stop))
         else:
             self.verdicts.judge(node, array("i", [indices.start + i for i in part]))
+
+
+def _mixed_up(found: Recovered, width: int) -> str:
+    """Say why no item of a map may start: each may be one that an earlier process has started."""
+    return (
+        f"an earlier process of this run started {len(found.started)} of the {found.width} items that this map had; "
+        f"it has {width} now, so which of them these are cannot be told, and none must run twice "
+        "(rerun_on_loss=False). Resume with the items of then, or start a new run with what is still to be done"
+    )
 
 
 def _members(indices: Sequence[int]) -> range | frozenset[int]:

@@ -73,7 +73,9 @@ class Recovered:
         attempts: by index, how many attempts it has had.
         results: by index, where its result is stored.
         lengths: by index, the length of a stored result that may be mapped over (`AttemptsEnded.lengths`).
-        width: how many items it had; with another number of items now, nothing is taken over. None: unknown.
+        width: how many items it had, or how many it has where the first are known to be those. With another number
+            of items nothing is taken over, and where the task must not run twice and some had started, none starts.
+            None: unknown.
         started: items that were Running when the process died, and items that completed with a result that is
             not stored. Where the task must not run twice they are Crashed, for a person to decide.
         skipped: items that asked to be skipped, and are so again.

@@ -174,6 +174,7 @@ class RecoveredNode:
             completed or asked to be skipped; those with a result may run again no more than others, should it be of
             no use.
         skipped: items that asked to be skipped themselves.
+        width: where items have `started`, that of the node which they are of.
     """
 
     path: str

@@ -66,7 +66,7 @@ class JournalView(Protocol):
     def traces(self) -> Iterable[Trace]:
         """Return what a resume needs of the entries, by ascending node_id, of each node in order.
 
-        Moves to other states than Ready and Running may be left out.
+        Moves to other states than Ready, Running, Completed and Skipped may be left out.
         """
 
 
@@ -276,11 +276,16 @@ def _left(node: NodeHead, traces: Iterable[Trace], old: RecoveredNode | None) ->
     spent = dict(old.attempts) if old and same else {}
     skipped = set(old.skipped) if old and same else set()
     started = set(old.started) if old else set()
-    width = node.width if node.width is not None or not (old and same) else old.width
+    taken_over = False
     for trace in traces:
         if node.once:
             _note_starts(trace, started)
         if trace.state is not None:
+            if old is not None and trace.state == State.COMPLETED:  # taken over, perhaps into a wider map
+                results.update({i: old.results[i] for i in trace.indices if i in old.results})
+                taken_over = True
+            elif old is not None and trace.state == State.SKIPPED:
+                skipped.update(old.skipped.intersection(trace.indices))
             continue
         stored = trace.stored
         for k, (index, state) in enumerate(zip(trace.indices, trace.states, strict=True)):
@@ -294,6 +299,9 @@ def _left(node: NodeHead, traces: Iterable[Trace], old: RecoveredNode | None) ->
                     results[index] = (stored, trace.positions[k])
             elif trace.outcomes[k] != Outcome.UNSTARTED:
                 spent[index] = max(spent.get(index, 0), trace.attempts[k])
+    width = node.width
+    if old is not None and ((old.started and not taken_over) or (same and width is None)):
+        width = old.width  # of the items that had started: see `Recovered.width`
     return RecoveredNode(
         node.path, node.fingerprint, width, spent, results, _frozen(started), _frozen(skipped)
     )

@@ -304,6 +304,25 @@ def test_recovered_results_of_another_width_are_not_taken_over() -> None:
     assert C not in run.states(maps)
 
 
+@pytest.mark.parametrize("width", [2, 4])
+def test_items_that_must_not_run_twice_do_not_start_where_they_cannot_be_told(width: int) -> None:
+    """A map of another width: each item may be the one that had started. The reason names cause and cure."""
+    run = driven()
+    found = Recovered(started=frozenset({1}), width=3)
+    node = run.add(width=width, policy=Policy(rerun_on_loss=False, batch=1), recovered=found)
+    assert run.states(node) == [State.CRASHED] * width
+    assert run.all_said(SubmitBatch) == []
+    assert "started 1 of the 3 items" in run.reason(node)
+    assert "Resume with the items of then" in run.reason(node)
+
+
+def test_a_map_of_another_width_of_which_nothing_had_started_runs() -> None:
+    """There is nothing that could run twice."""
+    run = driven()
+    node = run.add(width=2, policy=Policy(rerun_on_loss=False, batch=1), recovered=Recovered(width=3))
+    assert run.states(node) == [S, S]
+
+
 def test_a_recovered_list_can_be_mapped_over() -> None:
     """The length of a stored list comes with it."""
     run = driven()

@@ -49,6 +49,9 @@ def _tuple(text: str) -> tuple[Any, ...]:
     return tuple(json.loads(text))
 
 
+_TRACED = [int(state) for state in (State.READY, State.RUNNING, State.COMPLETED, State.SKIPPED)]
+
+
 @lru_cache(maxsize=1024)
 def _once(policy: str) -> bool:
     """Whether a node of this policy must not run twice."""
@@ -158,8 +161,8 @@ class RunView:
     def traces(self) -> Iterator[Trace]:
         found = self._connection.execute(
             "SELECT node_id, indices, state, states, outcomes, attempts, positions, stored_url, stored_digest "
-            "FROM journal WHERE run_no = ? AND (kind = ? OR kind = ? AND state IN (?, ?)) ORDER BY node_id, seq",
-            (self._run_no, ENDED, MOVED, int(State.READY), int(State.RUNNING)),
+            "FROM journal WHERE run_no = ? AND (kind = ? OR kind = ? AND state IN (?, ?, ?, ?)) ORDER BY node_id, seq",
+            (self._run_no, ENDED, MOVED, *_TRACED),
         )
         for node_id, indices, state, states, outcomes, attempts, positions, url, digest in found:
             if states is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestration import Skip, flow, task
+from orchestration import Skip, flow, task, unmapped
 from orchestration.errors import RunAliveError, RunNotFoundError, RunNotResumableError
 from runners import SequentialTaskRunner, ThreadPoolTaskRunner
 from runners.base import TaskRunner
@@ -149,6 +149,36 @@ def test_skips_are_resumed(local_runner: TaskRunner, record: Any, tmp_path: Path
     fixed.touch()
     assert main.resume(record.run().run_id) == ["Skipped", "Skipped"]
     assert sorted(notes.read_text().split("\n")[:-1]) == ["free a"] * (1 if persist else 2) + ["once b"]
+
+
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize(
+    ("later", "told_apart"), [("a b c d", True), ("z a b c", False), ("a b", False), ("a x c", False)]
+)
+def test_maps_over_other_items_are_resumed(
+    local_runner: TaskRunner, record: Any, tmp_path: Path, once: bool, later: str, told_apart: bool
+) -> None:
+    """What comes after the items of then runs, those are taken over. If they cannot be told, none starts that must
+    not start twice: nor on the resume after that."""
+    notes, words, fail = tmp_path / "notes", ["a", "b", "c"], [True]
+    told = note.with_options(rerun_on_loss=not once)
+
+    @flow(task_runner=local_runner, persist_results=True)
+    def main() -> Any:
+        futures = told.map(unmapped(notes), words)
+        futures.wait()
+        if fail:
+            raise RuntimeError("stop")
+        return [state.type for state in futures.states]
+
+    main(return_state=True)
+    words[:] = later.split()
+    main.resume(record.run().run_id, return_state=True)
+    fail.clear()
+    states = main.resume(record.run().run_id)
+    ran = "a b c d" if told_apart else "a b c" if once else f"a b c {later}"
+    assert sorted(notes.read_text().split()) == sorted(ran.split())
+    assert states == ["Crashed" if once and not told_apart else "Completed"] * len(words)
 
 
 def test_changed_arguments_run_again(local_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
