@@ -47,7 +47,7 @@ demo: $(STAMP) ## Run a real job on all four runners
 test: $(STAMP) ## Run every test; ARGS="-k name" narrows it
 	$(BIN)/python -m pytest $(ARGS)
 
-faults: $(STAMP) ## Inject faults into real runs and simulated ones, at most 40 minutes; ARGS="-k dask" makes some rows anew
+faults: $(STAMP) ## Inject faults into real runs and simulated ones, 40 minutes (MILLRACE_FAULTS_MINUTES); ARGS="-k dask" makes some rows anew
 	$(if $(ARGS),,rm -f docs/faults.json)
 	MILLRACE_SIMULATION=faults MILLRACE_FAULTS=full MILLRACE_FAULTS_KEPT=docs \
 	  $(BIN)/python -m pytest tests/simulation tests/faults $(ARGS)
