@@ -81,7 +81,7 @@ def run_packed(blob: bytes, *upstream: BatchResult) -> BatchResult:
     if not _admit(topic, batch, key):
         return BatchResult(PackedResults([]), codec.pack(unstarted_table(batch)))
     _watch_cancellation(worker)
-    channel = DaskChannel(worker, topic, key)
+    channel = DaskChannel(worker, topic, key, batch.run_id)
     try:
         batch = complete(batch, partial(channel.payload, batch.batch_id))
     except ResultLostError as error:
@@ -131,13 +131,20 @@ class Held(Sequence[Any]):
 class DaskChannel:
     """The worker's way to the flow's process: events of a topic up, functions run on the worker down."""
 
-    def __init__(self, worker: Any, topic: str, key: str) -> None:
+    def __init__(self, worker: Any, topic: str, key: str, run_id: str) -> None:
         self._worker = worker
         self._topic = topic
         self._key = key
+        self._run_id = run_id
 
     def emit(self, event: BatchStarted | BatchProgress) -> None:
-        self._send(codec.pack(event))
+        """Tell of an event. A batch that Dask has taken back just now does not begin: nobody would hear of it."""
+        if isinstance(event, BatchProgress):
+            self._send(codec.pack(event))
+        elif self.alive():
+            self._log(codec.pack(event))  # whatever Dask does meanwhile: it begins
+        else:
+            cancel_batches(self._run_id, [event.batch_id])
 
     def call(self, batch_id: int, execution_id: str, entry: int, kind: str, payload: bytes) -> bytes:
         call = Call(new_call_id(), batch_id, execution_id, entry, kind, payload)
@@ -169,6 +176,9 @@ class DaskChannel:
     def _send(self, data: bytes, size: int = 0) -> None:
         if not self.alive():
             return  # an event would make the scheduler keep the topic of a run that has gone
+        self._log(data, size)
+
+    def _log(self, data: bytes, size: int = 0) -> None:
         with contextlib.suppress(Exception):  # the worker is closing: nobody listens any more
             self._worker.log_event(self._topic, (self._worker.address, data, size))
 

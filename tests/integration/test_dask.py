@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from runners import DaskTaskRunner, dask_results, get_dask_client
+from runners import DaskTaskRunner, codec, dask_results, get_dask_client
 from runners.errors import (
     BackendError,
     ResultLostError,
@@ -32,6 +33,7 @@ from runners.messages import (
     ResultsLost,
     SlotsChanged,
 )
+from runners.worker import run_batch
 
 pytestmark = pytest.mark.dask
 
@@ -504,6 +506,28 @@ def test_a_second_execution_does_not_call(port: Any) -> None:
     assert port.run(port.batch(total, inputs=[batch])).outcomes == bytes([Outcome.INPUT_LOST])
     asked = [e for e in port.events if isinstance(e, Call) and e.batch_id == batch.batch_id]
     assert len({e.call_id for e in asked}) == 1
+
+
+@pytest.mark.parametrize("state", ["executing", "cancelled"])
+def test_a_batch_that_is_taken_back_as_it_begins(port: Any, tmp_path: Path, state: str) -> None:
+    """It begins and says so, or does not begin at all: no code runs that the flow's process cannot know of."""
+    from runners.dask_worker import DaskChannel
+
+    task, told = SimpleNamespace(state=state), []
+
+    def log_event(topic: str, message: tuple[str, bytes, int]) -> None:
+        told.append(codec.unpack(message[1]))
+        task.state = "cancelled"  # from now on
+
+    tasks = SimpleNamespace(tasks={"key": task})
+    worker = SimpleNamespace(state=tasks, address="tcp://here", log_event=log_event)
+    (tmp_path / "gate").touch()
+    batch = port.batch(leave_trace, [(str(tmp_path / "gate"), str(tmp_path / "trace"))])
+    _, table = run_batch(batch, [], DaskChannel(worker, "topic", "key", batch.run_id), in_process=False)
+    begins = state == "executing"
+    assert table.outcomes == bytes([DONE if begins else UNSTARTED])
+    assert (tmp_path / "trace").exists() == begins
+    assert [event.execution_id for event in told] == ([table.execution_id] if begins else [])
 
 
 def leave_trace(paths: Any) -> None:
