@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InternalError, ResultLostError
+from .relay import Relay
 from .result_format import MISSING
 
 ATOMS = frozenset({int, float, str, bytes, bool, type(None), complex, bytearray, range})
@@ -89,6 +90,11 @@ class Arguments:
 
         return Arguments(tuple(map(found, self.args)), {name: found(s) for name, s in self.kwargs.items()})
 
+    def has_refs(self) -> bool:
+        """Whether results of upstream items may be inside other values: then they are looked up by item."""
+        sources = (*self.args, *self.kwargs.values())
+        return any(isinstance(s, Element) or (isinstance(s, Static | Column) and s.template) for s in sources)
+
     def bind(self, position: int, inputs: Inputs) -> tuple[list[Any], dict[str, Any]]:
         """Return (args, kwargs) of the item at `position`.
 
@@ -97,10 +103,21 @@ class Arguments:
         """
         return self.binder(inputs)(position)
 
-    def binder(self, inputs: Inputs) -> Callable[[int], tuple[list[Any], dict[str, Any]]]:
-        """Return `bind` for all positions: what can be decided once for the batch is decided here."""
-        args = [getter(source, inputs) for source in self.args]
-        kwargs = {name: getter(source, inputs) for name, source in self.kwargs.items()}
+    def binder(
+        self, inputs: Inputs, relay: Relay | None = None
+    ) -> Callable[[int], tuple[list[Any], dict[str, Any]]]:
+        """Return `bind` for all positions: what can be decided once for the batch is decided here.
+
+        Args:
+            relay: what the stage before in the same batch leaves.
+        """
+
+        def get(source: Source) -> Callable[[int], Any]:
+            relayed = relay is not None and isinstance(source, Aligned) and source.node_id == relay.node_id
+            return relay.take if relay is not None and relayed else getter(source, inputs)
+
+        args = [get(source) for source in self.args]
+        kwargs = {name: get(source) for name, source in self.kwargs.items()}
 
         def bind(position: int) -> tuple[list[Any], dict[str, Any]]:
             return [get(position) for get in args], {name: get(position) for name, get in kwargs.items()}

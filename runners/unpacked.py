@@ -9,6 +9,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import is_
 from typing import Any
 
 from .base import Wanted
@@ -155,8 +157,11 @@ def unless_lost(found: list[Any] | ResultLostError) -> list[Any]:
 
 def pick(batch_id: int, values: Sequence[Any], positions: Sequence[int]) -> list[Any] | ResultLostError:
     """Return the values at positions, or the error if one of them is missing."""
-    found = [values[p] for p in positions]
-    if any(value is MISSING for value in found):
+    if isinstance(positions, range) and positions.step == 1:
+        found = list(values[positions.start : positions.stop])
+    else:
+        found = [values[p] for p in positions]
+    if any(map(is_, found, repeat(MISSING))):
         bad = [p for p, value in zip(positions, found, strict=True) if value is MISSING]
         return ResultLostError(
             f"batch {batch_id} has no results at positions {', '.join(map(str, bad[:10]))}"

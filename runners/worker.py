@@ -22,7 +22,8 @@ from .errors import ResultFileLostError, ResultLostError
 from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt
 from .messages import Batch, Detail, Outcome, Payload, Stage, Table
 from .monitor import monitor
-from .results import IMMUTABLE, CheckedResults, Frame, bytes_of, own_copy, pack_values
+from .relay import Relay
+from .results import IMMUTABLE, CheckedResults, Frame, bytes_of, pack_values
 from .storage import MISSING, ResultSerializationError, open_storage, read_stored
 
 MAX_LOADED = 256  # unpickled bodies kept per worker process
@@ -165,9 +166,10 @@ def _run_items(execution: Execution, inputs: Inputs, results: Results) -> None:
     clock, deadline = execution.clock, execution.batch.deadline_seconds
     last = None if deadline is None else execution.zero + deadline
     loaded = len(execution.bodies)
-    first, *later = [
-        StageRun(execution, stage, inputs, values) for stage, values in enumerate(results[:loaded])
-    ]
+    runs: list[StageRun] = []
+    for number, values in enumerate(results[:loaded]):
+        runs.append(StageRun(execution, number, inputs, values, runs[-1].relay if runs else None))
+    first, *later = runs
     for position in range(len(execution.batch.indices)):
         if position and (execution.cancelled or (last is not None and clock() > last)):
             return
@@ -188,7 +190,9 @@ def _run_items(execution: Execution, inputs: Inputs, results: Results) -> None:
 class StageRun:
     """Runs the items of one stage of a batch. What is the same for all of them is looked up once."""
 
-    def __init__(self, execution: Execution, stage: int, inputs: Inputs, values: list[Any]) -> None:
+    def __init__(
+        self, execution: Execution, stage: int, inputs: Inputs, values: list[Any], taken: Relay | None
+    ) -> None:
         batch = execution.batch
         spec = batch.stages[stage]
         self.execution = execution
@@ -200,23 +204,27 @@ class StageRun:
         self.timeout = spec.timeout_seconds
         self.permit = spec.permit
         self.prints = capture.task_print if body.log_prints else None
-        self.bind = execution.arguments[stage].binder(inputs)
-        # what the stage before has left for this one, and what this one leaves, by item
-        self.taken = inputs.of_node(batch.stages[stage - 1].node_id) if stage else None
-        self.left = inputs.of_node(spec.node_id) if stage + 1 < len(execution.bodies) else None
+        self.bind = execution.arguments[stage].binder(inputs, taken)
+        self.taken = taken
+        self.relay: Relay | None = None  # to the next stage
+        self.left: Relay | None = None  # the same, where something has to be done about results
+        if stage + 1 < len(execution.bodies):
+            by_index = inputs.of_node(spec.node_id) if execution.arguments[stage + 1].has_refs() else None
+            self.relay = Relay(spec.node_id, values, live=execution.in_process, by_index=by_index)
+            self.left = None if execution.in_process and by_index is None else self.relay
 
     def run(self, position: int) -> bool:
         """Run an item and note how it ended. Returns whether it has a result."""
         execution = self.execution
         entry = position * self.n_stages + self.stage
         outcome, value, detail = self._end_of(entry, position)
-        if self.taken is not None:
-            self.taken.pop(self.indices[position], None)
+        taken, left = self.taken, self.left
+        if taken is not None and (taken.copies or taken.by_index):
+            taken.forget(position, self.indices[position])
         has_result = outcome is COMPLETED or outcome is CACHED
-        if has_result and self.left is not None:
+        if has_result and left is not None and (left.by_index is not None or type(value) not in IMMUTABLE):
             try:
-                own = value if execution.in_process or type(value) in IMMUTABLE else own_copy(value)
-                self.left[self.indices[position]] = own
+                left.leave(position, self.indices[position], value)
             except Exception as error:  # it cannot be pickled: as with results that nothing takes at once
                 found = next(codec.unpicklable([value]), None)
                 outcome, has_result = Outcome.FAILED, False

@@ -11,13 +11,14 @@ FIRST_SIZE = 1  # items in a task's first batch
 GROWTH = 2  # at most, from one full batch to the next ...
 QUICK_GROWTH = 8  # ... while a batch takes less than GRAIN_SECONDS: its round trip costs more
 TARGET_SECONDS = 0.25  # per batch: 100 times what an engine needs for a submission, and still lively
-GRAIN_SECONDS = 0.005  # less work is not worth a batch of its own: an engine's submission costs as much
+GRAIN_SECONDS = 0.01  # less work is not worth a batch of its own: it would cost an engine nearly as much
 DEADLINE_SECONDS = 1.0  # past it a worker gives the unstarted tail back
 MAX_ITEMS = 10_000
 MAX_BYTES = 32 << 20  # of arguments and results per batch: it moves as a whole, and is held as a whole
 SMOOTHING = 0.3  # least weight of the newest batch in the mean
 SHORT_SECONDS = 0.05  # items below this are worth fusing
-MAX_AHEAD = 16  # batches per slot that are less than GRAIN_SECONDS of work together
+MAX_AHEAD = 16  # batches per slot that are less than AHEAD_SECONDS of work together
+AHEAD_SECONDS = 0.005
 PREFETCH_SECONDS = 0.3  # and below this worth prefetching: a round trip would be a few percent of them
 
 
@@ -101,8 +102,8 @@ class Sizer:
 
     def batches_ahead(self, items: int) -> int:
         """Return how many batches of so few items a slot may have, so that it is not idle between them."""
-        seconds = items * (self.mean or GRAIN_SECONDS)
-        return max(1, min(MAX_AHEAD, int(GRAIN_SECONDS / max(seconds, _LEAST_SECONDS))))
+        seconds = items * (self.mean or AHEAD_SECONDS)
+        return max(1, min(MAX_AHEAD, int(AHEAD_SECONDS / max(seconds, _LEAST_SECONDS))))
 
     @property
     def short(self) -> bool:

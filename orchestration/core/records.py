@@ -261,7 +261,7 @@ class Node:
         """Yield contiguous items with the batch that has their results, in order; -1 where none has."""
         start = items.start
         for batch_id, group in groupby(self.batches[items.start : items.stop]):
-            run = range(start, start + sum(1 for _ in group))
+            run = range(start, start + len(list(group)))
             yield batch_id, run
             start = run.stop
 
@@ -270,8 +270,10 @@ class Node:
         if not isinstance(indices, range):
             return [self.positions[index] for index in indices]
         positions = self.positions[indices.start : indices.stop]
-        straight = range(positions[0], positions[0] + len(positions))
-        return straight if positions == array("i", straight) else positions
+        first, count = positions[0], len(positions)
+        if positions[-1] - first != count - 1 or positions != _counted(first, first + count):
+            return positions
+        return range(first, first + count)
 
     def stage_in(self, batch_id: int) -> int:
         """Return which stage of a batch was this node's."""
@@ -345,6 +347,16 @@ class StoredResults:
         return found
 
 
+def _counted(start: int, stop: int) -> array[int]:
+    """Return the numbers from start to stop. To count them anew costs as much as the rest of a batch's bookkeeping."""
+    global _NUMBERS
+    numbers = _NUMBERS  # replaced as a whole: any thread may ask
+    if len(numbers) < stop:
+        numbers = _NUMBERS = array("i", range(2 * stop))
+    return numbers[start:stop]
+
+
+_NUMBERS = array("i")
 _NOTHING: frozenset[int] = frozenset()
 _NO_ATTEMPTS: array[int] = array("I")
 

@@ -96,11 +96,11 @@ class EndTests:
     def test_timeouts(self, bench: Bench, fn: Callable[..., Any]) -> None:
         """Python loops and async code are stopped when their time is up; the others of the batch run."""
         gate = bench.gate()
-        batch = bench.map(fn, [None, gate.address, None], timeout=0.2)
+        batch = bench.map(fn, [None, gate.address, None], timeout=1)
         table = bench.run(batch)
         assert outcomes(table) == [COMPLETED, TIMED_OUT, COMPLETED]
         assert table.details[1].type_name == "TaskTimeoutError"
-        assert "0.2 s" in table.details[1].message
+        assert "1 s" in table.details[1].message
         assert not table.details[1].abandoned
 
     def test_code_that_blocks(self, bench: Bench) -> None:

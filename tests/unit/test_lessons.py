@@ -32,7 +32,7 @@ def test_a_run_teaches_the_next() -> None:
     later.tell_slots(1)
     later.add(width=1000, task_name="quick")
     (batch,) = later.batches.values()
-    assert 1 < len(batch.indices) <= 5 < MAX_ITEMS
+    assert 1 < len(batch.indices) <= 10 < MAX_ITEMS
 
 
 def test_flows_are_known_by_their_code() -> None:
