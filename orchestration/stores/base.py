@@ -393,8 +393,8 @@ class Store(abc.ABC):
         """Return the state of each item of a node, one byte each; nothing for a node that is not there."""
 
     @abc.abstractmethod
-    def timeline(self, run_id: str) -> Timeline:
-        """Return all attempts of a run that have ended."""
+    def timeline(self, run_id: str, *, after: int = 0) -> Timeline:
+        """Return all attempts of a run that have ended, or those beyond what an earlier answer's `seq` stands for."""
 
     @abc.abstractmethod
     def attempts(self, run_id: str, node_id: int, index: int) -> list[AttemptRow]: ...

@@ -216,9 +216,9 @@ class MemoryStore(MemoryAccess):
         with self._lock:
             return replay.item_states(self._record(run_id), node_id)
 
-    def timeline(self, run_id: str) -> Timeline:
+    def timeline(self, run_id: str, *, after: int = 0) -> Timeline:
         with self._lock:
-            return timeline(self._record(run_id))
+            return timeline(self._record(run_id), after)
 
     def attempts(self, run_id: str, node_id: int, index: int) -> list[AttemptRow]:
         with self._lock:

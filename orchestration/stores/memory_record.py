@@ -25,6 +25,7 @@ from . import replay
 from .base import DEAD_AFTER_SECONDS, LogRow, NodeRow, Requests, RunRow
 from .limits import LOGGER_NAME
 from .liveness import is_gone, mark_at
+from .timeline import Ended
 
 _NO_COUNTS = (0,) * len(State)
 
@@ -89,6 +90,15 @@ class RunRecord:
             elif isinstance(entry, AttemptsEnded):
                 columns = entry.states, entry.outcomes, entry.attempts, entry.positions
                 yield replay.Trace(node_id, entry.indices, None, *columns, entry.stored)
+
+    def ended(self, after: int) -> Iterator[Ended]:
+        for node in self.nodes():
+            for seq, entry in self.items.get(node.node_id, ()) if node.replaced_by is None else ():
+                if seq > after and isinstance(entry, AttemptsEnded):
+                    yield Ended(
+                        seq, node.node_id, entry.worker, entry.indices, entry.attempts, entry.started,
+                        entry.durations, bytes(entry.states), bytes(entry.outcomes),
+                    )  # fmt: skip
 
     # --- writing --------------------------------------------------------------------------------
 

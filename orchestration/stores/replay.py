@@ -16,6 +16,7 @@ from runners.messages import Outcome, Stored
 from ..core.journal import LOST, AttemptsEnded, Counted, Entry, Moved, StartRepeated
 from ..core.states import TERMINAL, State
 from .base import AttemptRow, HistoryRow, NodeRow, RecoveredNode, TaskRunRow
+from .timeline import Ended
 
 _NAMED_OUTCOMES = {Outcome.CACHED: "Cached", Outcome.TIMED_OUT: "TimedOut"}
 
@@ -56,6 +57,9 @@ class JournalView(Protocol):
 
     def entries(self, node_id: int, first: int, last: int) -> Iterable[tuple[int, ItemEntry]]:
         """Return (seq, entry) in order; at least those that touch an index in first..last."""
+
+    def ended(self, after: int) -> Iterable[Ended]:
+        """Return what entries above the seq `after` say of attempts, by node and in order, of nodes not replaced."""
 
     def everything(self) -> Iterable[tuple[int, ItemEntry]]:
         """Return (node_id, entry) by ascending node_id, of each node in order; errors may be left out."""

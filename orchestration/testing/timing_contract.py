@@ -9,7 +9,7 @@ import pytest
 
 from runners.messages import Outcome
 
-from ..core.journal import AttemptsEnded, Counted
+from ..core.journal import LOST, AttemptsEnded, Counted
 from ..core.states import State
 from ..errors import RunNotFoundError
 from ..stores.base import Store
@@ -156,3 +156,22 @@ class TimingContract:
             State.PENDING,
         ]
         assert store.states(run_id, 8) == b""
+
+    def test_a_timeline_goes_on_where_it_ended(self, store: Store) -> None:
+        """What an earlier answer had is not told again; that a later process has replaced a node is."""
+        run_id = new_run(store)
+        store.append(run_id, 1, [node(5, width=9)])
+        for number in range(3):
+            store.append(run_id, 1, [ended(5, [number], State.COMPLETED, batch_id=number)])
+        first = store.timeline(run_id)
+        assert (list(first.index), first.replaced) == ([0, 1, 2], 0)
+        assert list(store.timeline(run_id, after=first.seq).index) == []
+        assert store.timeline(run_id, after=first.seq).seq == first.seq
+        store.append(run_id, 1, [ended(5, [7], State.CRASHED, LOST, batch_id=3, started=NOW)])
+        more = store.timeline(run_id, after=first.seq)
+        assert (list(more.index), list(more.outcome)) == ([7], [LOST])
+        assert list(store.timeline(run_id).index) == [0, 1, 2, 7]
+        row = store.claim(run_id, host="other", pid=1, now=NOW + 1000)
+        store.append(run_id, row.epoch, [replace(node(6, width=9), path=node(5, width=9).path)])
+        again = store.timeline(run_id, after=more.seq)
+        assert (list(again.index), again.replaced) == ([], 1)

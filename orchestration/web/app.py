@@ -38,6 +38,7 @@ def make_app(store: ServedStore, options: Options) -> FastAPI:
         reaper = asyncio.create_task(_reap(store, app.state.presence))
         yield
         reaper.cancel()
+        app.state.watches.close()
 
     app = FastAPI(
         title="Millrace",

@@ -23,18 +23,23 @@ def snapshot(states: bytes) -> Response:
     return Response(states, media_type="application/octet-stream", headers=headers)
 
 
-def timeline_bytes(found: Timeline) -> bytes:
+def timeline_bytes(found: Timeline, *, whole: bool = True) -> bytes:
     """Return a timeline, little-endian: magic, u32 rows, u32 length of the JSON, that JSON, and the columns.
 
-    Each part is padded to 8 bytes: f64 started, f32 seconds, u32 node, u32 index, u16 worker, u8 attempt, u8 state.
+    Each part is padded to 8 bytes: f64 started, f32 seconds, u32 node, u32 index, u16 worker, u8 attempt, u8 state,
+    u8 outcome.
+
+    Args:
+        whole: it is all there is; else it comes after what the page has.
     """
     n = len(found.started)
-    head = json.dumps({"workers": found.workers, "next": n}).encode()
+    cursor = f"{found.seq}-{found.replaced}"
+    head = json.dumps({"workers": found.workers, "next": cursor, "whole": whole}).encode()
     parts = [MAGIC + struct.pack("<II", n, len(head)) + head]
     parts += [
         _bytes(column) for column in (found.started, found.seconds, found.node, found.index, found.worker)
     ]
-    parts += [bytes(found.attempt), bytes(found.state)]
+    parts += [bytes(found.attempt), bytes(found.state), bytes(found.outcome)]
     return b"".join(_padded(part) for part in parts)
 
 
@@ -55,6 +60,9 @@ def delta(node_id: int, before: bytes, now: bytes) -> bytes:
     old = before + b"\xff" * (len(now) - len(before))  # no state: those items are new
     if old == now:
         return b""
-    changed = list(compress(range(len(now)), map(int.__ne__, old, now)))
-    parts = [struct.pack("<IB", index, now[index]) for index in changed]
-    return struct.pack("<II", node_id, len(changed)) + b"".join(parts)
+    changed = array("I", compress(range(len(now)), map(int.__ne__, old, now)))
+    rows, indices = bytearray(5 * len(changed)), _bytes(changed)
+    for k in range(4):
+        rows[k::5] = indices[k::4]
+    rows[4::5] = bytes(map(now.__getitem__, changed))
+    return struct.pack("<II", node_id, len(changed)) + rows

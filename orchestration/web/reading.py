@@ -204,11 +204,21 @@ def states(request: Request, run: str, node: int) -> Response:
 
 
 @router.get("/runs/{run}/timeline")
-def timeline(request: Request, run: str) -> Response:
-    """Return all attempts that have ended, in columns."""
+def timeline(request: Request, run: str, after: Cursor = None) -> Response:
+    """Return all attempts that have ended, in columns, or with the `next` of an earlier answer those that it lacks."""
     store = store_of(request)
-    body = timeline_bytes(store.timeline(store.run(run).run_id))
+    run_id = store.run(run).run_id
+    seq, replaced = _timeline_cursor(after)
+    found = store.timeline(run_id, after=seq)
+    if seq and found.replaced != replaced:  # attempts that the page has are no longer the run's
+        seq, found = 0, store.timeline(run_id)
+    body = timeline_bytes(found, whole=not seq)
     return Response(body, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
+
+
+def _timeline_cursor(text: str | None) -> tuple[int, int]:
+    seq, _, replaced = (text or "0-0").partition("-")
+    return _number(seq, int), _number(replaced, int)
 
 
 @router.get("/runs/{run}/logs")

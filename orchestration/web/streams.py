@@ -6,30 +6,29 @@ import asyncio
 import base64
 import contextlib
 import json
+import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import StreamingResponse
 
 from runners.errors import BackendError, UserError
 
-from ..stores.as_json import log_json
-from ..stores.base import NodeRow, Store
-from .binary import delta
+from ..stores.base import Store
 from .callers import caller_of
-from .reading import run_detail, store_of
+from .looks import IDLE_SECONDS, LOOK_SECONDS, ListLook, RunLook
+from .reading import store_of
 from .sessions import callers_of
-from .shown import shown_change, shown_run
 
-LOOK_SECONDS = 0.1
-IDLE_SECONDS = 1.0  # between looks at what has ended: it may be resumed
 SHARE = 4  # looking takes at most one part in so many of the time
-LIST_SECONDS = 0.5
-LISTED = 100
 MAX_LINES = 200  # log lines in one event; more are counted
 ALIVE_SECONDS = 15.0  # after so long without news a comment keeps proxies from closing the connection
+LINGER_SECONDS = 10.0  # a run is watched on after its last page: those whose connection broke come back
+REPLAYED_LOOKS = 200
+REPLAYED_BYTES = 1 << 20  # of item states; who has missed more reads them anew for less
 
 router = APIRouter(prefix="/api")
 
@@ -44,6 +43,18 @@ class Page:
         self.items = bytearray()
         self.lines: list[Any] = []
         self.skipped = 0
+
+    def add(self, news: dict[str, Any]) -> None:
+        if not news:
+            return
+        self.latest |= news.get("latest", {})
+        self.nodes |= news.get("nodes", {})
+        self.items += news.get("items", b"")
+        lines = news.get("lines", [])
+        room = max(0, MAX_LINES - len(self.lines))
+        self.skipped += max(0, len(lines) - room)
+        self.lines += lines[:room]
+        self.news.set()
 
     def events(self) -> list[tuple[str, str]]:
         """Take what is there as (event, data)."""
@@ -70,171 +81,132 @@ class Look(Protocol):
 
 
 class Watch:
-    """Looks at the store again and again as long as a page is open, and tells all pages what has changed."""
+    """Looks at the store again and again as long as pages are open, and tells all of them what has changed.
 
-    def __init__(self, look: Look) -> None:
+    Args:
+        over: called when it looks no longer.
+    """
+
+    def __init__(self, look: Look, over: Callable[[], object]) -> None:
         self._look = look
-        self._task: asyncio.Task[None] | None = None
-        self.pages: set[Page] = set()
+        self._over = over
+        self._name = secrets.token_hex(4)  # of this watch: what another one has told cannot be replayed
+        self._number = 0  # of the newest look that brought news
+        self._recent: deque[dict[str, Any]] = deque()
+        self._kept_bytes = 0
+        self._seen = asyncio.Event()
+        self._failed = False
+        self._left = time.monotonic()
+        self._pages: set[Page] = set()
+        self._task = asyncio.create_task(self._run())
 
-    def join(self, page: Page) -> None:
-        """Let a page have all that was seen last, and then what changes."""
-        self.pages.add(page)
-        seen = self._look.whole()
-        if seen:
-            _add(page, seen)
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
+    @property
+    def mark(self) -> str:
+        """The id of the newest event."""
+        return f"{self._name}-{self._number}"
+
+    async def ready(self) -> None:
+        """Wait for the first look: who joins after it is told all that changes from then on."""
+        self._left = time.monotonic()
+        await self._seen.wait()
+
+    def join(self, page: Page, last: str | None) -> None:
+        """Let a page have what it has missed, and then what changes.
+
+        Args:
+            last: the id of the last event it has. What it has missed since is told again, or, where that is not
+                known any more, that it has to read anew (`reset`). None: it has none and gets all that was seen last.
+        """
+        self._pages.add(page)
+        missed = None if last is None else self._since(last)
+        if missed is None:
+            missed = [{"latest": {"reset": {}}}] if last else []
+            missed.append(self._look.whole())
+        for news in missed:
+            page.add(news)
 
     def leave(self, page: Page) -> None:
-        self.pages.discard(page)
-        if not self.pages and self._task is not None:
-            self._task.cancel()
-            self._task = None
+        self._pages.discard(page)
+        self._left = time.monotonic()
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+    def _since(self, last: str) -> list[dict[str, Any]] | None:
+        name, _, number = last.partition("-")
+        if name != self._name or not number.isdecimal():
+            return None
+        missed = self._number - int(number)
+        return list(self._recent)[len(self._recent) - missed :] if 0 <= missed <= len(self._recent) else None
 
     async def _run(self) -> None:
-        while True:
+        while self._pages or time.monotonic() - self._left < LINGER_SECONDS:
             began = time.monotonic()
             try:
                 news, pause = await asyncio.to_thread(self._look)
+                if self._failed:  # what happened meanwhile pages have to read
+                    news["latest"] = news.get("latest", {}) | {"reset": {}}
+                self._failed = False
             except (BackendError, UserError) as error:
                 news, pause = {"latest": {"problem": {"message": str(error)}}}, IDLE_SECONDS
+                self._failed = True
             if news:
-                for page in self.pages:
-                    _add(page, news)
+                self._tell(news)
+            self._seen.set()
             await asyncio.sleep(max(pause, SHARE * (time.monotonic() - began)))
+        self._over()
 
-
-def _add(page: Page, news: dict[str, Any]) -> None:
-    page.latest |= news.get("latest", {})
-    page.nodes |= news.get("nodes", {})
-    page.items += news.get("items", b"")
-    lines = news.get("lines", [])
-    room = max(0, MAX_LINES - len(page.lines))
-    page.skipped += max(0, len(lines) - room)
-    page.lines += lines[:room]
-    page.news.set()
-
-
-class RunLook:
-    """What has changed in a run since the last look."""
-
-    def __init__(self, store: Store, run_id: str) -> None:
-        self._store = store
-        self._run_id = run_id
-        self._shown: dict[str, Any] = {}
-        self._nodes: dict[int, NodeRow] = {}
-        self._states: dict[int, bytes] = {}
-        self._seq: int | None = None
-
-    def __call__(self) -> tuple[dict[str, Any], float]:
-        store, news = self._store, dict[str, Any]()
-        detail = run_detail(store, self._run_id)
-        if detail != self._shown:
-            news["latest"] = {"run": detail}
-            self._shown = detail
-        changed = [
-            node
-            for node in store.nodes(self._run_id)
-            if node.replaced_by is None and self._nodes.get(node.node_id) != node
-        ]
-        if changed:
-            news["nodes"] = {node.node_id: shown_change(node) for node in changed}
-            news["items"] = b"".join(self._delta(node) for node in changed)
-            self._nodes |= {node.node_id: node for node in changed}
-        self._read_logs(news)
-        return news, LOOK_SECONDS if not detail["ended"] else IDLE_SECONDS
-
-    def whole(self) -> dict[str, Any]:
-        if not self._shown:
-            return {}
-        nodes = {node.node_id: shown_change(node) for node in list(self._nodes.values())}
-        return {"latest": {"run": self._shown}, "nodes": nodes}
-
-    def _delta(self, node: NodeRow) -> bytes:
-        now = self._store.states(self._run_id, node.node_id)
-        before = self._states.get(node.node_id, b"")
-        self._states[node.node_id] = now
-        return delta(node.node_id, before, now) if node.node_id in self._nodes or node.width else b""
-
-    def _read_logs(self, news: dict[str, Any]) -> None:
-        if self._seq is None:  # a page reads what is there by itself; here is what comes after
-            self._seq = self._last_seq()
-            return
-        lines = self._store.logs(self._run_id, after=self._seq, limit=1000)
-        if lines:
-            self._seq = lines[-1].seq
-            news["lines"] = [log_json(line) for line in lines]
-
-    def _last_seq(self) -> int:
-        seq = 0
-        while lines := self._store.logs(self._run_id, after=seq, limit=10_000):
-            seq = lines[-1].seq
-        return seq
-
-
-class ListLook:
-    """Which of the newest runs have changed since the last look."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._shown: dict[str, dict[str, Any]] = {}
-
-    def __call__(self) -> tuple[dict[str, Any], float]:
-        rows = [row for row in self._store.runs(limit=LISTED) if row.parent_run_id is None]
-        now: dict[str, dict[str, Any]] = {}
-        for row in rows:
-            asked = self._store.requests(row.run_id, row.epoch) if row.ended is None else None
-            now[row.run_id] = shown_run(row, asked)
-        changed = [run for run_id, run in now.items() if self._shown.get(run_id) != run]
-        self._shown = now
-        return ({"latest": {"runs": changed}} if changed else {}), LIST_SECONDS
-
-    def whole(self) -> dict[str, Any]:
-        return {"latest": {"runs": list(self._shown.values())}} if self._shown else {}
+    def _tell(self, news: dict[str, Any]) -> None:
+        self._number += 1
+        self._recent.append(news)
+        self._kept_bytes += len(news.get("items", b""))
+        while len(self._recent) > REPLAYED_LOOKS or self._kept_bytes > REPLAYED_BYTES:
+            self._kept_bytes -= len(self._recent.popleft().get("items", b""))
+        for page in self._pages:
+            page.add(news)
 
 
 class Watches:
-    """The watches that pages have in common."""
+    """The watches that pages have in common: one for each run that somebody looks at, one for the list of runs."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._runs: dict[str, Watch] = {}
-        self._list = Watch(ListLook(store))
+        self._watches: dict[str | None, Watch] = {}
         self.stopping = asyncio.Event()
 
-    @contextlib.asynccontextmanager
-    async def page(self, run_id: str | None) -> AsyncIterator[Page]:
-        """Watch a run, or with None the list of runs, inside the block."""
-        watch = self._list
-        if run_id is not None:
-            watch = self._runs.setdefault(run_id, Watch(RunLook(self._store, run_id)))
-        page = Page()
-        watch.join(page)
-        try:
-            yield page
-        finally:
-            watch.leave(page)
-            if run_id is not None and not watch.pages:
-                self._runs.pop(run_id, None)
+    async def of(self, run_id: str | None) -> Watch:
+        """Return the watch of a run, or with None of the list, when it has looked."""
+        watch = self._watches.get(run_id)
+        if watch is None:
+            look = ListLook(self._store) if run_id is None else RunLook(self._store, run_id)
+            watch = self._watches[run_id] = Watch(look, lambda: self._watches.pop(run_id))
+        await watch.ready()
+        return watch
+
+    def close(self) -> None:
+        for watch in self._watches.values():
+            watch.cancel()
 
 
 async def _events(
-    watches: Watches, run_id: str | None, allowed: Callable[[], Awaitable[bool]]
+    watches: Watches, watch: Watch, last: str | None, allowed: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[str]:
-    async with watches.page(run_id) as page:
+    page = Page()
+    watch.join(page, last)
+    try:
         yield ": here\n\n"
-        number = 0
         while not watches.stopping.is_set() and await allowed():
             await either(page.news, watches.stopping, seconds=ALIVE_SECONDS)
             if not page.news.is_set():
                 yield ": alive\n\n"
                 continue
-            for name, data in page.events():
-                number += 1
-                yield f"event: {name}\nid: {number}\ndata: {data}\n\n"
+            *told, last_told = [f"event: {name}\ndata: {data}\n\n" for name, data in page.events()]
+            # The id stands with the last: a page that got only some of them wants all of them again.
+            yield "".join([*told, f"id: {watch.mark}\n{last_told}"])
             await asyncio.sleep(LOOK_SECONDS)
         yield "event: bye\ndata: {}\n\n"
+    finally:
+        watch.leave(page)
 
 
 async def either(*events: asyncio.Event, seconds: float) -> None:
@@ -251,9 +223,15 @@ def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), default=str)
 
 
-def _stream(request: Request, run_id: str | None) -> StreamingResponse:
+# A browser sends the header when it connects again by itself; the pages, which do that at a pace of their own, cannot.
+LastHeader = Annotated[str | None, Header(alias="Last-Event-ID", max_length=100)]
+LastQuery = Annotated[str | None, Query(alias="last_event_id", max_length=100)]
+
+
+async def _stream(request: Request, run_id: str | None, last: str | None) -> StreamingResponse:
     watches: Watches = request.app.state.watches
-    return stream_of(_events(watches, run_id, still_allowed(request)))
+    watch = await watches.of(run_id)  # before the answer begins: a page reads as soon as it does
+    return stream_of(_events(watches, watch, last, still_allowed(request)))
 
 
 def still_allowed(request: Request) -> Callable[[], Awaitable[bool]]:
@@ -274,13 +252,17 @@ def stream_of(events: AsyncIterator[str]) -> StreamingResponse:
 
 
 @router.get("/runs/{run}/stream")
-async def run_stream(request: Request, run: str) -> StreamingResponse:
-    """Tell of a run as it goes: events `run`, `nodes`, `items`, `logs`, `problem`, `bye`."""
+async def run_stream(
+    request: Request, run: str, header: LastHeader = None, last: LastQuery = None
+) -> StreamingResponse:
+    """Tell of a run as it goes: events `run`, `nodes`, `items`, `logs`, `reset`, `problem`, `bye`."""
     row = await asyncio.to_thread(store_of(request).run, run)
-    return _stream(request, row.run_id)
+    return await _stream(request, row.run_id, header or last)
 
 
 @router.get("/stream")
-async def list_stream(request: Request) -> StreamingResponse:
-    """Tell of the newest runs as they change: events `runs`, `problem`, `bye`."""
-    return _stream(request, None)
+async def list_stream(
+    request: Request, header: LastHeader = None, last: LastQuery = None
+) -> StreamingResponse:
+    """Tell of the newest runs as they change: events `runs`, `reset`, `problem`, `bye`."""
+    return await _stream(request, None, header or last)

@@ -25,13 +25,15 @@ export class RunFeed {
   private readonly logListeners = new Set<Listener<LogNews>>();
   private readonly stop: () => void;
   private abort = new AbortController();
+  private reading = false;
+  private again = false;
 
   constructor(readonly id: string) {
     const byNode = computed(() => new Map(this.nodes.value.map((node) => [node.node, node])));
     this.node = (node) => computed(() => byNode.value.get(node));
     this.refresh();
     this.stop = listen(`/api/runs/${encodeURIComponent(id)}/stream`, {
-      onOpen: () => this.refresh(),
+      onReset: (missed) => missed ? this.refresh() : this.confirm(),
       onState: (live) => (this.live.value = live),
       on: {
         problem: storeAway,
@@ -58,6 +60,8 @@ export class RunFeed {
   refresh(): void {
     this.abort.abort();
     const { signal } = this.abort = new AbortController();
+    this.reading = true;
+    this.again = false;
     Promise.all([api.run(this.id, signal), api.nodes(this.id, signal)]).then(
       ([run, nodes]) => {
         if (signal.aborted) return;
@@ -65,11 +69,21 @@ export class RunFeed {
         this.nodes.value = nodes;
         this.problem.value = null;
         this.generation.value++;
+        this.reading = false;
+        if (this.again && run.ended === null) this.refresh();
       },
       (error) => {
-        if (!signal.aborted && error instanceof Problem) this.problem.value = error;
+        if (signal.aborted) return;
+        this.reading = false;
+        if (error instanceof Problem) this.problem.value = error;
       },
     );
+  }
+
+  /** The stream has begun: what was read before it may be older, unless the run had ended by then. */
+  private confirm(): void {
+    if (this.reading) this.again = true;
+    else if (this.run.value?.ended == null) this.refresh();
   }
 
   close(): void {

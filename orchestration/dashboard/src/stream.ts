@@ -7,8 +7,13 @@ const FIRST_WAIT_MS = 300;
 const LONGEST_WAIT_MS = 5000;
 
 export interface StreamHandlers {
-  /** Called when events flow (again): whatever was missed must be read anew. */
-  onOpen: () => void;
+  /**
+   * What was read before may be older than what is told from now on.
+   *
+   * Args:
+   *   missed: events have been missed; else these are the first.
+   */
+  onReset: (missed: boolean) => void;
   /** By the event's name, with its data as sent. */
   on: Record<string, (data: string) => void>;
   onState?: (live: boolean) => void;
@@ -24,6 +29,7 @@ export function listen(target: string, handlers: StreamHandlers): () => void {
   let source: EventSource | null = null;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let tries = 0;
+  let last = "";
 
   function close(): void {
     clearTimeout(timer);
@@ -35,16 +41,20 @@ export function listen(target: string, handlers: StreamHandlers): () => void {
   function open(): void {
     close();
     if (document.hidden) return;
-    source = new EventSource(target);
+    source = new EventSource(last ? `${target}?last_event_id=${encodeURIComponent(last)}` : target);
     source.onopen = () => {
       tries = 0;
       handlers.onState?.(true);
-      handlers.onOpen();
+      if (!last) handlers.onReset(false);
     };
     source.onerror = again;
+    source.addEventListener("reset", () => handlers.onReset(true));
     source.addEventListener("bye", again);
     for (const [name, handle] of Object.entries(handlers.on)) {
-      source.addEventListener(name, (event) => handle((event as MessageEvent<string>).data));
+      source.addEventListener(name, (event) => {
+        last = event.lastEventId || last;
+        handle(event.data);
+      });
     }
   }
 

@@ -1,10 +1,11 @@
 import { assertEquals } from "./assert.ts";
-import type { Timeline } from "../src/canvas/codec.ts";
+import { LOST, type Timeline } from "../src/canvas/codec.ts";
 import {
   attemptAt,
   columnsOf,
   endOf,
   extentOf,
+  marksOf,
   pack,
   shifted,
   ticksOf,
@@ -18,7 +19,8 @@ const COMPLETED = STATES.indexOf("Completed");
 function timeline(rows: [number, number, number, number?][], workers = ["w10", "w9"]): Timeline {
   return {
     workers,
-    next: rows.length,
+    next: "0-0",
+    whole: true,
     worker: Uint16Array.from(rows, (row) => row[0]),
     started: Float64Array.from(rows, (row) => row[1]),
     seconds: Float32Array.from(rows, (row) => row[2]),
@@ -26,6 +28,7 @@ function timeline(rows: [number, number, number, number?][], workers = ["w10", "
     node: new Uint32Array(rows.length),
     index: Uint32Array.from(rows, (_, i) => i),
     attempt: new Uint8Array(rows.length).fill(1),
+    outcome: new Uint8Array(rows.length),
   };
 }
 
@@ -64,6 +67,17 @@ Deno.test("one crash among 100,000 attempts is seen", () => {
   assertEquals(columns.includes(-1), false);
   assertEquals(columns.filter((row) => row === 70_123).length, 1);
   assertEquals(columns[Math.floor(70_123 / 125)], 70_123);
+});
+
+Deno.test("a loss is seen before everything else, and marks are counted", () => {
+  const rows = Array.from({ length: 1000 }, (_, i): [number, number, number] => [0, i, 1]);
+  const found = timeline(rows);
+  found.state[503] = STATES.indexOf("Crashed");
+  found.outcome[507] = LOST;
+  found.attempt[7] = 3;
+  const [lane] = pack(found);
+  assertEquals(columnsOf(found, lane!, extentOf(found)!, 100)[50], 507);
+  assertEquals(marksOf(found), { retries: 1, losses: 1 });
 });
 
 Deno.test("the attempt under the mouse is found, also a bar that is thinner than the mouse", () => {

@@ -210,8 +210,8 @@ class RemoteStore(Store):
         found: bytes = self._call("states", run_id=run_id, node_id=node_id)
         return found
 
-    def timeline(self, run_id: str) -> Timeline:
-        found: Timeline = self._call("timeline", run_id=run_id)
+    def timeline(self, run_id: str, *, after: int = 0) -> Timeline:
+        found: Timeline = self._call("timeline", run_id=run_id, after=after)
         return found
 
     def attempts(self, run_id: str, node_id: int, index: int) -> list[AttemptRow]:

@@ -16,6 +16,7 @@ from ...core.states import RunState, State
 from ..base import LogRow, NodeRow, RunRow
 from ..columns import unpack_floats, unpack_ints
 from ..replay import ItemEntry, NodeHead, Trace
+from ..timeline import Ended
 from .connection import Connection
 from .journal import ENDED, MOVED, REPEATED
 from .text import keyed
@@ -140,6 +141,22 @@ class RunView:
             (self._run_no, limit),
         )
         return [(to_detail(row[:7]), row[7]) for row in found]
+
+    def ended(self, after: int) -> Iterator[Ended]:
+        # CROSS JOIN: each node's entries are sought; from the journal SQLite would go through all of the run's.
+        found = self._connection.execute(
+            "SELECT seq, journal.node_id, worker, indices, attempts, journal.started, seconds, states, outcomes "
+            "FROM node CROSS JOIN journal "
+            "WHERE node.run_no = ? AND node.replaced_by IS NULL AND journal.run_no = node.run_no "
+            "AND journal.node_id = node.node_id AND seq > ? AND journal.kind = ? "
+            "ORDER BY node.node_id, seq",
+            (self._run_no, after, ENDED),
+        )
+        for seq, node_id, worker, indices, attempts, started, seconds, states, outcomes in found:
+            yield Ended(
+                seq, node_id, worker, unpack_ints(indices), unpack_ints(attempts), unpack_floats(started),
+                unpack_floats(seconds), states, outcomes,
+            )  # fmt: skip
 
     def everything(self) -> Iterator[tuple[int, ItemEntry]]:
         found = self._connection.execute(

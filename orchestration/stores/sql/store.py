@@ -149,8 +149,8 @@ class SqlStore(ServedStore):
     def states(self, run_id: str, node_id: int) -> bytes:
         return self._look(run_id, lambda view: replay.item_states(view, node_id))
 
-    def timeline(self, run_id: str) -> Timeline:
-        return self._look(run_id, timeline)
+    def timeline(self, run_id: str, *, after: int = 0) -> Timeline:
+        return self._look(run_id, lambda view: timeline(view, after))
 
     def attempts(self, run_id: str, node_id: int, index: int) -> list[AttemptRow]:
         return self._look(run_id, lambda view: replay.attempts(view, node_id, index))

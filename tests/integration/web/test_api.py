@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from orchestration.core.states import State
+from runners.messages import Outcome
 
 from .conftest import Served, start_server
 
@@ -124,11 +125,11 @@ def test_the_timeline_in_columns(served: Served, checks: str) -> None:
     head = json.loads(data[12 : 12 + length])
     at = 12 + length + -(12 + length) % 8
     columns = []
-    for kind, size in (("d", 8), ("f", 4), ("I", 4), ("I", 4), ("H", 2), ("B", 1), ("B", 1)):
+    for kind, size in (("d", 8), ("f", 4), ("I", 4), ("I", 4), ("H", 2), ("B", 1), ("B", 1), ("B", 1)):
         columns.append(array(kind, data[at : at + n * size]))
         at += n * size + -(n * size) % 8
     assert at == len(data)
-    started, seconds, nodes, indices, workers, attempts, states = columns
+    started, seconds, nodes, indices, workers, attempts, states, outcomes = columns
     run = served.read(f"/api/runs/{checks}")
     assert all(run["started"] - 1 < one < run["ended"] + 1 for one in started)
     assert min(seconds) >= 0
@@ -137,6 +138,11 @@ def test_the_timeline_in_columns(served: Served, checks: str) -> None:
     assert sorted(indices) == sorted([*range(30), 3, 13, 23])
     assert attempts.count(2) == 3
     assert states.count(State.AWAITING_RETRY) == 3
+    assert outcomes.count(Outcome.FAILED) == 6
+    rest = served.get(f"/api/runs/{checks}/timeline", after=head["next"]).content
+    assert struct.unpack_from("<4sI", rest) == (b"MRTL", 0)
+    assert json.loads(rest[12 : 12 + struct.unpack_from("<I", rest, 8)[0]])["whole"] is False
+    assert served.get(f"/api/runs/{checks}/timeline", after="soon").status_code == 422
 
 
 def test_logs(served: Served) -> None:

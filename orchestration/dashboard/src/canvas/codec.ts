@@ -3,7 +3,9 @@
 export interface Timeline {
   workers: string[];
   /** What to ask with for what comes after this. */
-  next: number;
+  next: string;
+  /** All there is; else it comes after what was asked with. */
+  whole: boolean;
   /** Seconds since the epoch. */
   started: Float64Array;
   seconds: Float32Array;
@@ -12,9 +14,14 @@ export interface Timeline {
   /** Positions in `workers`. */
   worker: Uint16Array;
   attempt: Uint8Array;
+  /** Of the task run after it. */
   state: Uint8Array;
+  /** Its own: LOST, or a number of the server's. */
+  outcome: Uint8Array;
 }
 
+/** Its worker died or left. */
+export const LOST = 255;
 const MAGIC = "MRTL";
 const HEAD_BYTES = 12;
 
@@ -39,6 +46,7 @@ export function decodeTimeline(buffer: ArrayBuffer): Timeline {
   return {
     workers: told.workers,
     next: told.next,
+    whole: told.whole,
     started: column(Float64Array, 8),
     seconds: column(Float32Array, 4),
     node: column(Uint32Array, 4),
@@ -46,7 +54,39 @@ export function decodeTimeline(buffer: ArrayBuffer): Timeline {
     worker: column(Uint16Array, 2),
     attempt: column(Uint8Array, 1),
     state: column(Uint8Array, 1),
+    outcome: column(Uint8Array, 1),
   };
+}
+
+/** One timeline behind another; workers that both know are the same. */
+export function joined(before: Timeline, more: Timeline): Timeline {
+  const workers = [...before.workers];
+  const places = more.workers.map((name) => {
+    const place = workers.indexOf(name);
+    return place >= 0 ? place : workers.push(name) - 1;
+  });
+  return {
+    workers,
+    next: more.next,
+    whole: before.whole,
+    started: both(before.started, more.started),
+    seconds: both(before.seconds, more.seconds),
+    node: both(before.node, more.node),
+    index: both(before.index, more.index),
+    worker: both(before.worker, more.worker.map((place) => places[place] ?? place)),
+    attempt: both(before.attempt, more.attempt),
+    state: both(before.state, more.state),
+    outcome: both(before.outcome, more.outcome),
+  };
+}
+
+type Column = Float64Array | Float32Array | Uint32Array | Uint16Array | Uint8Array;
+
+function both<T extends Column>(before: T, more: T): T {
+  const made = new (before.constructor as new (length: number) => T)(before.length + more.length);
+  made.set(before);
+  made.set(more, before.length);
+  return made;
 }
 
 function padded(bytes: number): number {

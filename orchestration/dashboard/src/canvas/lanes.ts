@@ -1,6 +1,6 @@
 // The timeline of a run: workers as lanes, attempts as bars. Of a hundred thousand bars one pixel column holds
 // many; each column shows the one that somebody must see.
-import type { Timeline } from "./codec.ts";
+import { LOST, type Timeline } from "./codec.ts";
 import { STATES } from "../states.ts";
 
 /** Positions of attempts by lane, in the order of their starts. No two of one lane overlap. */
@@ -34,31 +34,63 @@ export function endOf(timeline: Timeline, row: number): number {
 
 /** Give each worker as many lanes as ran there at once, workers in the order of their names. */
 export function pack(timeline: Timeline): Lane[] {
-  const { started, worker, workers } = timeline;
-  const rows = Uint32Array.from(started, (_, i) => i).sort((a, b) => started[a]! - started[b]!);
-  const open = new Map<number, { end: number; rows: number[] }[]>();
-  for (const row of rows) {
-    const mine = open.get(worker[row]!) ?? [];
-    open.set(worker[row]!, mine);
-    let lane = mine.find((one) => one.end <= started[row]! + SLACK_SECONDS);
-    if (!lane) mine.push(lane = { end: 0, rows: [] });
-    lane.end = endOf(timeline, row);
-    lane.rows.push(row);
+  const { worker, workers } = timeline;
+  const byWorker = new Map<number, number[]>();
+  for (let row = 0; row < worker.length; row++) {
+    const mine = byWorker.get(worker[row]!);
+    if (mine) mine.push(row);
+    else byWorker.set(worker[row]!, [row]);
   }
-  const order = [...open.keys()].sort((a, b) =>
+  const order = [...byWorker.keys()].sort((a, b) =>
     (workers[a] ?? "").localeCompare(workers[b] ?? "", undefined, { numeric: true })
   );
   return order.flatMap((one) =>
-    open.get(one)!.map((lane) => ({ worker: one, rows: Uint32Array.from(lane.rows) }))
+    packed(timeline, byWorker.get(one)!).map((rows) => ({ worker: one, rows: Uint32Array.from(rows) }))
   );
 }
 
-/** What is shown first where several meet in one column. */
+/** Rows of one worker in lanes without overlap, each row in the first that has room. */
+function packed({ started, seconds }: Timeline, rows: number[]): number[][] {
+  // A worker's attempts of one node come in order: Array's sort, unlike a typed array's, is quick with what is sorted.
+  rows.sort((a, b) => started[a]! - started[b]!);
+  const lanes: number[][] = [];
+  const ends: number[] = [];
+  for (const row of rows) {
+    const from = started[row]! + SLACK_SECONDS;
+    let lane = 0;
+    while (lane < lanes.length && ends[lane]! > from) lane++;
+    ends[lane] = started[row]! + seconds[row]!;
+    if (lane < lanes.length) lanes[lane]!.push(row);
+    else lanes.push([row]);
+  }
+  return lanes;
+}
+
+/** Whether an attempt was lost with its worker: the task run may have gone on since. */
+export function isLost(timeline: Timeline, row: number): boolean {
+  return timeline.outcome[row] === LOST;
+}
+
+/** How many attempts are shown with a mark. */
+export function marksOf(timeline: Timeline): { retries: number; losses: number } {
+  let [retries, losses] = [0, 0];
+  for (let row = 0; row < timeline.attempt.length; row++) {
+    if (timeline.attempt[row]! > 1) retries++;
+    if (isLost(timeline, row)) losses++;
+  }
+  return { retries, losses };
+}
+
+/** What is shown first where several meet in one column; losses come before all of them. */
 const RANKS = ["Crashed", "Failed", "AwaitingRetry", "Cancelled", "UpstreamFailed", "Skipped"] as const;
 const RANK = Uint8Array.from(STATES, (state) => {
   const rank = RANKS.indexOf(state as typeof RANKS[number]);
   return rank < 0 ? RANKS.length : rank;
 });
+
+function rankOf({ outcome, state }: Timeline, row: number): number {
+  return outcome[row] === LOST ? -1 : RANK[state[row]!]!;
+}
 
 /** For each pixel column of a lane the attempt that is shown there, -1 for none. */
 export function columnsOf(timeline: Timeline, lane: Lane, view: Span, width: number): Int32Array {
@@ -69,10 +101,10 @@ export function columnsOf(timeline: Timeline, lane: Lane, view: Span, width: num
     if (timeline.started[row]! >= view.to) break;
     const first = Math.max(0, Math.floor((timeline.started[row]! - view.from) * scale));
     const last = Math.min(width, Math.max(first + 1, Math.round((endOf(timeline, row) - view.from) * scale)));
-    const rank = RANK[timeline.state[row]!]!;
+    const rank = rankOf(timeline, row);
     for (let x = first; x < last; x++) {
       const there = columns[x]!;
-      if (there < 0 || rank < RANK[timeline.state[there]!]!) columns[x] = row;
+      if (there < 0 || rank < rankOf(timeline, there)) columns[x] = row;
     }
   }
   return columns;

@@ -23,7 +23,7 @@ export class RunList {
   constructor(private readonly filter: RunFilter) {
     this.refresh();
     this.stop = listen("/api/stream", {
-      onOpen: () => this.refresh(),
+      onReset: () => this.refresh(),
       onState: (live) => (this.live.value = live),
       on: { problem: storeAway, runs: (data) => this.take(JSON.parse(data) as Run[]) },
     });

@@ -1,12 +1,14 @@
 import { signal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { api } from "../api.ts";
-import { decodeTimeline, type Timeline } from "../canvas/codec.ts";
+import { decodeTimeline, joined, type Timeline } from "../canvas/codec.ts";
 import {
   attemptAt,
   columnsOf,
   extentOf,
+  isLost,
   type Lane,
+  marksOf,
   pack,
   shifted,
   type Span,
@@ -29,9 +31,10 @@ const REACH_PIXELS = 4;
 
 /** Workers as lanes, each attempt that has ended as a bar. */
 export function TimelineTab({ feed, run }: TabProps) {
+  const kept = useRef<Timeline | null>(null);
   const loaded = useLoad(
     `timeline ${run.id}`,
-    async (signal) => decodeTimeline((await api.timeline(run.id, null, signal)).bytes),
+    async (signal) => kept.current = await continued(run.id, kept.current, signal),
     run.ended === null ? 3 : 0,
   );
   const timeline = loaded.value.value;
@@ -55,7 +58,35 @@ export function TimelineTab({ feed, run }: TabProps) {
   return (
     <section class="card pad" aria-label="Timeline">
       <Lanes timeline={timeline} run={run.id} tasks={tasks} />
+      <Legend timeline={timeline} />
     </section>
+  );
+}
+
+/** What is known with what has ended since; the same object where nothing has. */
+async function continued(run: string, before: Timeline | null, signal: AbortSignal): Promise<Timeline> {
+  const more = decodeTimeline((await api.timeline(run, before?.next ?? null, signal)).bytes);
+  if (!before || more.whole) return more;
+  return more.started.length ? joined(before, more) : before;
+}
+
+/** What the marks mean, and how many there are. */
+function Legend({ timeline }: { timeline: Timeline }) {
+  const { retries, losses } = useMemo(() => marksOf(timeline), [timeline]);
+  if (!retries && !losses) return null;
+  return (
+    <p class="legend muted small">
+      {retries > 0 && (
+        <span>
+          <i class="mark-retry" aria-hidden="true" /> {number(retries)} retried
+        </span>
+      )}
+      {losses > 0 && (
+        <span>
+          <i class="mark-loss" aria-hidden="true" /> {number(losses)} lost with their worker
+        </span>
+      )}
+    </p>
   );
 }
 
@@ -186,9 +217,13 @@ interface Marked {
 function describe(timeline: Timeline, tasks: Map<number, string>, row: number): string | null {
   if (row < 0 || row >= timeline.started.length) return null;
   const task = tasks.get(timeline.node[row]!) ?? `node ${timeline.node[row]}`;
-  const state = words(STATES[timeline.state[row]!] ?? "").toLowerCase();
+  const state = isLost(timeline, row) ? "lost with its worker" : told(timeline.state[row]!);
   const attempt = timeline.attempt[row]! > 1 ? `, attempt ${timeline.attempt[row]}` : "";
   return `${task}[${timeline.index[row]}]: ${state} after ${duration(timeline.seconds[row])}${attempt}`;
+}
+
+function told(state: number): string {
+  return words(STATES[state] ?? "").toLowerCase();
 }
 
 /** Where an arrow leads: along the lane, or to what ran at that time in the next one. */
@@ -271,7 +306,7 @@ function draw(context: CanvasRenderingContext2D, drawn: Drawn, colours: Palette)
   }
 }
 
-/** A bar in the colour of what it led to; a second or later attempt has a mark on top. */
+/** A bar in the colour of what it led to; a second or later attempt and a loss have marks of their own. */
 function bar(
   context: CanvasRenderingContext2D,
   timeline: Timeline,
@@ -281,11 +316,23 @@ function bar(
   top: number,
   colours: Palette,
 ): void {
-  context.fillStyle = colours.state[STATES[timeline.state[row]!] ?? "Pending"];
+  const lost = isLost(timeline, row);
+  context.fillStyle = colours.state[lost ? "Crashed" : STATES[timeline.state[row]!] ?? "Pending"];
   const gap = to - from > 4 ? 1 : 0; // so that wide neighbours stay two
   context.fillRect(from, top, to - from - gap, BAR);
-  if (timeline.attempt[row]! > 1) {
-    context.fillStyle = colours.text;
-    context.fillRect(from, top, 2, 5);
-  }
+  context.fillStyle = colours.text;
+  if (timeline.attempt[row]! > 1) context.fillRect(from, top, 2, 5);
+  if (lost) cross(context, to - gap, top + BAR / 2, colours);
+}
+
+/** Where an attempt was cut off. */
+function cross(context: CanvasRenderingContext2D, x: number, y: number, colours: Palette): void {
+  context.strokeStyle = colours.text;
+  context.lineWidth = 1.5;
+  context.beginPath();
+  context.moveTo(x - 3, y - 3);
+  context.lineTo(x + 3, y + 3);
+  context.moveTo(x + 3, y - 3);
+  context.lineTo(x - 3, y + 3);
+  context.stroke();
 }
