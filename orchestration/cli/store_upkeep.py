@@ -97,7 +97,8 @@ def prune(
 
     With both options a run goes if either says so. Subflow runs stay or go with the run that they are part of,
     and are not counted. A live run stays, and so does one whose results a staying run has taken over.
-    JSON keys: dry_run, deleted (ids), files, bytes_freed.
+    What is older than AGE goes from the servers' audit trail, too.
+    JSON keys: dry_run, deleted (ids), files, bytes_freed, audit (rows).
     """
     if ended_before is None and keep is None:
         raise click.UsageError("Say what may go: --older-than AGE, --keep N, or both.")
@@ -106,11 +107,16 @@ def prune(
     if not dry_run and trees and not yes and sys.stdin.isatty():
         click.confirm(f"Delete {words.plural(len(trees), 'run')} from {place.url}?", abort=True, err=True)
     gone, files = (trees, 0) if dry_run else _delete(place, trees)
+    audit = _forget_audit(place, ended_before, dry_run=dry_run)
     freed = place.reclaim() if gone and not dry_run else None
     if as_json:
         ids = [run_id for tree in gone for run_id in tree.run_ids]
-        print_json({"dry_run": dry_run, "deleted": ids, "files": files, "bytes_freed": freed})
+        print_json({"dry_run": dry_run, "deleted": ids, "files": files, "bytes_freed": freed, "audit": audit})
         return
+    if audit:
+        click.echo(
+            f"{'would delete' if dry_run else 'deleted'} {words.plural(audit, 'row')} of the audit trail"
+        )
     for tree in gone:
         subflows = f" and {words.plural(len(tree.runs) - 1, 'subflow run')}" if len(tree.runs) > 1 else ""
         click.echo(
@@ -131,6 +137,12 @@ def _delete(place: SqlStore, trees: list[Tree]) -> tuple[list[Tree], int]:
         if place.delete(tree):
             gone.append(tree)
     return gone, files
+
+
+def _forget_audit(place: SqlStore, before: float | None, *, dry_run: bool) -> int:
+    if before is None:
+        return 0
+    return place.audit_older(before) if dry_run else place.prune_audit(before)
 
 
 def _told(runs: int, files: int, freed: int | None) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 
 import click
 
 from ..errors import UserError
+from ..stores.audit import COMMAND_LINE, AuditRow
+from ..stores.served import ServedStore
 from ..stores.tokens import Role, TokenRow, mint
 from ..terminal import words
 from .common import json_option, open_served, store_option
@@ -39,7 +42,9 @@ def create(name: str, role: str, expires: float | None, as_json: bool, store: st
     """
     now = time.time()
     row, text = mint(name, Role[role.upper()], now, None if expires is None else now + expires)
-    open_served(store, new=True).add_token(row)
+    place = open_served(store, new=True)
+    place.add_token(row)
+    _note(place, "token.create", row)
     if as_json:
         print_json({"token": text, **_json(row)})
         return
@@ -78,7 +83,18 @@ def revoke(token: str, store: str | None) -> None:
     if row is None or not place.remove_token(row.token_id):
         there = f"There are: {', '.join(one.name for one in rows)}." if rows else "There are none."
         raise UserError(f"There is no token {token!r}. {there}")
+    _note(place, "token.revoke", row)
     click.echo(f"token {row.name} ({row.token_id}) revoked")
+
+
+def _note(place: ServedStore, action: str, row: TokenRow) -> None:
+    """Have the audit trail say who may have been let in since when."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, as in containers
+        user = ""
+    target = f"{row.name} ({row.token_id}, {row.role.word})"
+    place.add_audit(AuditRow(time.time(), user, "", COMMAND_LINE, action, target, "done"))
 
 
 def _used(row: TokenRow, now: float) -> str:

@@ -9,6 +9,7 @@ from runners.messages import Detail, Outcome
 
 from ..core.journal import LOST
 from ..core.states import RUN_TERMINAL, State
+from .audit import AuditRow
 from .base import AttemptRow, HistoryRow, LeaseRow, Limit, LogRow, NodeRow, RunRow, TaskRunRow
 from .timing import NodeTiming, RunTiming
 
@@ -139,6 +140,20 @@ def lease_json(lease: LeaseRow, run: RunRow | None) -> dict[str, Any]:
         "slots": lease.slots,
         "since": lease.since,
         "expires": lease.expires,
+    }
+
+
+def audit_json(row: AuditRow) -> dict[str, Any]:
+    """Keys: seq, at, who, token, client, action, target, outcome."""
+    return {
+        "seq": row.seq,
+        "at": row.at,
+        "who": row.who or None,
+        "token": row.token_id or None,
+        "client": row.client,
+        "action": row.action,
+        "target": row.target,
+        "outcome": row.outcome,
     }
 
 

@@ -1,10 +1,11 @@
-"""Who may use a server, in memory: for servers of tests, whose store ends with them."""
+"""Who may use a server and who did what, in memory: for servers of tests, whose store ends with them."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import replace
 
+from .audit import AuditRow
 from .served import ServedStore
 from .tokens import USED_EVERY_SECONDS, TokenRow, name_taken
 
@@ -15,6 +16,8 @@ class MemoryAccess(ServedStore):
     def __init__(self) -> None:
         self._access_lock = threading.Lock()
         self._tokens: dict[str, TokenRow] = {}
+        self._audit: list[AuditRow] = []
+        self._audit_seq = 0
 
     def add_token(self, token: TokenRow) -> None:
         with self._access_lock:
@@ -38,3 +41,23 @@ class MemoryAccess(ServedStore):
             token = self._tokens.get(token_id)
             if token is not None and (token.last_used or 0.0) <= now - USED_EVERY_SECONDS:
                 self._tokens[token_id] = replace(token, last_used=now)
+
+    def add_audit(self, row: AuditRow) -> None:
+        with self._access_lock:
+            self._audit_seq += 1
+            self._audit.append(replace(row, seq=self._audit_seq))
+
+    def audit(self, *, before: int | None = None, limit: int = 100) -> list[AuditRow]:
+        with self._access_lock:
+            found = [row for row in reversed(self._audit) if before is None or row.seq < before]
+        return found[:limit]
+
+    def audit_older(self, at: float) -> int:
+        with self._access_lock:
+            return sum(row.at < at for row in self._audit)
+
+    def prune_audit(self, at: float) -> int:
+        with self._access_lock:
+            staying = [row for row in self._audit if row.at >= at]
+            gone, self._audit = len(self._audit) - len(staying), staying
+        return gone

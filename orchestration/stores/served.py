@@ -1,9 +1,10 @@
-"""What a server needs of its store, beside the runs: who may use it."""
+"""What a server needs of its store, beside the runs: who may use it, and who did what."""
 
 from __future__ import annotations
 
 import abc
 
+from .audit import AuditRow
 from .base import Store
 from .tokens import TokenRow
 
@@ -34,3 +35,19 @@ class ServedStore(Store):
     @abc.abstractmethod
     def token_used(self, token_id: str, now: float) -> None:
         """Note that a token was used, unless that was noted less than USED_EVERY_SECONDS ago."""
+
+    @abc.abstractmethod
+    def add_audit(self, row: AuditRow) -> None:
+        """Record an action, with a `seq` above those that are there."""
+
+    @abc.abstractmethod
+    def audit(self, *, before: int | None = None, limit: int = 100) -> list[AuditRow]:
+        """Return actions, newest first, with a `seq` below `before`."""
+
+    @abc.abstractmethod
+    def audit_older(self, at: float) -> int:
+        """Return how many actions are older than a time."""
+
+    @abc.abstractmethod
+    def prune_audit(self, at: float) -> int:
+        """Forget actions older than a time; return how many."""

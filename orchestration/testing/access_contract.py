@@ -1,4 +1,4 @@
-"""What every store that a server can be put before does with tokens. Beside `store_contract.StoreContract`."""
+"""Tokens and the audit trail, in every store that a server can be put before. Beside `store_contract.StoreContract`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ..errors import UserError
+from ..stores.audit import AuditRow
 from ..stores.served import ServedStore
 from ..stores.tokens import USED_EVERY_SECONDS, Role, mint
 from .store_entries import NOW
@@ -60,3 +61,28 @@ class AccessContract:
         assert kept.fits(secret)
         assert not kept.fits(secret[:-1])
         assert secret not in repr(kept) + kept.digest
+
+    def test_the_audit_trail_has_pages(self, store: ServedStore) -> None:
+        """Newest first; texts from outside are kept whatever is in them."""
+        for n in range(5):
+            store.add_audit(
+                AuditRow(NOW + n, "me", "ab", "192.0.2.1", "run.cancel", f"r{n}\ud800", "202 Accepted")
+            )
+        first = store.audit(limit=2)
+        rest = store.audit(before=first[-1].seq, limit=10)
+        assert [row.at - NOW for row in first + rest] == [4, 3, 2, 1, 0]
+        assert first[0].target.startswith("r4")
+        assert (first[0].who, first[0].client, first[0].outcome) == ("me", "192.0.2.1", "202 Accepted")
+
+    def test_old_audit_rows_are_forgotten(self, store: ServedStore) -> None:
+        """And no seq is given twice."""
+        row = AuditRow(NOW, "", "", "", "login", "", "401 Unauthorized")
+        for n in range(3):
+            store.add_audit(replace(row, at=NOW + n))
+        newest = store.audit()[0].seq
+        assert store.audit_older(NOW + 2) == 2
+        assert store.prune_audit(NOW + 2) == 2
+        assert [one.at for one in store.audit()] == [NOW + 2]
+        assert store.prune_audit(NOW + 9) == 1
+        store.add_audit(row)
+        assert store.audit()[0].seq > newest

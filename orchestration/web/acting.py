@@ -14,6 +14,7 @@ from ..stores.base import RunRow
 from .answers import as_json, problem
 from .launching import Launcher
 from .reading import store_of
+from .trail import about
 
 router = APIRouter(prefix="/api")
 
@@ -45,7 +46,8 @@ def _launcher(request: Request) -> Launcher:
     return launcher
 
 
-def _accepted(run_id: str) -> Response:
+def _accepted(request: Request, run_id: str) -> Response:
+    about(request, run_id)
     return as_json({"run": run_id}, 202)
 
 
@@ -63,7 +65,7 @@ def cancel(request: Request, run: str) -> Response:
     if row.state is not RunState.CANCELLED:  # asking twice is harmless
         _must_live(row, "cancelled")
         store.request(row.run_id, cancel=True)
-    return _accepted(row.run_id)
+    return _accepted(request, row.run_id)
 
 
 @router.post("/runs/{run}/pause")
@@ -73,7 +75,7 @@ def pause(request: Request, run: str) -> Response:
     row = store.run(run)
     _must_live(row, "paused")
     store.request(row.run_id, pause=True)
-    return _accepted(row.run_id)
+    return _accepted(request, row.run_id)
 
 
 @router.post("/runs/{run}/unpause")
@@ -83,7 +85,7 @@ def unpause(request: Request, run: str) -> Response:
     row = store.run(run)
     _must_live(row, "continued")
     store.request(row.run_id, pause=False)
-    return _accepted(row.run_id)
+    return _accepted(request, row.run_id)
 
 
 @router.post("/runs/{run}/resume")
@@ -97,7 +99,7 @@ def resume(request: Request, run: str) -> Response:
         raise RunNotResumableError(f"run {row.name} has completed: there is nothing to resume.")
     _must_be_found(row)
     _launcher(request).start(["runs", "resume", row.run_id, "--quiet"], expect=row.run_id)
-    return _accepted(row.run_id)
+    return _accepted(request, row.run_id)
 
 
 @router.post("/runs/{run}/retry")
@@ -108,7 +110,9 @@ def retry(request: Request, run: str, how: Annotated[Again | None, Body()] = Non
         return problem(409, "RunAliveError", f"run {row.name} has not ended: cancel it first.")
     _must_be_found(row)
     more = ["--failed-only"] if how is not None and how.failed_only else []
-    return _accepted(_launcher(request).start(["runs", "retry", row.run_id, "--quiet", *more]))
+    again = _launcher(request).start(["runs", "retry", row.run_id, "--quiet", *more])
+    about(request, f"{row.run_id} as {again}")
+    return as_json({"run": again}, 202)
 
 
 def _must_be_found(row: RunRow) -> None:
@@ -122,7 +126,10 @@ def _must_be_found(row: RunRow) -> None:
 @router.post("/runs")
 def start(request: Request, call: Call) -> Response:
     """Run a flow in a new process."""
-    return _accepted(_launcher(request).run_flow(call.entrypoint, call.parameters))
+    about(request, call.entrypoint)
+    run_id = _launcher(request).run_flow(call.entrypoint, call.parameters)
+    about(request, f"{call.entrypoint} as {run_id}")
+    return as_json({"run": run_id}, 202)
 
 
 @router.get("/flows/{flow}/form")

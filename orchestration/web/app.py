@@ -16,7 +16,7 @@ from runners.errors import BackendError
 from ..core.states import RunState
 from ..stores.served import ServedStore
 from ..stores.tokens import Role
-from . import acting, reading, remote, sessions, streams
+from . import acting, reading, remote, sessions, streams, trail
 from .answers import answer_errors, as_json
 from .callers import Callers, caller_of
 from .gate import Gate
@@ -54,7 +54,14 @@ def make_app(store: ServedStore, options: Options) -> FastAPI:
     # browsers send cookies of one port of a host to all of its ports
     app.state.callers = Callers(store, needed=options.needs_token, cookie=f"millrace-{options.port}")
     answer_errors(app)
-    for router in (sessions.router, reading.router, streams.router, acting.router, remote.router):
+    for router in (
+        sessions.router,
+        reading.router,
+        streams.router,
+        acting.router,
+        remote.router,
+        trail.router,
+    ):
         app.include_router(router)
 
     @app.get("/api/health")
@@ -75,7 +82,7 @@ def make_app(store: ServedStore, options: Options) -> FastAPI:
         return PlainTextResponse(_metrics(store), media_type="text/plain; version=0.0.4")
 
     app.router.routes.append(Route("/{path:path}", page, methods=["GET", "HEAD", "POST", "PUT", "DELETE"]))
-    app.add_middleware(Gate, callers=app.state.callers, options=options)
+    app.add_middleware(Gate, callers=app.state.callers, trail=trail.Trail(store), options=options)
     return app
 
 

@@ -112,7 +112,8 @@ class Callers:
         """Tell whether a token is needed. Once it was it stays so, though the last one may expire or be revoked."""
         now = time.monotonic()
         if not self._needed and now - self._looked > KNOWN_SECONDS:
-            self._needed = bool(await asyncio.to_thread(self._store.tokens))
+            with contextlib.suppress(BackendError):  # what cannot be read says nothing new
+                self._needed = bool(await asyncio.to_thread(self._store.tokens))
             self._looked = now
         return self._needed
 

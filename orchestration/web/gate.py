@@ -3,6 +3,8 @@ with the answer."""
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from urllib.parse import urlsplit
 
@@ -15,14 +17,20 @@ from runners.errors import BackendError
 from ..stores.tokens import Role
 from ..stores.wire.port import MAX_REQUEST_BYTES
 from .answers import problem
-from .callers import Caller, Callers
-from .options import Options
-from .roles import Rule, rules_of
+from .callers import NOBODY, Caller, Callers
+from .options import LOOPBACK, Options
+from .rates import Rate, network_of
+from .roles import LOGIN, Rule, rules_of
+from .trail import Trail, address_of
 
 MUTATION_HEADER = "millrace-request"  # a page of another site cannot set it
 MAX_BODY = 1 << 20
 STORE_PATH = "/api/store/"  # where whole turns of runs arrive
+# Of a secret of 256 bits nothing can be guessed: this bounds what guessing costs the server and writes to its record.
+FAILURES_AT_ONCE, FAILURES_PER_SECOND = 10, 1 / 6
+ACTIONS_AT_ONCE, ACTIONS_PER_SECOND = 60, 2.0
 SAFE = ("GET", "HEAD", "OPTIONS")
+_log = logging.getLogger("millrace.server")
 _PORT = re.compile(r":\d+$")
 
 HEADERS = [
@@ -43,49 +51,85 @@ HEADERS = [
 class Gate:
     """Lets through what may pass, with its caller in the request's state, and answers the rest itself."""
 
-    def __init__(self, app: ASGIApp, callers: Callers, options: Options) -> None:
+    def __init__(self, app: ASGIApp, callers: Callers, trail: Trail, options: Options) -> None:
         self._app = app
         self._callers = callers
+        self._trail = trail
         self._options = options
+        self._logins = Rate(FAILURES_AT_ONCE, FAILURES_PER_SECOND)  # that have failed, by client
+        self._failures = Rate(FAILURES_AT_ONCE, FAILURES_PER_SECOND)  # of requests, by client
+        self._actions = Rate(ACTIONS_AT_ONCE, ACTIONS_PER_SECOND)  # by token, or client where none is needed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        request = Request(scope)
+        rules, target = rules_of(request.url.path)
+        rule = rules.get(request.method)
+        request.state.caller, request.state.target = NOBODY, target
+        request.state.action = "" if rule is None else rule.action
+
+        began = False
 
         async def guarded(message: Message) -> None:
+            nonlocal began
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS]
+                began = True
+                message["headers"] = [*message["headers"], *HEADERS, *_https_only(request)]
+                if rule is LOGIN and message["status"] == 401:
+                    self._logins.take(network_of(address_of(request)))
+                if request.state.action:
+                    await self._trail.write(request, message["status"])
             await send(message)
 
-        try:
-            refused = await self._refusal(Request(scope))
-        except BackendError as error:
-            refused = problem(503, type(error).__name__, str(error))
-        await (refused or self._app)(scope, receive, guarded)
-
-    async def _refusal(self, request: Request) -> Response | None:
-        """Return why a request is not answered, or None."""
-        path = request.url.path
         refused = _misdirected(request, self._options) or _forged(request) or _large(request)
-        if refused is not None or not (path == "/api" or path.startswith("/api/")):
-            return refused
+        if refused is None and is_api(request.url.path):
+            try:
+                refused = await self._refusal(request, rules, rule)
+            except BackendError as error:
+                refused = problem(503, type(error).__name__, "The server cannot reach its store.")
+                _log.error("nobody can be let in: %s", error)
+        try:
+            await (refused or self._app)(scope, receive, guarded)
+        except Exception:
+            if began:
+                raise
+            _log.exception("%s %s could not be answered", request.method, request.url.path)
+            broken = problem(500, "InternalError", "This is a defect of the server; its log says more.")
+            await broken(scope, receive, guarded)
+
+    async def _refusal(self, request: Request, rules: dict[str, Rule], rule: Rule | None) -> Response | None:
+        """Return why the sender of a request gets no other answer, or None."""
         caller = request.state.caller = await self._callers.of(request)
-        rules = rules_of(path)
-        if rules is None:
-            return _unknown_to(caller) or problem(
-                404, "HTTPError", f"There is no {path}. See /api/openapi.json."
-            )
-        rule = rules.get(request.method)
+        path, client = request.url.path, network_of(address_of(request))
+        needed = rule.role if rule is not None else Role.READ
+        if caller.role is None and needed is not None:
+            if (caller.refused or request.method not in SAFE) and (wait := self._failures.take(client)):
+                return _too_many("failed attempts to get in", wait)
+            return _unknown(caller, needed)
         if rule is None:
-            allowed = ", ".join(rules)
-            refused = problem(405, "HTTPError", f"{path} takes {allowed}, not {request.method}.")
-            refused.headers["Allow"] = allowed
-            return refused
-        refused = _not_allowed(request, caller, rule)
-        if refused is None and caller.token_id:
+            return _no_such(path, rules, request.method)
+        if not caller.may(rule.role):
+            return _too_small(request, caller, rule)
+        if rule is LOGIN and (wait := self._logins.wait(client)):
+            return _too_many("failed attempts to log in", wait)
+        if rule.action and rule.role is not None and (wait := self._actions.take(caller.token_id or client)):
+            return _too_many("actions", wait)
+        if caller.token_id:
             await self._callers.used(caller)
-        return refused
+        return None
+
+
+def _https_only(request: Request) -> list[tuple[bytes, bytes]]:
+    """Have browsers ask by https from now on; not for localhost, whose other ports may be http."""
+    if request.url.scheme != "https" or request.url.hostname in LOOPBACK:
+        return []
+    return [(b"strict-transport-security", b"max-age=31536000")]
+
+
+def is_api(path: str) -> bool:
+    return path == "/api" or path.startswith("/api/")
 
 
 def _misdirected(request: Request, options: Options) -> Response | None:
@@ -127,12 +171,18 @@ def _large(request: Request) -> Response | None:
     return None
 
 
-def _not_allowed(request: Request, caller: Caller, rule: Rule) -> Response | None:
-    if caller.may(rule.role):
-        return None
+def _no_such(path: str, rules: dict[str, Rule], method: str) -> Response:
+    if not rules:
+        return problem(404, "HTTPError", f"There is no {path}. See /api/openapi.json.")
+    allowed = ", ".join(rules)
+    found = problem(405, "HTTPError", f"{path} takes {allowed}, not {method}.")
+    found.headers["Allow"] = allowed
+    return found
+
+
+def _too_small(request: Request, caller: Caller, rule: Rule) -> Response:
     assert rule.role is not None
-    if caller.role is None:
-        return _unknown_to(caller, rule.role)
+    assert caller.role is not None
     return problem(
         403,
         "RoleTooSmall",
@@ -141,10 +191,7 @@ def _not_allowed(request: Request, caller: Caller, rule: Rule) -> Response | Non
     )
 
 
-def _unknown_to(caller: Caller, needed: Role = Role.READ) -> Response | None:
-    """Return the answer to somebody who is not known."""
-    if caller.role is not None:
-        return None
+def _unknown(caller: Caller, needed: Role) -> Response:
     cure = f"Whoever may open its store makes one: millrace token create NAME --role {needed.word}"
     if caller.refused:
         found = problem(401, "TokenRefused", f"This token is unknown, was revoked, or has expired. {cure}")
@@ -153,4 +200,11 @@ def _unknown_to(caller: Caller, needed: Role = Role.READ) -> Response | None:
             401, "TokenMissing", f"This server wants a token: Authorization: Bearer TOKEN. {cure}"
         )
     found.headers["WWW-Authenticate"] = "Bearer"
+    return found
+
+
+def _too_many(what: str, wait: float) -> Response:
+    seconds = math.ceil(wait)
+    found = problem(429, "TooMany", f"Too many {what}. Try again in {seconds} s.")
+    found.headers["Retry-After"] = str(seconds)
     return found

@@ -22,6 +22,7 @@ from .answers import problem
 from .callers import caller_of
 from .presence import Presence
 from .streams import either, still_allowed, stream_of
+from .trail import about
 
 ALIVE_SECONDS = 5.0
 COMPRESSED_FROM = 1 << 20
@@ -114,11 +115,23 @@ async def write(request: Request) -> Response:
     def work(store: SqlStore, presence: Presence, body: bytes) -> bytes:
         writing = port.unpack_writing(body)
         verbs = {call.verb for group in writing.groups for call in group.calls}
+        _note_actions(request, writing)
         if verbs & port.OF_ALL_RUNS and not may_set_limits:
             raise UserError("Limits are shared by all runs: setting them needs a token of the role admin.")
         return store.numbered(writing)
 
     return await _done(request, work)
+
+
+def _note_actions(request: Request, writing: port.Writing) -> None:
+    """Have the audit trail know what a person has asked by way of this store: of a process one thing at a time."""
+    for call in (call for group in writing.groups for call in group.calls):
+        asked = call.arguments
+        if call.verb in port.OF_ALL_RUNS:
+            about(request, asked["name"], "limit.set" if call.verb == "set_limit" else "limit.remove")
+        elif call.verb == "request":
+            pause = "run.pause" if asked.get("pause") else "run.unpause"
+            about(request, asked["run_id"], "run.cancel" if asked.get("cancel") else pause)
 
 
 @router.get("/news")

@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from ..errors import UserError
 from ..stores.served import ServedStore
 from .app import make_app
-from .options import Options, check_tokens
+from .options import Options, check_proxies, check_tokens
+from .tls import check_tls
 
 STOP_SECONDS = 1  # for requests in flight
 
@@ -36,8 +37,11 @@ def serve(store: ServedStore, options: Options, *, ready: Callable[[str], None])
         ready: called with the URL once connections are taken.
 
     Raises:
-        UserError: the address cannot be used, or others could reach it and nobody has a token; names the cure.
+        UserError: the address, a proxy or a certificate cannot be used, or others could reach the server and nobody
+            has a token; names the cure.
     """
+    check_proxies(options)
+    check_tls(options.tls_cert, options.tls_key)
     check_tokens(options, store)
     host = options.host
     listening = _bind(host, options.port)
@@ -48,12 +52,15 @@ def serve(store: ServedStore, options: Options, *, ready: Callable[[str], None])
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(options.proxies),
+        forwarded_allow_ips=list(options.proxies),
+        ssl_certfile=options.tls_cert,
+        ssl_keyfile=options.tls_key,
         timeout_graceful_shutdown=STOP_SECONDS,
         limit_concurrency=1000,
     )
     name = f"[{host}]" if ":" in host else host
-    ready(f"http://{name}:{taken}")
+    ready(f"{'https' if options.tls_cert else 'http'}://{name}:{taken}")
     Server(config, app).run(sockets=[listening])
 
 

@@ -36,6 +36,7 @@ async def login(request: Request, given: Login) -> Response:
     caller, secret = await callers.login(given.token.strip())
     if not secret:
         return problem(401, "TokenRefused", "This token is unknown, was revoked, or has expired.")
+    request.state.caller = caller
     answer = as_json(_shown(caller))
     answer.set_cookie(
         callers.cookie, secret, httponly=True, samesite="strict", secure=request.url.scheme == "https"

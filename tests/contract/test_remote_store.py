@@ -12,6 +12,7 @@ from orchestration.stores.remote import RemoteStore
 from orchestration.stores.sqlite import SqliteStore
 from orchestration.testing.server import ServerProcess
 from orchestration.testing.store_contract import StoreContract
+from orchestration.testing.store_entries import new_run
 
 TABLES = ("run", "node", "journal", "error", "run_history", "log", "limit_", "lease", "remote_writer")
 
@@ -39,3 +40,21 @@ class TestRemoteStore(StoreContract):
         store = RemoteStore(server.url)
         yield store
         store.close()
+
+    def test_what_a_person_asks_is_in_the_audit_trail(
+        self, store: Store, served: tuple[ServerProcess, SqliteStore]
+    ) -> None:
+        """Not what processes record of their runs: that is the record itself."""
+        before = [row.seq for row in served[1].audit(limit=1)]
+        run = new_run(store)
+        store.set_limit("db", 1)
+        store.request(run, cancel=True)
+        store.request(run, pause=True)
+        store.remove_limit("db")
+        told = [(row.action, row.target, row.outcome) for row in served[1].audit() if [row.seq] > before]
+        assert told == [
+            ("limit.remove", "db", "200 OK"),
+            ("run.pause", run, "200 OK"),
+            ("run.cancel", run, "200 OK"),
+            ("limit.set", "db", "200 OK"),
+        ]

@@ -20,6 +20,7 @@ from orchestration.web.callers import Callers
 from orchestration.web.gate import Gate
 from orchestration.web.options import Options, check_tokens
 from orchestration.web.roles import RULES, rules_of
+from orchestration.web.trail import Trail
 
 ASKING = {"Millrace-Request": "1"}
 
@@ -74,7 +75,8 @@ def test_every_route_needs_its_role(
 ) -> None:
     """Without a token 401, with too small a role 403, from the role on it is let through."""
     options = Options(require_token=True)
-    gate = Gate(PlainTextResponse("in"), Callers(store, needed=True, cookie="c"), options)
+    callers = Callers(store, needed=True, cookie="c")
+    gate = Gate(PlainTextResponse("in"), callers, Trail(store), options)
     client = TestClient(gate, "http://localhost:4280", headers=ASKING)
     filled = re.sub(r"{\w+}", "x", path)
     needed = RULES[path][method].role
@@ -97,8 +99,8 @@ def test_what_is_not_in_the_table_is_not_answered(store: MemoryStore) -> None:
     assert client.get("/api/odd").status_code == 404
     refused = client.post("/api/limits", headers=ASKING)
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
-    found = rules_of("/api/runs/summary")
-    assert found is RULES["/api/runs/summary"]
+    assert rules_of("/api/runs/summary") == (RULES["/api/runs/summary"], "")
+    assert rules_of("/api/runs/x/nodes/1/items/2")[1] == "x 1 2"
 
 
 # --- tokens --------------------------------------------------------------------------------------
@@ -149,6 +151,7 @@ def test_a_token_expires(store: MemoryStore) -> None:
         {"host": "192.0.2.1"},
         {"require_token": True},
         {"names": ("flows.example",)},
+        {"proxies": ("192.0.2.1",)},
     ],
 )
 def test_others_are_served_only_where_somebody_has_a_token(

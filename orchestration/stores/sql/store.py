@@ -12,6 +12,7 @@ from ...core.journal import Entry
 from ...core.states import RunState, State
 from .. import limits as rules
 from .. import replay
+from ..audit import AuditRow
 from ..base import (
     AttemptRow,
     Grant,
@@ -234,6 +235,18 @@ class SqlStore(ServedStore):
 
     def token_used(self, token_id: str, now: float) -> None:
         self._write(lambda connection: access.token_used(connection, token_id, now))
+
+    def add_audit(self, row: AuditRow) -> None:
+        self._write(lambda connection: access.add_audit(connection, row))
+
+    def audit(self, *, before: int | None = None, limit: int = 100) -> list[AuditRow]:
+        return self._read(lambda connection: access.audit(connection, before, limit))
+
+    def audit_older(self, at: float) -> int:
+        return self._read(lambda connection: access.audit_older(connection, at))
+
+    def prune_audit(self, at: float) -> int:
+        return self._write(lambda connection: access.prune_audit(connection, at))
 
     # --- for processes that write by way of a server --------------------------------------------
 
