@@ -122,7 +122,9 @@ INTRODUCTION = """\
 `make faults` injects faults into real runs of random small flows: processes are killed, stopped and poisoned,
 connections cut, files torn. Each execution of user code appends a line to a file that Millrace knows nothing of.
 Afterwards that history is compared with the record, and both with what should have happened. A short version is part
-of `make test`. The suite writes this page.
+of `make test`. The suite writes this page, from the rows that it keeps in [faults.json](faults.json);
+`make faults ARGS="-k ray"` makes some of them anew. All of it takes 40 minutes; with `MILLRACE_FAULTS_MINUTES=20` each
+row gets half as long.
 
 - **lost**: task runs that are not in the record, or Completed without an execution that made their value, or whose
   value the flow did not get.
