@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from faultkit.bench import Bench, Trial
+from faultkit.bench import CANCELLED, Bench
 from faultkit.plan import Node, Plan, random_plan
 
 pytestmark = pytest.mark.timeout(600)
@@ -45,22 +45,13 @@ def test_code_hanging_in_c_times_out(bench: Bench) -> None:
         trial.check(plan)
 
 
-def cancel_somewhere(trial: Trial, plan: Plan, runner: dict[str, Any]) -> None:
-    """Run a plan, and ask from outside that its run is cancelled, at a random moment."""
-    child = trial.start(plan, runner)
-    trial.wait_for_lines(trial.rng.randint(1, 12), child)
-    run = trial.run
-    if run is not None:
-        trial.store.request(run.run_id, cancel=True)
-        trial.injected()
-    trial.finish(child)
-
-
 def test_cancellation_races(bench: Bench) -> None:
     """A run is cancelled while task runs complete, wait for retries, time out: each ends in one way or the other."""
     for trial in bench.trials("cancel races completion, retry and timeout", short=2, full=60):
         plan = random_plan(trial.rng, width=20, seconds=0.02, limited=trial.rng.random() < 0.3)
         if trial.rng.random() < 0.3:
             plan = hanging(trial.rng, ("spin", "sleep"))
-        cancel_somewhere(trial, plan, trial.rng.choice((SEQUENTIAL, THREADS)))
-        trial.check(plan, run_states=frozenset({"Completed", "Cancelled"}), states=frozenset({"Cancelled"}))
+        child = trial.start(plan, trial.rng.choice((SEQUENTIAL, THREADS)))
+        trial.cancel(child)
+        trial.finish(child)
+        trial.check(plan, **CANCELLED)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faultkit.bench import Bench
+from faultkit.bench import CANCELLED, Bench
 from faultkit.clusters import OtherHost, Proxy, dask_cluster, dask_workers
 from faultkit.plan import Node, Plan, random_plan
 from faultkit.processes import is_alive, marked, wait_until
@@ -241,6 +241,16 @@ def test_hanging_code_times_out(bench: Bench, dask: dict[str, Any]) -> None:
         trial.injected()
         trial.finish(child, 120)
         trial.check(plan)
+
+
+def test_cancellation_races(bench: Bench, dask: dict[str, Any]) -> None:
+    """A run is cancelled while task runs complete and wait for retries: each ends in one way or the other."""
+    for trial in bench.trials("cancel races completion and retry (Dask)", short=0, full=12, seconds=30):
+        plan = random_plan(trial.rng, width=20, seconds=0.05)
+        child = trial.start(plan, dask)
+        trial.cancel(child)
+        trial.finish(child, 120)
+        trial.check(plan, **CANCELLED)
 
 
 def test_results_that_cannot_be_moved(bench: Bench, dask: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-from faultkit.bench import MODE, Bench
+from faultkit.bench import CANCELLED, MODE, Bench
 from faultkit.clusters import RayCluster
 from faultkit.plan import Node, Plan, random_plan
 from faultkit.processes import marked
@@ -103,6 +103,16 @@ def test_events_lie(bench: Bench, ray: RayCluster) -> None:
         child = trial.start(plan, ray.lend(trial.environ), inject=trial.lies())
         trial.finish(child, 120)
         trial.check(plan)
+
+
+def test_cancellation_races(bench: Bench, ray: RayCluster) -> None:
+    """A run is cancelled while task runs complete and wait for retries: each ends in one way or the other."""
+    for trial in bench.trials("cancel races completion and retry (Ray)", short=0, full=5, seconds=30):
+        plan = random_plan(trial.rng, width=20, seconds=0.05)
+        child = trial.start(plan, ray.lend(trial.environ))
+        trial.cancel(child)
+        trial.finish(child, 120)
+        trial.check(plan, **CANCELLED)
 
 
 def test_results_that_cannot_be_moved(bench: Bench, ray: RayCluster) -> None:

@@ -32,6 +32,8 @@ MINUTES = float(
 )  # after which no further fault begins
 BEGAN = time.monotonic()
 ENOUGH_VIOLATIONS = 5
+# what `Trial.check` expects of a run that somebody has cancelled, perhaps too late
+CANCELLED = {"run_states": frozenset({"Completed", "Cancelled"}), "states": frozenset({"Cancelled"})}
 
 
 @dataclass
@@ -260,6 +262,14 @@ class Trial:
                 return
             os.kill(pid, signal.SIGKILL)
             self.deaths[pid] = self.injected()
+
+    def cancel(self, child: Child) -> None:
+        """Ask from outside, at a random moment, that the run is cancelled."""
+        self.wait_for_lines(self.rng.randint(1, 12), child)
+        run = self.run
+        if run is not None:
+            self.store.request(run.run_id, cancel=True)
+            self.injected()
 
     # --- the verdict ----------------------------------------------------------------------------
 
