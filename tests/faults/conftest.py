@@ -24,7 +24,10 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     known = request.node.get_closest_marker("xfail")
     how = " ".join((request.function.__doc__ or "").split())
     file, line, _ = request.node.location
-    return Bench(request.node.nodeid, (file, line), _rows, how, known.kwargs["reason"] if known else "")
+    reason = known.kwargs["reason"] if known else ""
+    items = request.session.items
+    to_come = sum("bench" in getattr(item, "fixturenames", ()) for item in items[items.index(request.node) :])
+    return Bench(request.node.nodeid, (file, line or 0), _rows, how, reason, to_come)
 
 
 class RunningTable:
