@@ -349,5 +349,10 @@ def interrupted(view: JournalView, now: float, reason: str) -> list[Entry]:
         entries.append(Moved(node.node_id, indices, State.CRASHED, now, reason))
         for index in indices:
             states[index] = State.CRASHED
-        entries.append(Counted(node.node_id, tuple(states.count(bytes([s])) for s in State)))
+        entries.append(Counted(node.node_id, counts_of(states)))
     return entries
+
+
+def counts_of(states: bytes | bytearray) -> tuple[int, ...]:
+    """Return how many items are in which state."""
+    return tuple(states.count(bytes([state])) for state in State)

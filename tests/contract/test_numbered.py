@@ -107,6 +107,8 @@ def test_who_was_given_up_and_lives(store: SqlStore) -> None:
     assert (run.state, run.epoch, run.ended) == (RunState.RUNNING, 1, None)
     assert run.heartbeat is not None
     assert batches(store, run_id) == [1, 2]
+    (first, *others) = store.task_runs(run_id)  # nothing of them is Crashed any more
+    assert (first.state, {one.state for one in others}) == (State.COMPLETED, {State.PENDING})
     assert not store.heartbeat(run_id, 1, SILENT + 5).fenced
     (lease,) = store.leases("db", SILENT + 5)
     assert (lease.left, lease.expires) == (False, SILENT + 5 + LEASE_SECONDS)
@@ -122,6 +124,8 @@ def test_what_the_dead_have_left(store: SqlStore) -> None:
     assert store.reap(SILENT + 1) == [run_id]
     (first, *others) = store.task_runs(run_id)
     assert (first.state, {one.state for one in others}) == (State.COMPLETED, {State.CRASHED})
+    assert store.run(run_id).counts == counts(completed=1, crashed=9)
+    assert store.problems(SILENT + 1) == []
     assert store.claim(run_id, host="h", pid=1, now=SILENT + 2).epoch == 3
 
 

@@ -1,13 +1,23 @@
-"""The file of what a server has not taken yet."""
+"""The file of what a server has not taken yet, and what its answers mean."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from orchestration.errors import StoreError, StoreFullError
+from orchestration.errors import (
+    FencedError,
+    RunNotFoundError,
+    StoreError,
+    StoreFullError,
+    StoreNewerError,
+    StoreRefusedError,
+    UserError,
+)
+from orchestration.stores.remote.faults import AwayError, explain
 from orchestration.stores.remote.spool import Spool
 
 SERVER = "http://there:4280"
@@ -92,3 +102,29 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="MILLRACE_HOME") as caught:
         Spool.create(tmp_path / "file" / "spool", SERVER, "w")
     assert not isinstance(caught.value, StoreFullError)
+
+
+# --- what an answer stands for -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "expected"),
+    [
+        (503, "FencedError", FencedError),
+        (503, "StoreFullError", StoreFullError),
+        (503, "StoreUnreachableError", AwayError),
+        (503, "", AwayError),
+        (502, "", AwayError),
+        (500, "InternalError", StoreError),  # a defect there is no reason to give up what was recorded here
+        (500, "", StoreError),
+        (429, "TooManyRequests", StoreError),
+        (422, "UserError", UserError),
+        (401, "TokenRefused", StoreRefusedError),
+        (404, "", StoreNewerError),
+        (404, "RunNotFoundError", RunNotFoundError),
+    ],
+)
+def test_errors_arrive_as_what_they_are(status: int, kind: str, expected: type[Exception]) -> None:
+    """Also those of what stands before the server, which say nothing of ours."""
+    told = {"error": {"type": kind, "message": "so it is"}} if kind else "<html>"
+    assert type(explain(status, json.dumps(told).encode(), SERVER)) is expected

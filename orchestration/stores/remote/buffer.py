@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import MillraceError, StoreError
+from ...errors import FencedError, StoreError, UserError
 from ..patience import FIRST_NAP_SECONDS
 from ..wire.port import Sending
 from .faults import AwayError
@@ -95,7 +95,8 @@ class Buffer:
         if self._spool is None:
             return
         patience = self._link.patience(quiet=quiet)
-        while not self._empty_within(FIRST_NAP_SECONDS):
+        # Who does not wait gives the thread a chance to find that the server is back.
+        while not self._empty_within(FIRST_NAP_SECONDS if self._link.reached else 2 * LONGEST_NAP_SECONDS):
             self._link.wait(patience, self._problem)
         patience.over()
 
@@ -142,6 +143,7 @@ class Buffer:
                         spool.path,
                     )
                 continue
+            self._link.reached = True
             nap = 0.0
             if not more and self._done(sender):
                 if told:
@@ -186,9 +188,7 @@ class Sender:
             return False
         try:
             self._link.write(self._spool.writer_id, self._sending, groups)
-        except StoreError:
-            raise
-        except MillraceError as error:  # of one of them: the others are another matter
+        except (FencedError, UserError) as error:  # of one of them: the others are another matter
             if len(groups) > 1:
                 self._one_by_one = True
                 return True

@@ -5,7 +5,14 @@ from __future__ import annotations
 import json
 
 from ... import errors
-from ...errors import MillraceError, StoreError, StoreNewerError, StoreRefusedError, StoreUnreachableError
+from ...errors import (
+    FencedError,
+    StoreError,
+    StoreNewerError,
+    StoreRefusedError,
+    StoreUnreachableError,
+    UserError,
+)
 from ..wire.port import VERSION
 
 
@@ -57,7 +64,7 @@ def explain(status: int, data: bytes, shown: str) -> Exception:
     if status == 404 and not kind:
         return no_server(shown)
     named = getattr(errors, kind, None)
-    if isinstance(named, type) and issubclass(named, MillraceError):
+    if isinstance(named, type) and issubclass(named, StoreError | FencedError | UserError):
         return named(message)
     return StoreError(f"The server {shown} cannot do this: {message or f'it answers with {status}'}")
 

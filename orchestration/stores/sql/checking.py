@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ...core.states import RUN_TERMINAL, TERMINAL, RunState, State
-from ..base import NodeRow
 from ..limits import Tie
-from ..replay import states_of
+from ..replay import counts_of, states_of
 from .connection import Connection
 from .rows import RunView
 from .runs import dead
@@ -107,17 +106,12 @@ def _disagreements(view: RunView, state: RunState, counts: Sequence[int]) -> Ite
     if state not in RUN_TERMINAL:
         return  # what is told of a live run may be ahead of its journal
     for node in nodes:
-        derived = _counted(view, node)
-        if derived != node.counts:
+        derived = counts_of(states_of(view, node))
+        if derived != node.counts and node.replaced_by is None:  # a resume may leave that ahead for good
             yield f"node {node.path} says {_told(node.counts)}, its journal {_told(derived)}"
         open_items = sum(n for s, n in zip(State, node.counts, strict=True) if s not in TERMINAL)
         if open_items and node.replaced_by is None:
             yield f"it has ended ({state.title}), but {open_items} task runs of node {node.path} have not"
-
-
-def _counted(view: RunView, node: NodeRow) -> tuple[int, ...]:
-    states = states_of(view, node)
-    return tuple(states.count(bytes([state])) for state in State)
 
 
 def _told(counts: Sequence[int]) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...core.journal import RunMoved
-from ...core.states import RUN_TERMINAL, RunState
+from ...core.journal import Counted, Entry, RunMoved
+from ...core.states import RUN_TERMINAL, RunState, State
 from ...errors import UserError
 from ..base import BATCH_IDS_PER_EPOCH, DEAD_AFTER_SECONDS, Requests, RunRow
 from ..liveness import is_gone
 from ..lookup import MIN_PREFIX, alive, ambiguous, completed, not_found, unknown
-from ..replay import interrupted
+from ..replay import counts_of, interrupted, states_of
 from . import journal, leases
 from .connection import Connection
 from .rows import RUN_COLUMNS, RUN_TABLES, RunView, to_run
@@ -196,13 +196,30 @@ def revive(connection: Connection, run_id: str, epoch: int, now: float, *, lives
     ).fetchall()
     if not found:
         return
-    told = (
-        "its process is heard of again" if lives else "what its process had written before it ended has come"
-    )
-    journal.append(connection, run_id, epoch, [RunMoved(RunState.RUNNING, now, message=told)])
+    told = "its process is heard of again" if lives else "what its process had written comes after its end"
+    entries: list[Entry] = [
+        *_undone(connection, found[0][0], epoch),
+        RunMoved(RunState.RUNNING, now, message=told),
+    ]
+    journal.append(connection, run_id, epoch, entries)
     if lives:
         connection.execute("UPDATE run SET heartbeat = ? WHERE run_id = ?", (now, run_id))
         leases.tie_again(connection, run_id)
+
+
+def _undone(connection: Connection, run_no: int, epoch: int) -> list[Counted]:
+    """Take back the ends of task runs that the reaping wrote; return how many of them are in which state now."""
+    (at,) = connection.execute(
+        "SELECT at FROM run_history WHERE run_no = ? AND epoch = ? ORDER BY seq DESC LIMIT 1",
+        (run_no, epoch + 1),
+    ).fetchone()
+    gone = connection.execute(
+        "DELETE FROM journal WHERE run_no = ? AND kind = ? AND state = ? AND at = ? RETURNING node_id",
+        (run_no, journal.MOVED, int(State.CRASHED), at),
+    ).fetchall()
+    touched, view = {node_id for (node_id,) in gone}, RunView(connection, run_no)
+    nodes = [node for node in view.nodes() if node.node_id in touched]
+    return [Counted(node.node_id, counts_of(states_of(view, node))) for node in nodes]
 
 
 def find(connection: Connection, run: str, url: str) -> RunRow:
