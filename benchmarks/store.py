@@ -18,6 +18,7 @@ from orchestration.core.states import RunState, State
 from orchestration.stores import open_store
 from orchestration.stores.base import RunRow
 from orchestration.testing.postgres import PrivateServer, server_programs
+from orchestration.testing.server import ServerProcess
 from runners.messages import Outcome
 
 from .harness import Case, Report, measure
@@ -25,8 +26,14 @@ from .scheduling.engines import running
 
 TURNS = {1: 300, 100: 200, 1_000: 100}  # attempts per transaction, transactions per round
 ITEMS = 100_000
+SINGLES = 200
 
 nothing = task(lambda x: x, name="nothing")
+
+
+@flow
+def one_by_one(n: int) -> int:
+    return sum(nothing.submit(1).result() for _ in range(n))
 
 
 @flow
@@ -45,12 +52,15 @@ def run(*, repeats: int = 5) -> Report:
             notes.append("PostgreSQL is left out: its server programs are not installed")
         else:
             urls["PostgreSQL"] = stack.enter_context(PrivateServer(fsync=True)).new_database()
+        served = stack.enter_context(ServerProcess(f"{folder}/served.db"))
+        urls["SQLite by way of a server"] = served.url
         cases = [
             Case(f"{name}, {size} attempts a turn", _append(url, size, turns), size * turns)
             for name, url in urls.items()
             for size, turns in TURNS.items()
         ]
         cases += [Case(f"a map on sequential, {name}", _map(url), ITEMS) for name, url in urls.items()]
+        cases += [Case(f"single task runs, {name}", _singles(url), SINGLES) for name, url in urls.items()]
         question = "Attempts journalled, and the same map with each store"
         report = measure(question, cases, repeats=repeats, notes=notes)
         for url in urls.values():
@@ -58,6 +68,8 @@ def run(*, repeats: int = 5) -> Report:
     for name in sorted(urls.keys() - {"memory"}):
         cost = report.of(f"a map on sequential, {name}").each - report.of("a map on sequential, memory").each
         report.notes.append(f"the journal in {name} costs a map {cost * 1e6:.2f} us per task run")
+        cost = report.of(f"single task runs, {name}").each - report.of("single task runs, memory").each
+        report.notes.append(f"the journal in {name} costs a single task run {cost * 1e3:.2f} ms")
     return report
 
 
@@ -99,5 +111,14 @@ def _map(store: str) -> Callable[[], None]:
 
     def ours() -> None:
         assert shaped(ITEMS) == ITEMS
+
+    return ours
+
+
+def _singles(store: str) -> Callable[[], None]:
+    shaped = one_by_one.with_options(task_runner=runners.SequentialTaskRunner(), store=store)
+
+    def ours() -> None:
+        assert shaped(SINGLES) == SINGLES
 
     return ours

@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from orchestration.errors import UserError
+from orchestration.errors import StoreUnreachableError, UserError
+from orchestration.stores.remote import RemoteStore
 from orchestration.stores.sqlite import SqliteStore
 from orchestration.stores.tokens import Role, mint
+from orchestration.testing.store_entries import new_run
 from orchestration.web.options import Options, check_proxies
 from orchestration.web.tls import check_tls
 
@@ -151,6 +153,22 @@ def test_https(store: SqliteStore, token: str, pair: Pair) -> None:
             assert client.get("/api/me").json() == {"role": "run", "user": "me"}
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http://localhost:{port}/api/health")
+
+
+def test_a_store_over_https(
+    store: SqliteStore, token: str, pair: Pair, millrace_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its certificate is believed from the named authority, else refused with the cure, before the token is sent."""
+    monkeypatch.setenv("MILLRACE_API_TOKEN", token)
+    with served(store, "--tls-cert", pair.cert, "--tls-key", pair.key) as port:
+        with pytest.raises(StoreUnreachableError, match="MILLRACE_API_CA"):
+            RemoteStore(f"https://localhost:{port}")
+        assert [row.last_used for row in store.tokens()] == [None]
+        monkeypatch.setenv("MILLRACE_API_CA", pair.cert)
+        remote = RemoteStore(f"https://localhost:{port}")
+        run_id = new_run(remote)
+        assert store.run(run_id) == remote.run(run_id)
+        remote.close()
 
 
 @pytest.mark.parametrize("believed", [True, False])
