@@ -34,7 +34,7 @@ def record(
         batch: items that came back together.
         failed, retried: one item in so many.
     """
-    run_id = f"{number:032x}"
+    run_id = f"{number:08x}{0:024x}"
     store.create_run(
         RunRow(run_id, f"run-{number}", f"flow-{number % 10}", created=created, heartbeat=created)
     )

@@ -93,7 +93,7 @@ def find_run(store: Store, run: str) -> RunRow:
         for row in rows:
             if row.parent_run_id is None:
                 return row
-        before = rows[-1].created
+        before = rows[-1].created, rows[-1].run_id
     from ..errors import RunNotFoundError
 
     raise RunNotFoundError(f"{store.url} has no runs yet. Start one: millrace run FILE.py:FLOW")

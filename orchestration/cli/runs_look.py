@@ -69,7 +69,7 @@ def list_runs(
         rows += [row for row in page if subflows or row.parent_run_id is None]
         if len(page) < max(limit, 50):
             break
-        before = page[-1].created
+        before = page[-1].created, page[-1].run_id
     rows = rows[:limit]
     if as_json:
         print_json([run_json(row) for row in rows])

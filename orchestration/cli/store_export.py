@@ -61,12 +61,11 @@ def export(
 
 
 def _all(place: Store) -> Iterator[RunRow]:
-    """Yield runs, newest first; several may be of one moment."""
-    before, seen = None, set[str]()
-    while rows := [row for row in place.runs(limit=_PAGE, before=before) if row.run_id not in seen]:
+    """Yield runs, newest first."""
+    before = None
+    while rows := place.runs(limit=_PAGE, before=before):
         yield from rows
-        seen.update(row.run_id for row in rows)
-        before = rows[-1].created + 1e-6
+        before = rows[-1].created, rows[-1].run_id
 
 
 def _write(place: Store, runs: list[RunRow], stream: IO[str], only_runs: bool) -> None:
@@ -76,11 +75,11 @@ def _write(place: Store, runs: list[RunRow], stream: IO[str], only_runs: bool) -
             continue
         for node in place.nodes(run.run_id):
             _line(stream, {"type": "node", "run": run.run_id, **node_json(node)})
-        offset = 0
-        while rows := place.task_runs(run.run_id, offset=offset, limit=_PAGE):
+        last = None
+        while rows := place.task_runs(run.run_id, after=last, limit=_PAGE):
             for row in rows:
                 _line(stream, {"type": "task_run", "run": run.run_id, **task_run_json(row)})
-            offset += len(rows)
+            last = rows[-1].node_id, rows[-1].index
         after = 0
         while lines := place.logs(run.run_id, after=after, limit=_PAGE):
             for line in lines:

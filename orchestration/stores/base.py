@@ -361,9 +361,18 @@ class Store(abc.ABC):
         flow_name: str | None = None,
         parent_run_id: str | None = None,
         limit: int = 50,
-        before: float | None = None,
+        before: tuple[float, str] | None = None,
     ) -> list[RunRow]:
-        """Return runs, newest first, created before `before`."""
+        """Return runs, newest first; those of one moment by descending id.
+
+        Args:
+            before: `created` and id of the last run of the page before: what comes after it in that order. With
+                an id of "", all that were created earlier than that.
+        """
+
+    @abc.abstractmethod
+    def tally(self, *, subflows: bool = True) -> list[tuple[str, RunState, int]]:
+        """Return how many runs each flow has in which state, by name; with `subflows` also those that have a parent."""
 
     @abc.abstractmethod
     def run(self, run: str) -> RunRow:
@@ -383,10 +392,10 @@ class Store(abc.ABC):
         *,
         node_id: int | None = None,
         states: frozenset[State] | None = None,
-        offset: int = 0,
+        after: tuple[int, int] | None = None,
         limit: int = 100,
     ) -> list[TaskRunRow]:
-        """Return task runs in the order of node and index."""
+        """Return task runs in the order of node and index, those beyond the node and index `after`."""
 
     @abc.abstractmethod
     def states(self, run_id: str, node_id: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -167,7 +168,7 @@ class MemoryStore(MemoryAccess):
         flow_name: str | None = None,
         parent_run_id: str | None = None,
         limit: int = 50,
-        before: float | None = None,
+        before: tuple[float, str] | None = None,
     ) -> list[RunRow]:
         with self._lock:
             found = [
@@ -176,9 +177,15 @@ class MemoryStore(MemoryAccess):
                 if (states is None or row.state in states)
                 and (flow_name is None or row.flow_name == flow_name)
                 and (parent_run_id is None or row.parent_run_id == parent_run_id)
-                and (before is None or row.created < before)
+                and (before is None or (row.created, row.run_id) < before)
             ]
             return found[:limit]
+
+    def tally(self, *, subflows: bool = True) -> list[tuple[str, RunState, int]]:
+        with self._lock:
+            rows = [record.run for record in self._runs.values()]
+        found = Counter((row.flow_name, row.state) for row in rows if subflows or row.parent_run_id is None)
+        return [(name, state, number) for (name, state), number in sorted(found.items())]
 
     def run(self, run: str) -> RunRow:
         with self._lock:
@@ -206,11 +213,11 @@ class MemoryStore(MemoryAccess):
         *,
         node_id: int | None = None,
         states: frozenset[State] | None = None,
-        offset: int = 0,
+        after: tuple[int, int] | None = None,
         limit: int = 100,
     ) -> list[TaskRunRow]:
         with self._lock:
-            return replay.task_runs(self._record(run_id), node_id, states, offset, limit)
+            return replay.task_runs(self._record(run_id), node_id, states, after, limit)
 
     def states(self, run_id: str, node_id: int) -> bytes:
         with self._lock:
@@ -333,7 +340,7 @@ class MemoryStore(MemoryAccess):
 
     def _newest_first(self) -> list[RunRow]:
         rows = [record.row() for record in reversed(self._runs.values())]
-        return sorted(rows, key=lambda row: -row.created)
+        return sorted(rows, key=lambda row: (row.created, row.run_id), reverse=True)
 
     def _lose_process(self, run_id: str, *, proven: bool) -> None:
         for key, claim in [(k, c) for k, c in self._claims.items() if c.run_id == run_id]:

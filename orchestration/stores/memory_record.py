@@ -63,14 +63,16 @@ class RunRecord:
     def nodes(self) -> list[NodeRow]:
         return [self.by_node[node_id] for node_id in sorted(self.by_node)]
 
-    def transitions(self, node_id: int) -> Iterator[tuple[Sequence[int], bytes | int]]:
+    def transitions(
+        self, node_id: int, first: int = 0, last: int = replay.MAX_INDEX
+    ) -> Iterator[tuple[Sequence[int], bytes | int]]:
         for _, entry in self.items.get(node_id, ()):
             if isinstance(entry, AttemptsEnded):
                 yield entry.indices, bytes(entry.states)
             elif isinstance(entry, Moved):
                 yield entry.indices, int(entry.state)
 
-    def entries(self, node_id: int, first: int, last: int) -> Sequence[tuple[int, replay.ItemEntry]]:
+    def entries(self, node_id: int, wanted: Sequence[int]) -> Sequence[tuple[int, replay.ItemEntry]]:
         return self.items.get(node_id, ())
 
     def everything(self) -> Iterator[tuple[int, replay.ItemEntry]]:

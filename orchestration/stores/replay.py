@@ -6,6 +6,7 @@ its attempts, a page of task runs) is computed here from a `JournalView`, a cons
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import compress, groupby
 from operator import itemgetter
@@ -21,6 +22,10 @@ from .timeline import Ended
 _NAMED_OUTCOMES = {Outcome.CACHED: "Cached", Outcome.TIMED_OUT: "TimedOut"}
 
 ItemEntry = Moved | AttemptsEnded | StartRepeated
+MAX_INDEX = 2**62
+FIRST_WINDOW = (
+    10_000  # items whose states are looked at for a page; then four times as many, where it is not full
+)
 
 
 class NodeHead(NamedTuple):
@@ -52,11 +57,16 @@ class JournalView(Protocol):
     def nodes(self) -> list[NodeRow]:
         """Return the nodes by ascending node_id."""
 
-    def transitions(self, node_id: int) -> Iterable[tuple[Sequence[int], bytes | int]]:
-        """Return who moved and where to, in order: one state for all or a byte for each."""
+    def transitions(
+        self, node_id: int, first: int = 0, last: int = MAX_INDEX
+    ) -> Iterable[tuple[Sequence[int], bytes | int]]:
+        """Return who moved and where to, in order: one state for all or a byte for each.
 
-    def entries(self, node_id: int, first: int, last: int) -> Iterable[tuple[int, ItemEntry]]:
-        """Return (seq, entry) in order; at least those that touch an index in first..last."""
+        At least those that touch an index in first..last.
+        """
+
+    def entries(self, node_id: int, wanted: Sequence[int]) -> Iterable[tuple[int, ItemEntry]]:
+        """Return (seq, entry) in order; at least those that touch one of the wanted indices, which ascend."""
 
     def ended(self, after: int) -> Iterable[Ended]:
         """Return what entries above the seq `after` say of attempts, by node and in order, of nodes not replaced."""
@@ -102,28 +112,71 @@ def item_states(view: JournalView, node_id: int) -> bytes:
 
 
 def task_runs(
-    view: JournalView, node_id: int | None, states: frozenset[State] | None, offset: int, limit: int
+    view: JournalView,
+    node_id: int | None,
+    states: frozenset[State] | None,
+    after: tuple[int, int] | None,
+    limit: int,
 ) -> list[TaskRunRow]:
     """Return a page of task runs. Without `node_id`: of nodes that no later process has replaced."""
     found: list[TaskRunRow] = []
+    node_before, index_before = after or (-1, -1)
     for node in view.nodes():
         if len(found) >= limit:
             break
         if node.replaced_by is not None if node_id is None else node.node_id != node_id:
             continue
-        room = limit - len(found)
-        if states is None and node.width is not None:
-            total = node.width
-            chosen: Sequence[int] = range(min(offset, total), min(offset + room, total))
-        elif states is not None and _has_none(node, states):
+        if node.node_id < node_before or (states is not None and _has_none(node, states)):
             continue
-        else:
-            matching = _matching(states_of(view, node), states)
-            total = len(matching)
-            chosen = matching[offset : offset + room]
-        offset = max(0, offset - total)
-        found += _rows(view, node, chosen)
+        first = index_before + 1 if node.node_id == node_before else 0
+        found += _rows(view, node, _chosen(view, node, states, first, limit - len(found)))
     return found
+
+
+def _chosen(
+    view: JournalView, node: NodeRow, states: frozenset[State] | None, first: int, room: int
+) -> Sequence[int]:
+    """Return the first indices from `first` on that are in one of the states, at most `room`."""
+    if node.width is None:
+        matching = _matching(states_of(view, node), states)
+        return matching[bisect_left(matching, first) :][:room]
+    if states is None:
+        return range(first, min(first + room, node.width))
+    chosen: list[int] = []
+    size = FIRST_WINDOW
+    while first < node.width and len(chosen) < room:
+        past = first + size
+        # the last window has no end: a journal may know of more items than the node had when it was added
+        states_there = _window(view, node, first, past if past < node.width else MAX_INDEX)
+        chosen += [first + k for k in _matching(states_there, states)]
+        first, size = past, 4 * size
+    return chosen[:room]
+
+
+def _window(view: JournalView, node: NodeRow, first: int, past: int) -> bytearray:
+    """Return the states of the items from `first` up to `past`, exclusive."""
+    states = bytearray(min(past, node.width or 0) - first)
+    for indices, state in view.transitions(node.node_id, first, past - 1):
+        if isinstance(indices, range):
+            start, stop = max(indices.start, first), min(indices.stop, past)
+            if start < stop:
+                some = (
+                    state[start - indices.start : stop - indices.start] if isinstance(state, bytes) else state
+                )
+                new = some if isinstance(some, bytes) else bytes([some]) * (stop - start)
+                _grow(states, stop - first)
+                states[start - first : stop - first] = new
+        else:
+            for k, index in enumerate(indices):
+                if first <= index < past:
+                    _grow(states, index + 1 - first)
+                    states[index - first] = state[k] if isinstance(state, bytes) else state
+    return states
+
+
+def _grow(states: bytearray, length: int) -> None:
+    if length > len(states):
+        states.extend(bytes(length - len(states)))
 
 
 def _has_none(node: NodeRow, states: frozenset[State]) -> bool:
@@ -143,7 +196,7 @@ def _rows(view: JournalView, node: NodeRow, chosen: Sequence[int]) -> list[TaskR
     if not chosen:
         return []
     items = {index: _Item() for index in chosen}
-    for _, entry in view.entries(node.node_id, chosen[0], chosen[-1]):
+    for _, entry in view.entries(node.node_id, chosen):
         if isinstance(entry, StartRepeated):
             continue
         if isinstance(entry.indices, range) and len(entry.indices) > len(items):
@@ -209,7 +262,7 @@ class _Item:
 def attempts(view: JournalView, node_id: int, index: int) -> list[AttemptRow]:
     """Return what an item has tried. Coming back unstarted is no attempt: `history` tells it."""
     found = []
-    for _, entry in view.entries(node_id, index, index):
+    for _, entry in view.entries(node_id, (index,)):
         if not isinstance(entry, AttemptsEnded) or index not in entry.indices:
             continue
         k = entry.indices.index(index)
@@ -238,7 +291,7 @@ def attempts(view: JournalView, node_id: int, index: int) -> list[AttemptRow]:
 def history(view: JournalView, node_id: int, index: int) -> list[HistoryRow]:
     """Return an item's transitions that its attempts do not tell."""
     found = []
-    for seq, entry in view.entries(node_id, index, index):
+    for seq, entry in view.entries(node_id, (index,)):
         if index not in entry.indices:
             continue
         if isinstance(entry, AttemptsEnded):

@@ -171,7 +171,7 @@ def timing(view: JournalView) -> RunTiming:
         if node.replaced_by is not None:
             continue
         tallies.append(tally := _Tally(node))
-        for _, entry in view.entries(node.node_id, 0, 2**63 - 1):
+        for _, entry in view.entries(node.node_id, range(2**62)):
             if isinstance(entry, AttemptsEnded):
                 tally.add(entry)
                 if not entry.submitted_at:

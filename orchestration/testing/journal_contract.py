@@ -133,12 +133,15 @@ class JournalContract:
         def page(**filters: object) -> list[tuple[int, int]]:
             return [(row.node_id, row.index) for row in store.task_runs(run_id, **filters)]  # type: ignore[arg-type]
 
-        assert page(offset=8, limit=4) == [(0, 8), (0, 9), (1, 0), (1, 1)]
-        assert page(node_id=1, offset=3) == [(1, 3), (1, 4)]
+        assert page(after=(0, 7), limit=4) == [(0, 8), (0, 9), (1, 0), (1, 1)]
+        assert page(node_id=1, after=(1, 2)) == [(1, 3), (1, 4)]
         assert page(states=frozenset({State.FAILED})) == [(1, 1), (1, 3)]
-        assert page(states=frozenset({State.FAILED, State.COMPLETED}), offset=9, limit=2) == [(0, 9), (1, 1)]
+        assert page(states=frozenset({State.FAILED, State.COMPLETED}), after=(0, 8), limit=2) == [
+            (0, 9),
+            (1, 1),
+        ]
         assert page(states=frozenset({State.PENDING}), node_id=1) == [(1, 0), (1, 2), (1, 4)]
-        assert page(offset=15) == []
+        assert page(after=(1, 4)) == []
 
     def test_a_finished_node_is_skipped_by_its_counts(self, store: Store) -> None:
         """A filter finds the same with the counts of finished nodes as without."""

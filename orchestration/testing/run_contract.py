@@ -105,11 +105,30 @@ class RunContract:
             return [row.run_id for row in store.runs(**filters)]  # type: ignore[arg-type]
 
         assert ids() == ["child", "run-3", "run-2", "run-1", "run-0"]
-        assert ids(limit=2, before=NOW + 3) == ["run-2", "run-1"]
+        assert ids(limit=2, before=(NOW + 3, "")) == ["run-2", "run-1"]
         assert ids(states=frozenset({RunState.COMPLETED})) == ["run-0"]
         assert ids(states=frozenset()) == []
         assert ids(flow_name="odd") == ["run-3", "run-1"]
         assert ids(parent_run_id="run-3") == ["child"]
+        assert store.tally() == [
+            ("even", RunState.RUNNING, 1),
+            ("even", RunState.COMPLETED, 1),
+            ("odd", RunState.RUNNING, 2),
+            ("sub", RunState.PENDING, 1),
+        ]
+        assert [name for name, _, _ in store.tally(subflows=False)] == ["even", "even", "odd"]
+
+    def test_pages_of_runs_of_one_moment(self, store: Store) -> None:
+        """Each is told once, whatever the filter, and in one order."""
+        for k in (3, 1, 4, 0, 2):
+            new_run(store, f"run-{k}", created=NOW, flow_name="same")
+        store.append("run-1", 1, [RunMoved(RunState.COMPLETED, NOW)])
+        for filters in ({}, {"flow_name": "same"}, {"states": frozenset(RunState)}):
+            seen, before = [], None
+            while page := store.runs(limit=2, before=before, **filters):
+                seen += [row.run_id for row in page]
+                before = page[-1].created, page[-1].run_id
+            assert seen == ["run-4", "run-3", "run-2", "run-1", "run-0"]
 
     # --- ownership ------------------------------------------------------------------------------
 

@@ -95,9 +95,10 @@ async def _reap(store: ServedStore, presence: Presence) -> None:
 
 
 def _metrics(store: ServedStore) -> str:
-    lines = ["# HELP millrace_runs Flow runs of the newest 1000, by state.", "# TYPE millrace_runs gauge"]
-    rows = store.runs(limit=1000)
-    counts = {state: sum(row.state is state for row in rows) for state in RunState}
+    lines = ["# HELP millrace_runs Flow runs by state.", "# TYPE millrace_runs gauge"]
+    counts = dict.fromkeys(RunState, 0)
+    for _, state, number in store.tally():
+        counts[state] += number
     lines += [f'millrace_runs{{state="{state.title}"}} {n}' for state, n in counts.items()]
     lines += [
         "# HELP millrace_limit_held Slots of a limit that are held.",

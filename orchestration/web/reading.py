@@ -14,7 +14,7 @@ from starlette.responses import Response
 from ..core.states import RUN_TERMINAL, RunState, State
 from ..errors import RunNotFoundError, UserError
 from ..stores.as_json import log_json, seconds_of, timing_json
-from ..stores.base import RunRow, Store
+from ..stores.base import RunRow, Store, TaskRunRow
 from ..stores.lookup import states_named
 from . import shown
 from .answers import as_json
@@ -71,9 +71,11 @@ class Filter:
         found = (row.name, row.flow_name, row.run_id, row.message, *row.tags)
         return not self.search or any(self.search in text.lower() for text in found)
 
-    def rows(self, store: Store, before: float | None) -> Iterator[RunRow]:
+    def rows(self, store: Store, before: tuple[float, str] | None = None) -> Iterator[RunRow]:
         """Yield runs that may be shown, newest first, and those that are not, too: at most MOST_SCANNED."""
-        before, scanned = before if before is not None else self.until, 0
+        scanned = 0
+        if before is None and self.until is not None:
+            before = self.until, ""
         while scanned < MOST_SCANNED:
             page = store.runs(states=self.states, flow_name=self.flow, limit=PAGE, before=before)
             for row in page:
@@ -82,7 +84,7 @@ class Filter:
                 yield row
             if len(page) < PAGE:
                 return
-            scanned, before = scanned + len(page), page[-1].created
+            scanned, before = scanned + len(page), (page[-1].created, page[-1].run_id)
 
 
 Filtered = Annotated[Filter, Depends(Filter)]
@@ -95,14 +97,14 @@ def list_runs(request: Request, wanted: Filtered, limit: Limit = 50, cursor: Cur
     items: list[RunRow] = []
     last: RunRow | None = None
     more = False
-    for row in wanted.rows(store, _number(cursor, float)):
+    for row in wanted.rows(store, _run_cursor(cursor)):
         if len(items) == limit:
             more = True
             break
         last = row
         if wanted.takes(row):
             items.append(row)
-    following = repr(last.created) if more and last is not None else None
+    following = f"{last.created!r}-{last.run_id}" if more and last is not None else None
     return as_json({"items": [_shown(store, row) for row in items], "next": following})
 
 
@@ -110,7 +112,7 @@ def list_runs(request: Request, wanted: Filtered, limit: Limit = 50, cursor: Cur
 def summary(request: Request, wanted: Filtered) -> Response:
     """Count runs by state, of the newest that match."""
     counts: dict[str, int] = {}
-    for row in wanted.rows(store_of(request), None):
+    for row in wanted.rows(store_of(request)):
         if wanted.takes(row):
             counts[row.state.title] = counts.get(row.state.title, 0) + 1
     return as_json({"states": counts})
@@ -126,6 +128,16 @@ def _number(text: str | None, kind: Any) -> Any:
         return None if text is None else kind(text)
     except ValueError:
         raise UserError(f"{text!r} is no cursor of this list: take `next` of the page before.") from None
+
+
+def _run_cursor(text: str | None) -> tuple[float, str] | None:
+    created, _, run_id = (text or "").partition("-")
+    return (_number(created, float), run_id) if text else None
+
+
+def _item_cursor(text: str | None) -> tuple[int, int] | None:
+    node, _, index = (text or "").partition("-")
+    return (_number(node, int), _number(index, int)) if text else None
 
 
 @router.get("/runs/{run}")
@@ -163,17 +175,39 @@ def task_runs(
     run: str,
     node: Annotated[int | None, Query(ge=0)] = None,
     state: Names = None,
+    search: Words = "",
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:
-    """List task runs in the order of node and index."""
-    store, offset = store_of(request), _number(cursor, int) or 0
-    states = states_named(State, state or ())
-    found = store.task_runs(
-        store.run(run).run_id, node_id=node, states=states, offset=offset, limit=limit + 1
-    )
-    following = str(offset + limit) if len(found) > limit else None
-    return as_json({"items": [shown.shown_task_run(row) for row in found[:limit]], "next": following})
+    """List task runs in the order of node and index; a search that finds little goes on from `next`."""
+    store, after = store_of(request), _item_cursor(cursor)
+    run_id, states = store.run(run).run_id, states_named(State, state or ())
+    found: list[TaskRunRow] = []
+    size, scanned = limit + 1 if not search else 1000, 0
+    while True:
+        page = store.task_runs(run_id, node_id=node, states=states, after=after, limit=size)
+        for row in page:
+            if len(found) == limit:
+                return _task_run_page(found, after)
+            after = row.node_id, row.index
+            if not search or _says(row, search.lower()):
+                found.append(row)
+        scanned += len(page)
+        if len(page) < size:
+            return _task_run_page(found, None)
+        if scanned >= MOST_SCANNED:
+            return _task_run_page(found, after)
+
+
+def _task_run_page(rows: list[TaskRunRow], after: tuple[int, int] | None) -> Response:
+    following = None if after is None else f"{after[0]}-{after[1]}"
+    return as_json({"items": [shown.shown_task_run(row) for row in rows], "next": following})
+
+
+def _says(row: TaskRunRow, words: str) -> bool:
+    error = (row.detail.type_name, row.detail.message) if row.detail else ()
+    found = (row.task_name, row.name, row.reason, row.worker, f"{row.task_name}[{row.index}]", *error)
+    return any(words in text.lower() for text in found)
 
 
 @router.get("/runs/{run}/nodes/{node}/items/{index}")
@@ -181,7 +215,7 @@ def item(request: Request, run: str, node: int, index: int) -> Response:
     """Tell of one task run: its attempts, its moves, and both in words."""
     store = store_of(request)
     run_id = store.run(run).run_id
-    found = store.task_runs(run_id, node_id=node, offset=index, limit=1) if index >= 0 else []
+    found = store.task_runs(run_id, node_id=node, after=(node, index - 1), limit=1)
     if not found or found[0].index != index:
         raise UserError(f"Run {run} has no task run {index} of a node {node}.")
     history, attempts = store.history(run_id, node, index), store.attempts(run_id, node, index)
@@ -304,23 +338,24 @@ def _name_of(store: Store, run_id: str) -> str:
 
 @router.get("/flows")
 def flows(request: Request) -> Response:
-    """List flows by their newest runs: how often they fail, how long they take."""
-    store, by_flow, now = store_of(request), dict[str, list[RunRow]](), time.time()
-    for row in Filter().rows(store, None):
-        if row.parent_run_id is None:
-            by_flow.setdefault(row.flow_name, []).append(row)
-    return as_json([_flow(store, name, rows, now) for name, rows in sorted(by_flow.items())])
+    """List flows: how many runs they have, how often they fail, and how long the newest have taken."""
+    store, counts, now = store_of(request), dict[str, dict[RunState, int]](), time.time()
+    for name, state, number in store.tally(subflows=False):
+        counts.setdefault(name, {})[state] = number
+    return as_json([_flow(store, name, counts[name], now) for name in sorted(counts)])
 
 
-def _flow(store: Store, name: str, rows: list[RunRow], now: float) -> dict[str, Any]:
-    ended = [row for row in rows if row.state in RUN_TERMINAL]
-    failed = sum(row.state in (RunState.FAILED, RunState.CRASHED) for row in ended)
-    took = [s for row in ended if row.state is RunState.COMPLETED and (s := seconds_of(row, now)) is not None]
+def _flow(store: Store, name: str, counts: dict[RunState, int], now: float) -> dict[str, Any]:
+    found = store.runs(flow_name=name, limit=3 * RECENT)
+    rows = [row for row in found if row.parent_run_id is None][:RECENT] or found[:1]
+    ended = sum(number for state, number in counts.items() if state in RUN_TERMINAL)
+    failed = counts.get(RunState.FAILED, 0) + counts.get(RunState.CRASHED, 0)
+    took = [s for row in rows if row.state is RunState.COMPLETED and (s := seconds_of(row, now)) is not None]
     return {
         "flow": name,
-        "runs": len(rows),
+        "runs": sum(counts.values()),
         "last": _shown(store, rows[0]),
-        "failure_rate": failed / len(ended) if ended else None,
+        "failure_rate": failed / ended if ended else None,
         "median_seconds": median(took) if took else None,
         "entrypoint": next((row.entrypoint for row in rows if row.entrypoint), None),
         "recent": [
@@ -330,7 +365,7 @@ def _flow(store: Store, name: str, rows: list[RunRow], now: float) -> dict[str, 
                 "started": row.started,
                 "seconds": seconds_of(row, now),
             }
-            for row in rows[:RECENT]
+            for row in rows
         ],
     }
 

@@ -172,7 +172,7 @@ class RemoteStore(Store):
         flow_name: str | None = None,
         parent_run_id: str | None = None,
         limit: int = 50,
-        before: float | None = None,
+        before: tuple[float, str] | None = None,
     ) -> list[RunRow]:
         found: list[RunRow] = self._call(
             "runs",
@@ -182,6 +182,10 @@ class RemoteStore(Store):
             limit=limit,
             before=before,
         )
+        return found
+
+    def tally(self, *, subflows: bool = True) -> list[tuple[str, RunState, int]]:
+        found: list[tuple[str, RunState, int]] = self._call("tally", subflows=subflows)
         return found
 
     def run(self, run: str) -> RunRow:
@@ -198,11 +202,11 @@ class RemoteStore(Store):
         *,
         node_id: int | None = None,
         states: frozenset[State] | None = None,
-        offset: int = 0,
+        after: tuple[int, int] | None = None,
         limit: int = 100,
     ) -> list[TaskRunRow]:
         found: list[TaskRunRow] = self._call(
-            "task_runs", run_id=run_id, node_id=node_id, states=states, offset=offset, limit=limit
+            "task_runs", run_id=run_id, node_id=node_id, states=states, after=after, limit=limit
         )
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -15,7 +16,7 @@ from ...core.journal import AttemptsEnded, Moved, StartRepeated
 from ...core.states import RunState, State
 from ..base import LogRow, NodeRow, RunRow
 from ..columns import unpack_floats, unpack_ints
-from ..replay import ItemEntry, NodeHead, Trace
+from ..replay import MAX_INDEX, ItemEntry, NodeHead, Trace
 from ..timeline import Ended
 from .connection import Connection
 from .journal import ENDED, MOVED, REPEATED
@@ -95,26 +96,31 @@ class RunView:
         )
         return [_to_node(row) for row in found]
 
-    def transitions(self, node_id: int) -> Iterator[tuple[Sequence[int], bytes | int]]:
+    def transitions(
+        self, node_id: int, first: int = 0, last: int = MAX_INDEX
+    ) -> Iterator[tuple[Sequence[int], bytes | int]]:
         found = self._connection.execute(
             "SELECT indices, states, state FROM journal "
-            "WHERE run_no = ? AND node_id = ? AND kind <> ? ORDER BY seq",
-            (self._run_no, node_id, REPEATED),
+            "WHERE run_no = ? AND node_id = ? AND kind <> ? AND first_index <= ? AND last_index >= ? ORDER BY seq",
+            (self._run_no, node_id, REPEATED, last, first),
         )
         for indices, states, state in found:
             yield unpack_ints(indices), state if states is None else states
 
-    def entries(self, node_id: int, first: int, last: int) -> Iterator[tuple[int, ItemEntry]]:
+    def entries(self, node_id: int, wanted: Sequence[int]) -> Iterator[tuple[int, ItemEntry]]:
         errors: dict[int, Detail] | None = None
         found = self._connection.execute(
-            f"SELECT {_ENTRY_COLUMNS} FROM journal WHERE run_no = ? AND node_id = ? AND first_index <= ? "
-            "AND last_index >= ? ORDER BY seq",
-            (self._run_no, node_id, last, first),
+            f"SELECT first_index, last_index, {_ENTRY_COLUMNS} FROM journal "
+            "WHERE run_no = ? AND node_id = ? AND first_index <= ? AND last_index >= ? ORDER BY seq",
+            (self._run_no, node_id, wanted[-1], wanted[0]),
         )
-        for row in found:
+        for first, last, *row in found:
+            place = bisect_left(wanted, first)
+            if place == len(wanted) or wanted[place] > last:
+                continue  # unpacking it costs more than finding that out
             if row[11] is not None and errors is None:
                 errors = self._errors(node_id)
-            yield row[0], _to_entry(node_id, row, errors or {})
+            yield row[0], _to_entry(node_id, tuple(row), errors or {})
 
     def logs(
         self, *, after: int, node_id: int | None, index: int | None, min_level: int, limit: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +19,7 @@ from .connection import Connection
 from .rows import RUN_COLUMNS, RUN_TABLES, RunView, to_run
 from .text import clean, plain, to_json
 
+_LATEST = (1e18, "")  # later than any run
 _LIVE = f"({','.join(str(int(s)) for s in RunState if s not in RUN_TERMINAL)})"
 
 
@@ -227,16 +230,20 @@ def find(connection: Connection, run: str, url: str) -> RunRow:
     found = get(connection, run)
     if found is not None:
         return found
-    named = _select(connection, "name = ?", (run,), "ORDER BY created DESC, run.run_no DESC LIMIT 1")
+    named = _select(connection, "name = ?", (run,), "ORDER BY created DESC, run_id DESC LIMIT 1")
     if named:
         return named[0]
     if len(run) >= MIN_PREFIX:
-        matching = _select(connection, "substr(run_id, 1, ?) = ?", (len(run), run), "LIMIT 3")
+        # The bounds are for the index; ids are of digits and small letters, whatever the database's collation.
+        alike = "run_id > ? AND run_id < ? AND substr(run_id, 1, ?) = ?"
+        matching = _select(connection, alike, (run, f"{run}zz", len(run), run), "LIMIT 3")
         if len(matching) == 1:
             return matching[0]
         if matching:
             raise ambiguous(run, [row.run_id for row in matching])
-    known = connection.execute("SELECT run_id, name FROM run ORDER BY created DESC LIMIT 1000").fetchall()
+    known = connection.execute(
+        "SELECT run_id, name FROM run ORDER BY created DESC, run_id DESC LIMIT 1000"
+    ).fetchall()
     raise not_found(run, known, url)
 
 
@@ -247,19 +254,45 @@ def listing(
     flow_name: str | None,
     parent_run_id: str | None,
     limit: int,
-    before: float | None,
+    before: tuple[float, str] | None,
 ) -> list[RunRow]:
-    """Return runs, newest first."""
-    where, values = ["1 = 1"], list[Any]()
+    """Return runs, newest first: for each wanted state the newest, since an index has them in that order."""
+    if states is None or flow_name is not None or parent_run_id is not None:
+        return _listed(connection, states, None, flow_name, parent_run_id, limit, before)
+    pages = [
+        _listed(connection, None, state, flow_name, parent_run_id, limit, before) for state in sorted(states)
+    ]
+    newest = heapq.merge(*pages, key=lambda row: (row.created, row.run_id), reverse=True)
+    return list(itertools.islice(newest, limit))
+
+
+def _listed(
+    connection: Connection,
+    states: frozenset[RunState] | None,
+    state: RunState | None,
+    flow_name: str | None,
+    parent_run_id: str | None,
+    limit: int,
+    before: tuple[float, str] | None,
+) -> list[RunRow]:
+    # A bound is always there: without one SQLite would call its walk along the index a scan, as it does without index.
+    where, values = ["(created, run_id) < (?, ?)"], list[Any](before or _LATEST)
     if states is not None:
         where.append(f"state IN ({','.join('?' * len(states)) or 'NULL'})")
         values += sorted(states)
-    for column, value in (("flow_name", flow_name), ("parent_run_id", parent_run_id)):
+    equal = (("state", state), ("flow_name", flow_name), ("parent_run_id", parent_run_id))
+    for column, value in equal:
         if value is not None:
             where.append(f"{column} = ?")
             values.append(value)
-    if before is not None:
-        where.append("created < ?")
-        values.append(before)
-    order = "ORDER BY created DESC, run.run_no DESC LIMIT ?"
+    order = "ORDER BY created DESC, run_id DESC LIMIT ?"
     return _select(connection, " AND ".join(where), [*values, limit], order)
+
+
+def tally(connection: Connection, *, subflows: bool) -> list[tuple[str, RunState, int]]:
+    """Count the runs of each flow by state."""
+    chosen = "" if subflows else "WHERE parent_run_id IS NULL"
+    found = connection.execute(
+        f"SELECT flow_name, state, count(*) FROM run {chosen} GROUP BY flow_name, state ORDER BY flow_name, state"
+    )
+    return [(name, RunState(state), number) for name, state, number in found.fetchall()]

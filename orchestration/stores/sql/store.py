@@ -117,7 +117,7 @@ class SqlStore(ServedStore):
         flow_name: str | None = None,
         parent_run_id: str | None = None,
         limit: int = 50,
-        before: float | None = None,
+        before: tuple[float, str] | None = None,
     ) -> list[RunRow]:
         return self._read(
             lambda connection: runs.listing(
@@ -129,6 +129,9 @@ class SqlStore(ServedStore):
                 before=before,
             )
         )
+
+    def tally(self, *, subflows: bool = True) -> list[tuple[str, RunState, int]]:
+        return self._read(lambda connection: runs.tally(connection, subflows=subflows))
 
     def run(self, run: str) -> RunRow:
         return self._read(lambda connection: runs.find(connection, run, self.url))
@@ -142,10 +145,10 @@ class SqlStore(ServedStore):
         *,
         node_id: int | None = None,
         states: frozenset[State] | None = None,
-        offset: int = 0,
+        after: tuple[int, int] | None = None,
         limit: int = 100,
     ) -> list[TaskRunRow]:
-        return self._look(run_id, lambda view: replay.task_runs(view, node_id, states, offset, limit))
+        return self._look(run_id, lambda view: replay.task_runs(view, node_id, states, after, limit))
 
     def states(self, run_id: str, node_id: int) -> bytes:
         return self._look(run_id, lambda view: replay.item_states(view, node_id))

@@ -20,7 +20,7 @@ from ...core.states import State
 from ..base import Store
 from .schema import Form, WireError, form_of, hints_of
 
-VERSION = 2
+VERSION = 3
 VERSION_HEADER = "Millrace-Store"
 MAX_REQUEST_BYTES = 64 << 20
 LEASES_TOPIC, ANY_TOPIC = "leases", "any"  # in the stream of news; other topics are ids of runs
@@ -32,7 +32,18 @@ REPEATABLE = frozenset({"heartbeat", "reap", "release"})
 OF_ALL_RUNS = frozenset({"set_limit", "remove_limit"})
 READING = frozenset(
     {
-        *("requests", "recovered", "next_ids", "runs", "run", "nodes", "task_runs", "states", "timeline"),
+        *(
+            "requests",
+            "recovered",
+            "next_ids",
+            "runs",
+            "tally",
+            "run",
+            "nodes",
+            "task_runs",
+            "states",
+            "timeline",
+        ),
         *("attempts", "history", "timing", "logs", "errors", "limits", "leases"),
     }
 )
