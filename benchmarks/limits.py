@@ -119,7 +119,7 @@ def _postgres() -> Iterator[str | None]:
     if not server_programs():
         yield None
         return
-    with PrivateServer() as server:
+    with PrivateServer(fsync=True) as server:
         url = server.new_database()
         store = open_store(url)
         store.set_limit("bench", 1)

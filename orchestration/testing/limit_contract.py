@@ -107,6 +107,25 @@ class LimitContract:
         store.release(["a"])
         assert ask(store, "b", "api", "db").granted
 
+    def test_what_is_freed_is_next_in_line(self, store: Store) -> None:
+        """Whoever was first in the queue has it when the release is written, and nobody else meanwhile."""
+        store.set_limit("db", 2)
+        store.set_limit("api", 1)
+        now = store.now()
+        assert ask(store, "a", "db", slots=2, now=now).granted
+        assert ask(store, "x", "api", now=now).granted
+        assert not ask(store, "b", "db", now=now).granted
+        assert not ask(store, "both", "db", "api", now=now).granted
+        assert not ask(store, "c", "db", now=now).granted
+        store.release(["a"])
+        late = ask(store, "d", "db", now=now)
+        assert not late.granted
+        assert set(late.blocked_by["db"]) == {"task b", "task both", "task c"}
+        assert ask(store, "b", "db", now=now).granted
+        store.release(["x"])
+        assert ask(store, "both", "api", "db", now=now).granted
+        assert not ask(store, "c", "db", now=now).granted
+
     def test_demands_for_several_limits_cannot_block_each_other(self, store: Store) -> None:
         """Two demands that name the same limits in another order are served one after the other."""
         for name in ("x", "y"):

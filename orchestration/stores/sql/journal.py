@@ -70,8 +70,8 @@ _COUNTS = (
 )
 
 
-def append(connection: Connection, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
-    """Write entries in the caller's transaction.
+def append(connection: Connection, run_id: str, epoch: int, entries: Sequence[Entry]) -> list[str]:
+    """Write entries in the caller's transaction; return the holders of leases that are to be released in it.
 
     Raises:
         RunNotFoundError
@@ -89,6 +89,7 @@ def append(connection: Connection, run_id: str, epoch: int, entries: Sequence[En
     for entry in entries:
         _WRITERS[type(entry)](writing, entry)
     writing.flush()
+    return writing.returned
 
 
 class _Turn:
@@ -106,6 +107,7 @@ class _Turn:
         self.node_counts: dict[int, tuple[int, ...]] = {}
         self.waits: dict[int, tuple[float, ...]] = {}
         self.spans: dict[int, tuple[float | None, float | None]] = {}
+        self.returned: list[str] = []  # leases, by holder
 
     def next_seq(self) -> int:
         seq: int = self.seq
@@ -275,7 +277,7 @@ class _Turn:
             )
 
     def leases_returned(self, entry: LeasesReturned) -> None:
-        self.connection.executemany("DELETE FROM lease WHERE holder = ?", [(h,) for h in entry.holders])
+        self.returned += entry.holders
 
     def run_moved(self, entry: RunMoved) -> None:
         error_no = self.error(FLOW, entry.detail, 0) if entry.detail else None
