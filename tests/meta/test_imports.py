@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 RANKS = {"core": 0, "stores": 1, "driver": 2, "api": 3, "cli": 4}
-HEAVY = ["dask", "distributed", "ray", "pydantic_settings", "fastapi", "rich", "numpy", "pandas"]
+HEAVY = ["dask", "distributed", "ray", "pydantic_settings", "fastapi", "rich", "numpy", "pandas", "urllib3"]
 
 
 def rank_of(module: str) -> int | None:

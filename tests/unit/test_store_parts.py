@@ -198,6 +198,8 @@ def test_settings_come_from_the_environment_first(
     file = project.parent / "pyproject.toml"
     file.write_text('[tool.millrace]\nstore = "records.db"\nrunner = "dask"\nresults = "s3://bucket/x"\n')
     assert settings.store_url() == str(project.parent / "records.db")
+    monkeypatch.setenv("MILLRACE_API_URL", "https://runs.example:4280")
+    assert settings.store_url() == "https://runs.example:4280"
     assert (settings.runner_name(), settings.result_storage_url()) == ("dask", "s3://bucket/x")
     monkeypatch.setenv("MILLRACE_STORE", "memory")
     assert settings.store_url() == "memory"

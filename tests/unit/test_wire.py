@@ -160,3 +160,12 @@ def test_a_run_arrives_without_being_opened() -> None:
         b"no pickle at all",
         "mark",
     )
+
+
+def test_answers_that_make_no_sense() -> None:
+    """They are refused as such; whoever reads them asks again."""
+    for data in (b"<html>", port.pack_answer("run", RunRow("r", "n", "f"))[:-2], msgpack.packb(7)):
+        with pytest.raises(WireError):
+            port.unpack_answers(data)
+        with pytest.raises(WireError):
+            port.unpack_answer("run", data)

@@ -13,6 +13,7 @@ import urllib3
 from ...errors import StoreUnreachableError
 from ..patience import Patience
 from ..wire import port
+from ..wire.schema import WireError
 from .address import Address
 from .faults import AwayError, explain, no_server, other_version, unreachable
 
@@ -128,12 +129,14 @@ class Link:
         """Ask for what may be asked twice."""
         body = port.pack_call(port.Call(verb, arguments))
         path = "/api/store/read" if verb in port.READING else "/api/store/note"
-        return port.unpack_answer(verb, self._request("POST", path, body, ANSWER_SECONDS))
+        data = self._request("POST", path, body, ANSWER_SECONDS)
+        return _understood(lambda: port.unpack_answer(verb, data))
 
     def write(self, writer_id: str, sending: port.Sending, groups: Iterable[bytes]) -> list[bytes]:
         """Have transactions done, each once; return the packed answers to the calls of the newest."""
         body = port.pack_writing(writer_id, sending, groups)
-        return port.unpack_answers(self._request("POST", "/api/store/write", body, WRITE_SECONDS))
+        data = self._request("POST", "/api/store/write", body, WRITE_SECONDS)
+        return _understood(lambda: port.unpack_answers(data))
 
     def news(self) -> Generator[str]:
         """Yield topics as they come, and "" now and then."""
@@ -159,6 +162,14 @@ class Link:
         if answer.status != 200:
             raise explain(answer.status, answer.data, self.shown)
         return bytes(answer.data)
+
+
+def _understood(read: Callable[[], T]) -> T:
+    """Return what an answer says; one that makes no sense, of something in between, is as good as none."""
+    try:
+        return read()
+    except WireError as error:
+        raise AwayError(f"its answer cannot be read ({error})") from error
 
 
 def _cause(error: BaseException) -> str:

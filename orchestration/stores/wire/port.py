@@ -136,7 +136,7 @@ def unpack_answer(verb: str, data: bytes) -> Any:
 
 def unpack_answers(data: bytes) -> list[bytes]:
     """Return the packed answer of each call of a transaction."""
-    return list(_loads(data))
+    return _list(_loads(data))
 
 
 # --- the server's side -----------------------------------------------------------------------------
