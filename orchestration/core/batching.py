@@ -116,18 +116,18 @@ class Sizer:
 
 
 class ReadyQueue:
-    """Indices of ready items, in spans; items that must run alone are kept apart and come first.
+    """Indices of ready items, in spans; items that must run alone, or in small groups, are kept apart and come first.
 
     An item is in it at most once. Discarding one costs nothing: it is skipped when its turn comes.
     """
 
-    __slots__ = ("_alone", "_gone", "_head", "_spans", "_total")
+    __slots__ = ("_apart", "_gone", "_head", "_spans", "_total")
 
     def __init__(self) -> None:
         # made when needed, and no deque: most nodes are single items, and an empty deque takes 600 bytes
         self._spans: list[tuple[int, int]] | None = None
         self._head = 0  # spans before it have been taken
-        self._alone: deque[int] | None = None
+        self._apart: deque[Sequence[int]] | None = None
         self._gone: set[int] | None = None  # discarded items that still stand there
         self._total = 0
 
@@ -136,7 +136,7 @@ class ReadyQueue:
 
     def __iter__(self) -> Iterator[int]:
         gone = self._gone or ()
-        yield from (i for i in self._alone or () if i not in gone)
+        yield from (i for group in self._apart or () for i in group if i not in gone)
         for start, stop in (self._spans or [])[self._head :]:
             yield from (i for i in range(start, stop) if i not in gone)
 
@@ -148,26 +148,35 @@ class ReadyQueue:
             for index in indices:
                 self._add_span(index, index + 1)
 
-    def add_alone(self, index: int) -> None:
-        """Append an item that gets a batch of its own."""
-        if self._alone is None:
-            self._alone = deque()
-        self._alone.append(index)
-        self._total += 1
+    def add_apart(self, indices: Sequence[int], most: int = 1) -> None:
+        """Append items that go before others, in batches of at most `most`."""
+        if self._apart is None:
+            self._apart = deque()
+        self._apart.extend(indices[at : at + most] for at in range(0, len(indices), most))
+        self._total += len(indices)
 
     @property
-    def alone(self) -> bool:
-        """Whether the next item runs alone."""
-        while self._alone and self._gone and self._alone[0] in self._gone:
-            self._gone.discard(self._alone.popleft())
-        return bool(self._alone)
+    def apart(self) -> int:
+        """How many of the next items may share a batch at most because they are kept apart; 0 if they are not."""
+        while self._apart:
+            group = self._apart[0]
+            if not self._gone or self._gone.isdisjoint(group):
+                return len(group)
+            self._apart.popleft()
+            left = [index for index in group if index not in self._gone]
+            self._gone.difference_update(group)
+            if left:
+                self._apart.appendleft(left)
+        return 0
 
     def take(self, n: int) -> Sequence[int]:
         """Remove and return up to n items, as a range where they are contiguous."""
-        if self.alone:
-            assert self._alone is not None
-            index = self._alone.popleft()
-            taken: Sequence[int] = range(index, index + 1)
+        if self.apart:
+            assert self._apart is not None
+            group = self._apart.popleft()
+            taken: Sequence[int] = _contiguous(array("i", group[:n]))
+            if len(group) > n:
+                self._apart.appendleft(group[n:])
         elif self._gone:
             taken = self._take_rest(n)
         else:
@@ -188,7 +197,7 @@ class ReadyQueue:
             self._total -= len(indices)
 
     def clear(self) -> None:
-        self._spans = self._alone = self._gone = None
+        self._spans = self._apart = self._gone = None
         self._head = self._total = 0
 
     def _take_spans(self, n: int) -> Sequence[int]:
@@ -228,9 +237,7 @@ class ReadyQueue:
                     gone.discard(index)
                 else:
                     taken.append(index)
-        if taken[-1] - taken[0] + 1 == len(taken) and all(map(int.__lt__, taken, taken[1:])):
-            return range(taken[0], taken[-1] + 1)
-        return taken
+        return _contiguous(taken)
 
     def _add_span(self, start: int, stop: int) -> None:
         if stop <= start:
@@ -242,3 +249,10 @@ class ReadyQueue:
             self._spans[-1] = (self._spans[-1][0], stop)
         else:
             self._spans.append((start, stop))
+
+
+def _contiguous(taken: array[int]) -> Sequence[int]:
+    """Return a range where items are one behind the other, else the items."""
+    if taken[-1] - taken[0] + 1 == len(taken) and all(map(int.__lt__, taken, taken[1:])):
+        return range(taken[0], taken[-1] + 1)
+    return taken

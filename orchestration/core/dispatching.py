@@ -21,6 +21,7 @@ from .gates import Gate, Gates
 from .ledger import Ledger, compact
 from .records import INLINE, MAIN, Edge, Flight, Node, Rider
 from .remaking import Remaking
+from .retry import COMPANY
 from .states import Cause, State
 from .verdicts import label
 
@@ -55,10 +56,12 @@ class Dispatcher:
             return
         spent = node.known.spent
         if spent:
-            alone = {i for i in indices if i in spent and spent[i].suspicious}
-            for index in sorted(alone):
-                node.ready.add_alone(index)
-            node.ready.add([i for i in indices if i not in alone])
+            alone = [i for i in indices if i in spent and spent[i].suspicious]
+            few = [i for i in indices if i in spent and spent[i].wary]
+            node.ready.add_apart(sorted(alone))
+            node.ready.add_apart(sorted(few), COMPANY)
+            others = {*alone, *few}
+            node.ready.add([i for i in indices if i not in others])
         else:
             node.ready.add(indices)
         self._queue_node(node)
@@ -126,7 +129,7 @@ class Dispatcher:
         ready, more = len(node.ready), node.counts[State.PENDING]
         if not node.sizer.short or (more and node.sizer.is_crumb(ready)):
             return 1
-        if more or ready > node.sizer.size or node.ready.alone:
+        if more or ready > node.sizer.size or node.ready.apart:
             return self.prefetch
         return max(
             self.prefetch, node.sizer.batches_ahead(ready)
@@ -171,8 +174,10 @@ class Dispatcher:
             self._submit(flight, edges)
 
     def _size(self, node: Node, edges: Sequence[Edge]) -> int:
-        if node.ready.alone:
-            return 1
+        usual, apart = self._usual_size(node, edges), node.ready.apart
+        return min(usual, apart) if apart else usual
+
+    def _usual_size(self, node: Node, edges: Sequence[Edge]) -> int:
         if node.policy.batch is not None:
             return node.policy.batch
         ready = len(node.ready)

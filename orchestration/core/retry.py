@@ -8,6 +8,7 @@ from .records import Policy, Spent
 
 MAX_DELAY_SECONDS = 30 * 24 * 3600.0
 FREE_LOSSES = 3  # of workers that died, without evidence of a start, that cost nothing
+COMPANY = 32  # items that a batch may have which were lost among more than that: see `charge_loss`
 QUEUE_LOSSES = 20  # of batches that were only queued at what died: nobody's fault, but not for ever
 
 
@@ -43,13 +44,26 @@ def jittered(seconds: float, jitter: float, uniform: float) -> float:
     return min(max(0.0, seconds * (1.0 + uniform * jitter)), MAX_DELAY_SECONDS)
 
 
-def charge_loss(spent: Spent, policy: Policy, *, started: bool, suspect: bool) -> bool | None:
+def charge_loss(
+    spent: Spent, policy: Policy, *, started: bool, suspect: bool, company: int = 1, ended: bool = False
+) -> bool | None:
     """Charge an item for the loss of its batch.
+
+    It runs alone from then on, unless little speaks against it: it was one of many, or had ended before. To run a
+    large batch item by item would cost far more than one death more of a worker.
+
+    Args:
+        started: whether its code is known to have started.
+        suspect: whether its worker died, and may have died of it.
+        company: how many items of the batch were lost together.
+        ended: whether its code is known to have ended before.
 
     Returns:
         None if it is free of charge, else whether the item may run again. What has not started may, even
         where the task must not run twice.
     """
+    if suspect and (ended or (not started and company > COMPANY)):
+        spent.cleared += 1
     if not started:
         if suspect:
             spent.free_losses += 1

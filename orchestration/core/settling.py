@@ -124,7 +124,11 @@ class Settling:
         free: list[int] = []
         dropped: dict[str, list[int]] = {}
         ends: Ends = {}
-        for position in part.open_positions():
+        open_ = part.open_positions()
+        last = (
+            part.flight.seen - 1
+        )  # it began last of those that are known to have begun: the others have ended
+        for position in open_:
             index, begun = part.indices[position], started(position)
             if index in wanted:
                 if not begun:
@@ -135,7 +139,14 @@ class Settling:
                 free.append(position)
                 continue
             else:
-                again = charge_loss(node.budget(index), node.policy, started=begun, suspect=suspect)
+                again = charge_loss(
+                    node.budget(index),
+                    node.policy,
+                    started=begun,
+                    suspect=suspect,
+                    company=len(open_),
+                    ended=position < last,
+                )
                 if again is None:
                     free.append(position)
                     continue

@@ -23,12 +23,18 @@ class Spent:
     losses: int = 0
     free_losses: int = 0  # its worker died, nothing says that it had started
     queue_losses: int = 0  # its batch was only queued at what died, or could not be given its inputs
+    cleared: int = 0  # losses of either kind that hardly say anything against it
     remakes: int = 0  # its result was lost after it had completed
 
     @property
     def suspicious(self) -> bool:
         """Whether it runs alone from now on, so that it can hurt no other item."""
-        return bool(self.failures or self.losses or self.free_losses)
+        return bool(self.failures or self.losses + self.free_losses > self.cleared)
+
+    @property
+    def wary(self) -> bool:
+        """Whether it has but little company, though it need not run alone."""
+        return bool(self.cleared) and not self.suspicious
 
 
 class Notes(Generic[T]):

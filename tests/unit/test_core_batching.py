@@ -139,7 +139,7 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.queue = ReadyQueue()
-        self.alone: list[int] = []
+        self.apart: list[list[int]] = []
         self.rest: list[int] = []
         self.next = 0
 
@@ -162,43 +162,50 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.add(indices)
         self.rest += indices
 
-    @rule()
-    def add_alone(self) -> None:
-        self.next += 1
-        self.queue.add_alone(self.next)
-        self.alone.append(self.next)
-        self.next += 1
+    @rule(width=st.integers(0, 9), most=st.integers(1, 4))
+    def add_apart(self, width: int, most: int) -> None:
+        indices = range(self.next + 1, self.next + 1 + width)
+        self.queue.add_apart(indices, most)
+        self.apart += [list(indices[at : at + most]) for at in range(0, width, most)]
+        self.next += width + 1
 
-    @precondition(lambda self: self.alone or self.rest)
+    @precondition(lambda self: self.apart or self.rest)
     @rule(n=st.integers(1, 12))
     def take(self, n: int) -> None:
-        assert self.queue.alone == bool(self.alone)
+        assert self.queue.apart == (len(self.apart[0]) if self.apart else 0)
         taken = self.queue.take(n)
-        if self.alone:
-            assert list(taken) == [self.alone.pop(0)]
+        if self.apart:
+            group = self.apart[0]
+            assert list(taken) == group[:n]
+            del group[:n]
+            self.apart = [group for group in self.apart if group]
             return
         assert 1 <= len(taken) <= n
         assert list(taken) == self.rest[: len(taken)]
         assert len(taken) == min(n, len(self.rest)) or isinstance(taken, range)
         del self.rest[: len(taken)]
 
-    @precondition(lambda self: self.alone or self.rest)
+    @precondition(lambda self: self.apart or self.rest)
     @rule(data=st.data())
     def discard(self, data: st.DataObject) -> None:
-        gone = data.draw(st.lists(st.sampled_from(self.alone + self.rest), unique=True, max_size=6))
+        gone = data.draw(st.lists(st.sampled_from(self.all), unique=True, max_size=6))
         self.queue.discard(gone)
-        self.alone = [i for i in self.alone if i not in gone]
+        self.apart = [left for group in self.apart if (left := [i for i in group if i not in gone])]
         self.rest = [i for i in self.rest if i not in gone]
 
     @rule()
     def clear(self) -> None:
         self.queue.clear()
-        self.alone, self.rest = [], []
+        self.apart, self.rest = [], []
 
     @invariant()
     def holds_the_same(self) -> None:
-        assert len(self.queue) == len(self.alone) + len(self.rest)
-        assert list(self.queue) == self.alone + self.rest
+        assert len(self.queue) == len(self.all)
+        assert list(self.queue) == self.all
+
+    @property
+    def all(self) -> list[int]:
+        return [index for group in self.apart for index in group] + self.rest
 
 
 TestReadyQueue = QueueMachine.TestCase
@@ -207,13 +214,12 @@ TestReadyQueue = QueueMachine.TestCase
 def test_discarded_items_are_skipped() -> None:
     """Those that run alone as well as those in spans, at the front and in the middle."""
     queue = ReadyQueue()
-    for index in (20, 21, 22):
-        queue.add_alone(index)
+    queue.add_apart([20, 21, 22])
     queue.add(range(6))
     queue.discard([20, 22, 0, 3])
     assert list(queue) == [21, 1, 2, 4, 5]
     assert queue.take(9) == range(21, 22)
-    assert not queue.alone
+    assert not queue.apart
     assert list(queue.take(3)) == [1, 2, 4]
     assert queue.take(3) == range(5, 6)
     assert not len(queue)

@@ -6,7 +6,7 @@ import pytest
 
 from orchestration.core.journal import LOST, AttemptsEnded
 from orchestration.core.records import Spent
-from orchestration.core.retry import FREE_LOSSES, QUEUE_LOSSES, charge_loss
+from orchestration.core.retry import COMPANY, FREE_LOSSES, QUEUE_LOSSES, charge_loss
 from orchestration.core.specs import Policy
 from orchestration.core.states import State
 from orchestration.testing.handdriven import HandDriven
@@ -70,6 +70,52 @@ def test_after_a_death_items_run_alone() -> None:
         sizes.append([list(batch.indices) for batch in run.batches.values()])
         run.end()
     assert sorted(sizes) == [[[0]], [[1]], [[2]]]
+
+
+def test_after_a_death_many_items_run_in_small_batches() -> None:
+    """Of a large batch each is hardly suspected: one by one they would take far longer than a worker to start."""
+    run = HandDriven(slots=1)
+    node = run.add(width=1000, policy=Policy(batch=1000))
+    run.lose()
+    sizes = []
+    while run.batches:
+        (batch,) = run.batches.values()
+        sizes.append(len(batch.indices))
+        run.end()
+    assert run.states(node) == [State.COMPLETED] * 1000
+    assert sorted(sizes) == [1, 7] + [COMPANY] * 31
+
+
+def test_who_kills_in_a_large_batch_is_alone_at_the_third_death() -> None:
+    """In a small batch at the second, and that costs only those few an attempt by themselves."""
+    run = HandDriven(slots=1)
+    node = run.add(width=1000, policy=Policy(batch=1000, retries_on_loss=1))
+    deaths, alone = 0, 0
+    while run.batches:
+        (batch,) = run.batches.values()
+        alone += len(batch.indices) == 1
+        if 500 in batch.indices:
+            run.lose()
+            deaths += 1
+        else:
+            run.end()
+    assert (deaths, alone) == (4, 1 + COMPANY + 1)
+    assert [i for i, state in enumerate(run.states(node)) if state is not State.COMPLETED] == [500]
+    assert run.state(node, 500) is State.CRASHED
+
+
+def test_what_is_known_to_have_ended_is_not_suspected() -> None:
+    """It did not kill the worker; what ran then may have, and the few behind it."""
+    run = HandDriven(slots=1)
+    run.add(width=10, policy=Policy(batch=10))
+    run.progress(0, 6)
+    run.lose()
+    sizes = []
+    while run.batches:
+        (batch,) = run.batches.values()
+        sizes.append(list(batch.indices))
+        run.end()
+    assert sorted(sizes) == [[0, 1, 2, 3, 4, 5], [6], [7], [8], [9]]
 
 
 def test_a_batch_that_was_only_queued_stays_a_batch() -> None:
