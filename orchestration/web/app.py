@@ -24,6 +24,7 @@ from .launching import Launcher
 from .options import Options
 from .pages import page
 from .presence import Presence
+from .reach import Reach
 
 REAP_SECONDS = 5.0
 
@@ -53,6 +54,7 @@ def make_app(store: ServedStore, options: Options) -> FastAPI:
     app.state.presence = Presence(store)
     # browsers send cookies of one port of a host to all of its ports
     app.state.callers = Callers(store, needed=options.needs_token, cookie=f"millrace-{options.port}")
+    reach = Reach(store)
     answer_errors(app)
     for router in (
         sessions.router,
@@ -65,14 +67,13 @@ def make_app(store: ServedStore, options: Options) -> FastAPI:
         app.include_router(router)
 
     @app.get("/api/health")
-    def health(request: Request) -> Response:
+    async def health(request: Request) -> Response:
         """Tell whether the store can be reached; where it is only those who may read."""
         known = caller_of(request).may(Role.READ)
         told = {"version": version, "store": store.url} if known else {}
-        try:
-            store.runs(limit=1)
-        except BackendError as error:
-            why = str(error) if known else "The server cannot reach its store."
+        trouble = await reach.trouble()
+        if trouble is not None:
+            why = trouble if known else "The server cannot reach its store."
             return as_json({"status": "store", **told, "message": why}, 503)
         return as_json({"status": "ok", **told})
 

@@ -17,6 +17,7 @@ from ..stores.served import ServedStore
 from ..stores.tokens import USED_EVERY_SECONDS, Role, TokenRow, split
 
 KNOWN_SECONDS = 2.0  # for so long a token that was found is not looked up again, nor missed
+ANSWER_SECONDS = 1.0
 SESSION_SECONDS = 12 * 3600.0
 MOST_SESSIONS = 10_000  # beyond them the oldest end
 
@@ -65,6 +66,8 @@ class Callers:
         self._store = store
         self._needed = needed
         self._looked = 0.0
+        self._answered = False
+        self._asking: asyncio.Task[list[TokenRow]] | None = None
         self._known: dict[str, tuple[TokenRow, float]] = {}
         self._sessions: dict[
             str, tuple[str, float]
@@ -112,8 +115,14 @@ class Callers:
         """Tell whether a token is needed. Once it was it stays so, though the last one may expire or be revoked."""
         now = time.monotonic()
         if not self._needed and now - self._looked > KNOWN_SECONDS:
-            with contextlib.suppress(BackendError):  # what cannot be read says nothing new
-                self._needed = bool(await asyncio.to_thread(self._store.tokens))
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.create_task(asyncio.to_thread(self._store.tokens))
+            # A database that is away is waited for by its store; who has answered before need not be.
+            done, _ = await asyncio.wait({self._asking}, timeout=ANSWER_SECONDS if self._answered else None)
+            if done:
+                with contextlib.suppress(BackendError):  # what cannot be read says nothing new
+                    self._needed = bool(self._asking.result())
+                    self._answered = True
             self._looked = now
         return self._needed
 

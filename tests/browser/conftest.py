@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.site import MILLRACE, browsing, chromium
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 HERE = Path(__file__).parent
-MILLRACE = [sys.executable, "-c", "import sys; from orchestration.cli import main; sys.exit(main())"]
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-# As root Chromium needs --no-sandbox; the rest keeps it from asking hosts that nobody answers for.
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
 @dataclass
@@ -28,6 +24,7 @@ class Site:
     """A store, the runs that were made in it, and the server over it."""
 
     folder: Path
+    store: str = ""  # the file in the folder
     port: int = 0
     process: subprocess.Popen[str] | None = None
     runs: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -38,7 +35,10 @@ class Site:
 
     @property
     def env(self) -> dict[str, str]:
-        store = {"MILLRACE_STORE": str(self.folder / "store.sqlite3"), "MILLRACE_HOME": str(self.folder)}
+        store = {
+            "MILLRACE_STORE": self.store or str(self.folder / "store.sqlite3"),
+            "MILLRACE_HOME": str(self.folder),
+        }
         path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
         return os.environ | store | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
@@ -99,14 +99,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="session")
 def browser(require: Callable[[str, object], None]) -> Iterator[Browser]:
     """Debian's Chromium; Playwright brings none of its own."""
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    require("Chromium", program)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+    require("Chromium", chromium())
+    with browsing() as started:
         yield started
-        started.close()
 
 
 OpenPage = Callable[..., "Page"]

@@ -1,0 +1,35 @@
+"""Whether the store can be reached, told soon, also where a store waits a minute for its database to come back."""
+
+from __future__ import annotations
+
+import asyncio
+
+from runners.errors import BackendError
+
+from ..stores.base import Store
+
+PATIENCE_SECONDS = 2.0  # pages give an answer 4
+
+
+class Reach:
+    """Asks the store, once at a time however many want to know."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asking: asyncio.Task[str | None] | None = None
+
+    async def trouble(self) -> str | None:
+        """Return why the store cannot be reached, None if it can."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(asyncio.to_thread(self._ask))
+        done, _ = await asyncio.wait({self._asking}, timeout=PATIENCE_SECONDS)
+        if done:
+            return self._asking.result()
+        return f"The store {self._store.url} does not answer. Runs wait for it, too; this page goes on by itself."
+
+    def _ask(self) -> str | None:
+        try:
+            self._store.runs(limit=1)
+        except BackendError as error:
+            return str(error)
+        return None
