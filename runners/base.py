@@ -54,11 +54,13 @@ class Capabilities:
         prefetch: batches per slot worth having at the engine while items are short, so that a slot
             never waits for the next one.
         options: names that `@task(runner_options=...)` may use.
+        ends_workers: `cancel(force=True)` ends the worker process of a batch, as a rule, and its loss is told.
     """
 
     in_process: bool = False
     prefetch: int = 1
     options: frozenset[str] = frozenset()
+    ends_workers: bool = False
 
 
 class TaskRunner(abc.ABC):

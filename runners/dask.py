@@ -60,6 +60,7 @@ class DaskTaskRunner(TaskRunner):
     capabilities: ClassVar[Capabilities] = Capabilities(
         in_process=False,
         prefetch=2,
+        ends_workers=True,
         options=frozenset({"resources", "workers", "allow_other_workers", "priority"}),
     )
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # the execution after an interrupt was sent to its thread, under its lock. See `ray_worker`.
 nudge: Callable[[Execution], object] | None = None
 
+BEAT_SECONDS = 1.0  # how often a batch with a timeout tells that its worker can still tell
 MAX_LOG_LINES = 5_000  # repeated in the table; what is beyond was sent live only
 
 
@@ -109,6 +110,8 @@ class Execution:
         self._log_dropped = 0
         # what the monitor has already told
         self._told = (-1, 0)
+        self._told_at = self.zero
+        self._timed = any(stage.timeout_seconds is not None for stage in batch.stages)
 
     def event_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop that the async items of this batch share."""
@@ -266,8 +269,11 @@ class Execution:
             lines = self._log[self._log_sent :]
             self._log_sent = len(self._log)
         ended = entry + 1 if entry < len(self.outcomes) and self.outcomes[entry] else entry
-        if (entry, ended) == self._told and not lines:
+        now = self.clock()
+        beat = self._timed and now - self._told_at >= BEAT_SECONDS
+        if (entry, ended) == self._told and not lines and not beat:
             return None
+        self._told_at = now
         told = self._told[1]  # details are told once: a message must not grow with what was said before
         self._told = (entry, ended)
         # a log line must not overtake the end of its item, nor the other way round: one message has both

@@ -59,6 +59,7 @@ class RayTaskRunner(TaskRunner):
     name: ClassVar[str] = "ray"
     capabilities: ClassVar[Capabilities] = Capabilities(
         prefetch=2,
+        ends_workers=True,
         options=frozenset(
             {
                 "num_cpus",

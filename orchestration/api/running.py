@@ -84,6 +84,7 @@ class RunningFlow:
             prefetch=runner.capabilities.prefetch,
             first_batch_id=first_ids[1],
             lessons=lessons.recall(flow.fn, runner.name),
+            ends_workers=runner.capabilities.ends_workers,
         )
         self.driver = Driver(row.run_id, row.epoch, core, runner, store, self.clock)
         in_process = runner.capabilities.in_process

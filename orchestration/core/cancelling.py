@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .commands import CancelBatches
 from .ledger import compact, positions_in
+from .overdue import ENDING_SECONDS
 from .records import Flight, Node
 from .states import AT_ENGINE, TERMINAL, WAITING, Cause, State
 
@@ -132,17 +133,22 @@ def _all_wanted(flight: Flight) -> bool:
 
 
 def _abandon(core: Coordinator, flights: list[Flight], reason: str) -> None:
-    """The engine has not confirmed in time: the items are Cancelled, their code may still run.
-
-    The flight keeps its slot and its leases until the engine reports its end, which comes soon where the engine
-    can end the worker.
-    """
-    message = f"{reason}; its code could not be stopped and may still be running"
+    """The engine has not confirmed in time: where it can, it ends the workers. Else the code is abandoned."""
     left = [flight for flight in flights if not flight.over]
-    for flight in left:
-        core.settling.abandon(flight, message)
     if left:
         core.ledger.emit(CancelBatches(tuple(flight.batch_id for flight in left), force=True))
+    if core.overdues.ends_workers:
+        core.at(core.ledger.now + ENDING_SECONDS, lambda: _give_up(core, left, reason))
+    else:
+        _give_up(core, left, reason)
+
+
+def _give_up(core: Coordinator, flights: list[Flight], reason: str) -> None:
+    """The items are Cancelled, their code may still run: the flight keeps its slot and leases until its end is told."""
+    message = f"{reason}; its code could not be stopped and may still be running"
+    for flight in flights:
+        if not flight.over:
+            core.settling.abandon(flight, message)
 
 
 def interrupt(core: Coordinator, reason: str, type_name: str) -> None:

@@ -50,6 +50,7 @@ from .fitting import MISFIT, progress_fits, table_fits
 from .hearing import Hearing
 from .journal import Counted, LeasesReturned, NodeAdded
 from .ledger import Ledger, compact, positions_in
+from .overdue import Overdues
 from .readiness import Readiness
 from .records import Flight, Node
 from .releasing import Releasing
@@ -72,6 +73,7 @@ class Coordinator:
         prefetch: batches per slot worth having at the engine while items are short.
         first_batch_id: above those that earlier processes of this run have used.
         lessons: what earlier runs have taught of the time that tasks take, by task name.
+        ends_workers: whether the runner ends a worker whose code does not stop, as a rule.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Coordinator:
         prefetch: int = 1,
         first_batch_id: int = 0,
         lessons: Mapping[str, Lesson] | None = None,
+        ends_workers: bool = False,
     ) -> None:
         self.run_id = run_id
         self.cancelled = ""  # the reason, once the whole run is to be cancelled
@@ -94,7 +97,9 @@ class Coordinator:
         self.settling.starve, self.settling.lacks = self.remaking.starve, self.remaking.lacks
         self.readiness.on_end = self.remaking.ended
         self.remade = Remade(self.settling, self.remaking, self.at, uniform)
-        self.hearing = Hearing(self.ledger, self.settling)
+        self.overdues = Overdues(self.ledger, self.settling, self.at)
+        self.overdues.ends_workers = ends_workers
+        self.hearing = Hearing(self.ledger, self.settling, self.overdues)
         self.dispatcher = Dispatcher(self.ledger, self.remaking, prefetch, first_batch_id)
         self.calls = Calls(self.ledger, self.readiness, self.settling, self.dispatcher, self._end)
         self._timers: list[Timer] = []
@@ -186,7 +191,7 @@ class Coordinator:
             case BatchStarted():
                 self.hearing.started(event)
             case BatchLost(batch_id, reason, suspect):
-                self._end(batch_id, lambda flight: self._ends(flight).lose(flight, reason, suspect=suspect))
+                self._end(batch_id, lambda flight: self._lose(flight, reason, suspect=suspect))
             case ResultsLost(batch_ids, reason):
                 self._lose_results(batch_ids, reason)
             case FilesLost(node_id, urls, reason):
@@ -299,12 +304,17 @@ class Coordinator:
         self.calls.end_with(flight)
         flight.shrink()
 
+    def _lose(self, flight: Flight, reason: str, *, suspect: bool) -> None:
+        self.overdues.lost(flight)
+        self._ends(flight).lose(flight, reason, suspect=suspect)
+
     def _finish(self, table: Table) -> None:
         """Act on a table. One that cannot be about its batch is no record: the batch is lost."""
         live = self.ledger.live.get(table.batch_id)
         if live is not None and not table_fits(live, table):
             self._end(table.batch_id, lambda flight: self._ends(flight).lose(flight, MISFIT, suspect=True))
             return
+        self.overdues.finished(table.batch_id)
         self.hearing.finished(table)
         if table.missing:
             self._lose_results(table.missing, _first_words(table))

@@ -8,12 +8,13 @@ that batch, so that what was to follow is queued again, and is ended where the e
 
 from __future__ import annotations
 
-from runners.messages import BatchProgress, BatchStarted, Outcome, Table
+from runners.messages import BatchProgress, BatchStarted, Detail, Outcome, Table
 
 from .commands import AnswerPermit, CancelBatches
 from .events import PermitAsked
 from .journal import StartRepeated
 from .ledger import Ledger, compact
+from .overdue import Overdue, Overdues
 from .records import Flight, Part, Rider
 from .settling import Settling
 from .states import Cause, State
@@ -24,9 +25,10 @@ _ENDS = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED})
 class Hearing:
     """Takes note of messages about batches."""
 
-    def __init__(self, ledger: Ledger, settling: Settling) -> None:
+    def __init__(self, ledger: Ledger, settling: Settling, overdues: Overdues) -> None:
         self.ledger = ledger
         self.settling = settling
+        self.overdues = overdues
 
     def started(self, event: BatchStarted) -> None:
         """A worker has begun a batch."""
@@ -35,6 +37,7 @@ class Hearing:
             return
         if self._is_first(flight, event.execution_id, event.worker):
             self._seen(flight, 1)
+            self.overdues.heard(flight, event.at)
 
     def progress(self, event: BatchProgress) -> None:
         """A worker tells how far it is."""
@@ -47,6 +50,8 @@ class Hearing:
         self._seen(flight, event.entry // len(parts) + 1)
         for rider in flight.riders:
             self._seen_riding(rider, event)
+        if event.entry >= flight.entry:  # not an old one that comes late
+            self.overdues.heard(flight, event.since)
         flight.entry = max(flight.entry, event.entry)
         self.settling.log(flight, event.logs)
         for entry, detail in event.details.items() if not flight.remake else ():
@@ -57,12 +62,20 @@ class Hearing:
             outcome = event.outcomes[entry]
             if outcome in _ENDS:
                 self._start(part, position, position + 1)
-                self.settling.early(part, position, outcome, detail, event.since)
-                self._part_with(flight, position)
+                self._part_with(flight, part, position, Outcome(outcome), detail, event.since)
 
-    def _part_with(self, flight: Flight, position: int) -> None:
+    def _part_with(
+        self, flight: Flight, part: Part, position: int, outcome: Outcome, detail: Detail, since: float
+    ) -> None:
         """A batch hangs at a position: take back what follows, and have its worker ended."""
-        self.settling.give_back(flight, position, "the code before it in its batch could not be stopped")
+        why = "the code before it in its batch could not be stopped"
+        if self.overdues.ends_workers:
+            self.settling.give_back(flight, position, why)
+            if self.overdues.may_end(flight, part, position):
+                self.overdues.end(flight, Overdue(part, position, outcome, since))
+                return
+        self.settling.early(part, position, outcome, detail, since)
+        self.settling.give_back(flight, position, why)
         if may_be_ended(flight):
             flight.cancelling = True
             self.ledger.emit(CancelBatches((flight.batch_id,), force=True))
