@@ -2,6 +2,7 @@
 import { away, describe, report } from "./health.ts";
 import type {
   Action,
+  AuditRow,
   ErrorGroup,
   Flow,
   Json,
@@ -97,6 +98,9 @@ const run = (id: string) => `/runs/${encodeURIComponent(id)}`;
 
 export const api = {
   me: (signal?: AbortSignal) => get<Me>("/me", {}, signal),
+  login: (token: string) => change<Me>("POST", "/login", { token }),
+  logout: () => change("POST", "/logout"),
+  audit: (cursor: string | null, signal?: AbortSignal) => get<Page<AuditRow>>("/audit", { cursor }, signal),
   runs: (filter: RunFilter, page: { limit?: number; cursor?: string | null }, signal?: AbortSignal) =>
     get<Page<Run>>("/runs", { ...filter, ...page }, signal),
   summary: (filter: RunFilter, signal?: AbortSignal) =>

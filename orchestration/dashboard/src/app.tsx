@@ -3,12 +3,15 @@ import { useEffect, useRef } from "preact/hooks";
 import { health, trouble } from "./health.ts";
 import { helpOpen, KeyboardHelp } from "./keys.tsx";
 import { go, match, path } from "./router.ts";
+import { logout, may, me } from "./session.ts";
 import { theme, toggleTheme } from "./theme.ts";
 import { Empty } from "./ui/text.tsx";
+import { AuditPage } from "./pages/audit.tsx";
 import { FlowPage } from "./pages/flow.tsx";
 import { FlowsPage } from "./pages/flows.tsx";
 import { ItemPage } from "./pages/item.tsx";
 import { LimitsPage } from "./pages/limits.tsx";
+import { LoginPage } from "./pages/login.tsx";
 import { RunsPage } from "./pages/runs.tsx";
 import { WorkersPage } from "./pages/workers.tsx";
 import { RunPage } from "./run/page.tsx";
@@ -22,6 +25,7 @@ const ROUTES: [string, (parts: Parts) => ComponentChildren][] = [
   ["/flows/:name", ({ name = "" }) => <FlowPage key={name} name={name} />],
   ["/workers", () => <WorkersPage />],
   ["/limits", () => <LimitsPage />],
+  ["/audit", () => <AuditPage />],
   [
     "/runs/:id/items/:node/:index",
     ({ id = "", node, index }) => (
@@ -52,7 +56,7 @@ function TopBar() {
   const dark = theme.value === "dark";
   return (
     <header class="topbar">
-      <a class="brand" href="/runs" title={health.value ? `Millrace ${health.value.version}` : undefined}>
+      <a class="brand" href="/runs" title={health.value?.version && `Millrace ${health.value.version}`}>
         <svg viewBox="0 0 32 32" aria-hidden="true">
           <rect class="mark-ground" width="32" height="32" rx="7" />
           <path class="mark-lines" d="M16 5v22M5 16h22M8.200 8.200l15.600 15.600M23.800 8.200 8.200 23.800" />
@@ -60,11 +64,16 @@ function TopBar() {
         Millrace
       </a>
       <nav aria-label="Pages">
-        {NAV.map(([to, title]) => (
+        {[...NAV, ...may("admin") ? [["/audit", "Audit"] as const] : []].map(([to, title]) => (
           <a key={to} href={to} aria-current={path.value.startsWith(to) ? "page" : undefined}>{title}</a>
         ))}
       </nav>
       <div class="tools">
+        {me.value?.user && (
+          <button type="button" class="quiet" onClick={logout} title={`${me.value.user}: ${me.value.role}`}>
+            Log out
+          </button>
+        )}
         <button type="button" class="quiet" onClick={toggleTheme} title="Dark or light (t)">
           {dark ? "☀ Light" : "☾ Dark"}
         </button>
@@ -85,7 +94,7 @@ function Banner() {
   const found = trouble.value;
   return (
     <div aria-live="assertive">
-      {found && (
+      {found && found.what !== "token" && (
         <div class={`banner ${found.what === "store" ? "bad" : ""}`} role="alert">{found.message}</div>
       )}
     </div>
@@ -98,7 +107,12 @@ function Main() {
   useEffect(() => {
     if (here === "/") go("/runs", { replace: true });
   }, [here]);
-  return <main id="main" ref={main} tabIndex={-1}>{pageFor(here)}</main>;
+  const wanted = trouble.value?.what === "token" ? trouble.value.message : "";
+  return (
+    <main id="main" ref={main} tabIndex={-1}>
+      {wanted ? <LoginPage why={wanted} /> : pageFor(here)}
+    </main>
+  );
 }
 
 function pageFor(here: string): ComponentChildren {

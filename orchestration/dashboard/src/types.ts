@@ -190,13 +190,28 @@ export interface Schema {
   $defs?: Record<string, Schema>;
 }
 
+/** Strangers are told the status only. */
 export interface Health {
   status: string;
-  version: string;
-  store: string;
+  version?: string;
+  store?: string;
 }
 
+export type Role = "read" | "run" | "admin";
+
 export interface Me {
-  role: "read" | "run" | "admin";
+  role: Role;
+  /** The token's name; null where none is needed. */
   user: string | null;
+}
+
+export interface AuditRow {
+  seq: number;
+  at: number;
+  who: string | null;
+  token: string | null;
+  client: string;
+  action: string;
+  target: string;
+  outcome: string;
 }

@@ -1,6 +1,7 @@
 import { useMemo } from "preact/hooks";
 import { api } from "../api.ts";
 import { useLoad } from "../load.ts";
+import { may } from "../session.ts";
 import { duration, number } from "../time.ts";
 import { RunTable } from "../ui/run-table.tsx";
 import { Scatter } from "../ui/scatter.tsx";
@@ -61,7 +62,7 @@ export function FlowPage({ name }: { name: string }) {
           <Scatter points={points} />
         </section>
       )}
-      <LaunchPanel flow={flow} />
+      {may("run") && <LaunchPanel flow={flow} />}
       <RunTable runs={runs.slice(0, 50)} />
     </>
   );

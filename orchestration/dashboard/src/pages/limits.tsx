@@ -3,6 +3,7 @@ import { useMemo } from "preact/hooks";
 import { api, Problem } from "../api.ts";
 import { useLoad } from "../load.ts";
 import { at } from "../router.ts";
+import { may } from "../session.ts";
 import { number } from "../time.ts";
 import type { Limit } from "../types.ts";
 import { Dialog } from "../ui/dialog.tsx";
@@ -21,7 +22,9 @@ export function LimitsPage() {
       <div class="pagehead">
         <h1>Limits</h1>
         <div class="end">
-          <button type="button" class="primary" onClick={() => (edited.value = "new")}>New limit</button>
+          {may("admin") && (
+            <button type="button" class="primary" onClick={() => (edited.value = "new")}>New limit</button>
+          )}
         </div>
       </div>
       {problem && !limits && <Failure problem={problem} again={loaded.again} />}
@@ -66,7 +69,7 @@ function LimitCard({ limit, edit }: { limit: Limit; edit: () => void }) {
           {limit.waiting > 0 && `, ${number(limit.waiting)} waiting`}
         </span>
         <div class="end">
-          <button type="button" onClick={edit}>Change</button>
+          {may("admin") && <button type="button" onClick={edit}>Change</button>}
         </div>
       </div>
       {limit.slots !== null && (

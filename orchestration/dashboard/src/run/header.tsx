@@ -4,6 +4,7 @@ import { useMemo } from "preact/hooks";
 import { api, Problem } from "../api.ts";
 import type { RunFeed } from "../feed.ts";
 import { at, go } from "../router.ts";
+import { may } from "../session.ts";
 import { number } from "../time.ts";
 import type { Action, Json, RunDetail } from "../types.ts";
 import { Dialog } from "../ui/dialog.tsx";
@@ -27,7 +28,7 @@ export function RunHeader({ feed, run }: { feed: RunFeed; run: RunDetail }) {
         {run.ended === null && (
           <span class={`live ${feed.live.value ? "" : "off"}`}>{feed.live.value ? "live" : "not live"}</span>
         )}
-        <Actions feed={feed} run={run} />
+        {may("run") && <Actions feed={feed} run={run} />}
       </div>
       <Bar counts={run.counts} />
       <Facts run={run} />
