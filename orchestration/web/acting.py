@@ -57,7 +57,7 @@ def _must_live(row: RunRow, what: str) -> None:
         raise RunNotResumableError(f"run {row.name} cannot be {what}: it has ended ({title}).")
 
 
-@router.post("/runs/{run}/cancel")
+@router.post("/runs/{run}/cancel", status_code=202)
 def cancel(request: Request, run: str) -> Response:
     """Ask a run to cancel."""
     store = store_of(request)
@@ -68,7 +68,7 @@ def cancel(request: Request, run: str) -> Response:
     return _accepted(request, row.run_id)
 
 
-@router.post("/runs/{run}/pause")
+@router.post("/runs/{run}/pause", status_code=202)
 def pause(request: Request, run: str) -> Response:
     """Let a run start nothing new."""
     store = store_of(request)
@@ -78,7 +78,7 @@ def pause(request: Request, run: str) -> Response:
     return _accepted(request, row.run_id)
 
 
-@router.post("/runs/{run}/unpause")
+@router.post("/runs/{run}/unpause", status_code=202)
 def unpause(request: Request, run: str) -> Response:
     """Let a paused run go on."""
     store = store_of(request)
@@ -88,7 +88,7 @@ def unpause(request: Request, run: str) -> Response:
     return _accepted(request, row.run_id)
 
 
-@router.post("/runs/{run}/resume")
+@router.post("/runs/{run}/resume", status_code=202)
 def resume(request: Request, run: str) -> Response:
     """Continue a paused run in its process, one that has ended in a new process."""
     store = store_of(request)
@@ -102,7 +102,7 @@ def resume(request: Request, run: str) -> Response:
     return _accepted(request, row.run_id)
 
 
-@router.post("/runs/{run}/retry")
+@router.post("/runs/{run}/retry", status_code=202)
 def retry(request: Request, run: str, how: Annotated[Again | None, Body()] = None) -> Response:
     """Run the same flow with the same parameters again, as a new run in a new process."""
     row = store_of(request).run(run)
@@ -123,7 +123,7 @@ def _must_be_found(row: RunRow) -> None:
         )
 
 
-@router.post("/runs")
+@router.post("/runs", status_code=202)
 def start(request: Request, call: Call) -> Response:
     """Run a flow in a new process."""
     about(request, call.entrypoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from importlib import metadata
 
@@ -19,6 +20,7 @@ from ..stores.tokens import Role
 from . import acting, reading, remote, sessions, streams, trail
 from .answers import answer_errors, as_json
 from .callers import Callers, caller_of
+from .description import describe
 from .gate import Gate
 from .launching import Launcher
 from .options import Options
@@ -82,6 +84,7 @@ def make_app(store: ServedStore, options: Options) -> FastAPI:
         """Tell numbers of runs, task runs and limits, for Prometheus."""
         return PlainTextResponse(_metrics(store), media_type="text/plain; version=0.0.4")
 
+    app.openapi = functools.cache(lambda: describe(app))  # type: ignore[method-assign]
     app.router.routes.append(Route("/{path:path}", page, methods=["GET", "HEAD", "POST", "PUT", "DELETE"]))
     app.add_middleware(Gate, callers=app.state.callers, trail=trail.Trail(store), options=options)
     return app

@@ -197,7 +197,7 @@ def _unknown(caller: Caller, needed: Role) -> Response:
         found = problem(401, "TokenRefused", f"This token is unknown, was revoked, or has expired. {cure}")
     else:
         found = problem(
-            401, "TokenMissing", f"This server wants a token: Authorization: Bearer TOKEN. {cure}"
+            401, "TokenMissing", f"This server wants a token (Authorization: Bearer TOKEN). {cure}"
         )
     found.headers["WWW-Authenticate"] = "Bearer"
     return found

@@ -49,6 +49,7 @@ async function send(target: string, init: RequestInit = {}): Promise<Response> {
   }
   if (response.ok) return response;
   const answer = await response.json().catch(() => null);
+  init.signal?.throwIfAborted(); // then the answer was not read, and nobody waits for it
   const trouble = describe(response.status, answer);
   if (trouble) report(trouble);
   const error = answer?.error ?? {};
