@@ -73,6 +73,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.planned: list[Step] = []
         self.steps: dict[int, Step] = {}
         self.files: dict[str, dict[int, int]] = {}
+        self.made: dict[tuple[int, int], int] = {}  # by any process
         self.first_batch_id = 0
         self.tame = True
         self.comparable = True  # nothing has happened that the reference interpreter does not know of
@@ -91,7 +92,6 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.past: list[CoreEvent] = []
         self.told: dict[int, set[int]] = {}  # batch -> entries told to be abandoned
         self.begun: dict[int, int] = {}  # batch -> items that its first execution has begun
-        self.made: dict[tuple[int, int], int] = {}
         self.where = Results(self.core, self.steps, self.results, self.files, self.made)
 
     # --- the driver -----------------------------------------------------------------------------
