@@ -156,7 +156,7 @@ class DaskTaskRunner(TaskRunner):
             pass
         self._unpacked.clear()
         self._end_report(desk.client)
-        if desk.bereft:
+        if desk.remade or desk.lost:
             settle(desk)
         desk.stop()
         leave(desk)

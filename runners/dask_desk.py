@@ -75,7 +75,9 @@ class Desk:
         self.topic = topic
         self.flights: dict[int, Flight] = {}  # in the order of submission
         self.kept: dict[int, Kept] = {}
-        self.bereft = False  # a worker has died: Dask may make results again, or begin what was lost
+        self.remade: dict[
+            int, tuple[str, str]
+        ] = {}  # what Dask makes again: run, and where it was made first
         self.lost: dict[str, tuple[str, int]] = {}  # batches that Dask begins anew until it hears of it
         self.begun_anew: set[tuple[int, str]] = set()  # batches that began after their end, and where
         self.callers: dict[str, tuple[str, int]] = {}  # call_id -> address of the worker that asked, batch
@@ -364,7 +366,6 @@ class Desk:
         threads = int(self.workers.get(address, {}).get("nthreads", 1))
         running = probably_begun(address, there, threads)
         if not expected:
-            self.bereft = True
             self._tell_of_reruns(address, keys, threads)
         if expected:
             reason = f"worker {address} was retired while it ran this"
@@ -386,8 +387,9 @@ class Desk:
             self.lost.update((f.future.key, (f.batch.run_id, f.batch.batch_id)) for f in begun)
             self.client.cancel([flight.future for flight in gone])
         keys = {str(key) for key in message.get("lost-computed-tasks", ())}
-        lost = [b for b, kept in list(self.kept.items()) if kept.future.key in keys and not kept.repeatable]
-        self._forsake(lost, reason)
+        gone_too = {b: kept for b, kept in list(self.kept.items()) if kept.future.key in keys}
+        self.remade |= {b: (k.run_id, k.worker) for b, k in gone_too.items() if k.repeatable and k.worker}
+        self._forsake([b for b, kept in gone_too.items() if not kept.repeatable], reason)
         self.refresh_workers()
 
     def _forsake(self, batch_ids: Sequence[int], reason: str) -> None:

@@ -20,10 +20,8 @@ def settle(desk: Desk) -> None:
 
     Nobody would need them, and nobody would listen to the worker that says that it has begun one.
     """
-    again = {b: kept for b, kept in desk.kept.items() if kept.repeatable and kept.worker}
-    seen = {b: kept.worker for b, kept in again.items()}
-    runs = [(kept.run_id, b) for b, kept in again.items()] + list(desk.lost.values())
-    again.clear()
+    seen = {b: worker for b, (_, worker) in desk.remade.items()}
+    runs = [(run_id, b) for b, (run_id, _) in desk.remade.items()] + list(desk.lost.values())
     desk.kept.clear()
 
     async def stop() -> list[tuple[int, str]]:

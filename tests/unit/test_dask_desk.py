@@ -57,8 +57,11 @@ def flight(batch_id: int, *, permit: bool = False) -> Flight:
     return Flight(batch, future=future(f"k-{batch_id}"), worker="w1")
 
 
-def removed(desk: Desk, address: str, *keys: str, expected: bool = False) -> None:
-    desk._on_worker_removed({"worker": address, "processing-tasks": keys, "expected": expected})
+def removed(
+    desk: Desk, address: str, *keys: str, expected: bool = False, results: tuple[str, ...] = ()
+) -> None:
+    told = {"worker": address, "processing-tasks": keys, "expected": expected}
+    desk._on_worker_removed({**told, "lost-computed-tasks": results})
 
 
 def starts(told: list[Any]) -> list[tuple[int, str]]:
@@ -104,10 +107,11 @@ def test_what_dask_makes_again_at_the_end_of_a_run(
     from runners import codec, dask_leave
 
     monkeypatch.setattr(dask_leave, "HEAR_SECONDS", 0.0)
-    for batch_id, repeatable in ((4, True), (5, True), (6, True), (7, False)):
-        desk.kept[batch_id] = Kept(future(f"k-{batch_id}"), 1, 1, "run", "w1", repeatable, {})
+    for batch_id in (4, 5, 6, 8):
+        desk.kept[batch_id] = Kept(future(f"k-{batch_id}"), 1, 1, "run", "w1", True, {})
     desk.flights[3] = flight(3)
-    removed(desk, "w1", "k-3")
+    removed(desk, "w1", "k-3", results=("k-4", "k-5", "k-6"))
+    del desk.kept[4]  # it is released: nobody reads it any more
     desk._on_message("w2", codec.pack(BatchStarted(5, "x", "host:1", 1.0)), 0)
     stopped: list[int] = []
 

@@ -108,6 +108,7 @@ class Item:
             " as unknown-" in reason for reason in self.repeats
         )  # its worker died too early to say
 
+        self.skipped = any(row.outcome == Outcome.SKIPPED for row in self.rows)
         self.remade = sum("had to be made again" in row.reason for row in self.rows)  # lost after its end
         self.losses = sum(row.outcome == LOST for row in self.rows)
         self.unread = sum(row.outcome == Outcome.INPUT_LOST for row in self.rows)  # lost before its start
@@ -245,6 +246,8 @@ def _wanted(
     if "Skipped" in states:
         return lost | {"Skipped"} | (expected.states & {"Cancelled"}), given
     if states - {"Completed"}:
+        if item.skipped:  # in an earlier process, where it had its input
+            lost |= {"Skipped"}
         return lost | {"UpstreamFailed"} | (expected.states & {"Cancelled"}), given
     own = "Failed" if item.index in node.fatal else "Skipped" if item.index in node.skips else "Completed"
     wanted = {own if plain in ("UpstreamFailed", "Skipped") else plain} | expected.states
