@@ -29,6 +29,7 @@ from ..errors import (
     FencedError,
     FlowTimeoutError,
     StoreError,
+    UserError,
 )
 from ..stores import open_store
 from ..stores.base import RunRow
@@ -83,7 +84,7 @@ def run_flow(
     def make() -> RunningFlow:
         return new_run(flow, parameters, parent=current_row.get())
 
-    return _drive(flow, make, parameters, return_state)
+    return _drive(flow, partial(_in_short, make), parameters, return_state)
 
 
 def resume_flow(
@@ -112,7 +113,15 @@ def resume_flow(
             first_ids=store.next_ids(row.run_id),
         )
 
-    return _drive(flow, make, parameters, return_state)
+    return _drive(flow, partial(_in_short, make), parameters, return_state)
+
+
+def _in_short(make: Callable[[], RunningFlow]) -> RunningFlow:
+    """Begin a run. Errors that name their cause and cure come without the hundred lines of where they come from."""
+    try:
+        return make()
+    except (UserError, StoreError) as error:
+        raise error.with_traceback(None) from None
 
 
 def _drive(

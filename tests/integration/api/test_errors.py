@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestration import flow, task
-from orchestration.errors import BackendError, CrashedRunError, UserError
+from orchestration.errors import BackendError, CrashedRunError, StoreUnreachableError, UserError
 from runners import SequentialTaskRunner, ThreadPoolTaskRunner
 from runners.base import TaskRunner
 from runners.errors import RunnerOptionError, SerializationError, TaskRunError
@@ -303,3 +304,18 @@ def test_memory_store() -> None:
         return same.map([1, 2])
 
     assert main() == [1, 2]
+
+
+def test_a_store_that_is_not_there_is_told_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user reads is where the flow was called and what to do, not how a database driver came to know."""
+    monkeypatch.setenv("MILLRACE_STORE", "postgresql://nobody@127.0.0.1:1/none")
+
+    @flow
+    def any_flow() -> int:
+        return 1
+
+    with pytest.raises(StoreUnreachableError, match="cannot be reached") as raised:
+        any_flow()
+    told = "".join(traceback.format_exception(raised.value))
+    assert "psycopg" not in told
+    assert told.count("  File ") < 10
