@@ -23,7 +23,9 @@ from .looks import IDLE_SECONDS, LOOK_SECONDS, ListLook, RunLook
 from .reading import store_of
 from .sessions import callers_of
 
-SHARE = 4  # looking takes at most one part in so many of the time
+SHARE = 4  # looking takes about one part in so many of the time at most
+# A look that has waited for a database to come back has cost nothing: pages are not to wait for a multiple of it.
+LONGEST_PAUSE_SECONDS = 2.0
 MAX_LINES = 200  # log lines in one event; more are counted
 ALIVE_SECONDS = 15.0  # after so long without news a comment keeps proxies from closing the connection
 LINGER_SECONDS = 10.0  # a run is watched on after its last page: those whose connection broke come back
@@ -153,7 +155,8 @@ class Watch:
             if news:
                 self._tell(news)
             self._seen.set()
-            await asyncio.sleep(max(pause, SHARE * (time.monotonic() - began)))
+            rest = min(SHARE * (time.monotonic() - began), LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(max(pause, rest))
         self._over()
 
     def _tell(self, news: dict[str, Any]) -> None:

@@ -97,4 +97,6 @@ def test_a_database_that_is_gone_is_told_of_and_found_again(
     expect(row).to_be_visible()
     database.start()
     expect(banner).to_have_count(0)
+    site.millrace("run", "shop:broken", "--quiet")
+    expect(page.locator("table.runs tbody tr")).to_have_count(2)
     page.close()
