@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from orchestration import stores
 from orchestration.testing.postgres import PrivateServer, server_programs
 
 Require = Callable[[str, object], None]
@@ -70,6 +71,11 @@ def _postgres_database(postgres_server: PrivateServer) -> str:
 @pytest.fixture
 def postgres_url(postgres_server: PrivateServer, _postgres_database: str) -> str:
     """The URL of an empty database."""
+    opened = stores._open.pop(
+        _postgres_database, None
+    )  # by another test: it would not look at the schema again
+    if opened is not None:
+        opened.close()
     # A tenth of the time that a new database takes.
     postgres_server.execute("DROP SCHEMA IF EXISTS millrace CASCADE", _postgres_database)
     return _postgres_database

@@ -116,7 +116,7 @@ def open_page(browser: Browser, site: Site) -> Iterator[OpenPage]:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)  # machines that run tests are busy
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda line: _note(line.type, line.text, complaints))
         page.goto(site.url + path)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from conftest import OpenPage, Site
 
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture

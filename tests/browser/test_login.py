@@ -38,7 +38,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, dic
 def page(browser: Browser, closed: tuple[Site, dict[Role, str]]) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     yield page
     context.close()
 

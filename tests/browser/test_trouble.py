@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from conftest import OpenPage
     from playwright.sync_api import Browser, Page
 
-expect.set_options(timeout=30_000)  # in which a dead run is to be seen as one
+expect.set_options(timeout=60_000)
 
 
 def begun(open_page: OpenPage, site: Site, rows: int) -> Page:
@@ -33,7 +33,7 @@ def begun(open_page: OpenPage, site: Site, rows: int) -> Page:
 
 def test_a_run_is_paused_and_goes_on(open_page: OpenPage, site: Site) -> None:
     """By buttons. While it is paused nothing runs and nothing is on its way to run."""
-    page = begun(open_page, site, 200)
+    page = begun(open_page, site, 600)
     page.get_by_role("button", name="Pause").click()
     state = page.locator("header.stack .badge").first
     expect(state).to_have_text(re.compile("Paused"))
@@ -44,20 +44,20 @@ def test_a_run_is_paused_and_goes_on(open_page: OpenPage, site: Site) -> None:
         expect(chips.get_by_role("button", name=re.compile(busy))).to_have_count(0)
     page.get_by_role("button", name="Resume").click()
     expect(state).to_have_text(re.compile("Completed"))
-    expect(chips.get_by_role("button", name=re.compile("Completed"))).to_have_text(re.compile("200"))
+    expect(chips.get_by_role("button", name=re.compile("Completed"))).to_have_text(re.compile("600"))
 
 
 def test_a_run_that_is_killed_is_shown_as_crashed(open_page: OpenPage, site: Site) -> None:
     """Within the 30 s after which a silent run counts as dead; on this host its end is known at once."""
     page = begun(open_page, site, 5000)
     site.runs[-1].send_signal(signal.SIGKILL)
-    expect(page.locator("header.stack .badge").first).to_have_text(re.compile("Crashed"))
+    expect(page.locator("header.stack .badge").first).to_have_text(re.compile("Crashed"), timeout=30_000)
     expect(page.locator("header.stack")).to_contain_text("ended without a word")
 
 
 def test_a_server_that_is_killed_harms_no_run(open_page: OpenPage, site: Site) -> None:
     """The run ends as if nothing had been; the page tells so as soon as there is a server again."""
-    page = begun(open_page, site, 100)
+    page = begun(open_page, site, 600)
     site.stop()
     expect(page.get_by_role("alert")).to_be_visible()
     assert site.runs[-1].wait(60) == 0

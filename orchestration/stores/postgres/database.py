@@ -145,6 +145,7 @@ class Database(GroupCommit[PostgresConnection]):
                     writer.raw.execute("DELETE FROM writer WHERE writer_id = %s", (self._writer_id,))
                 _drop(writer)
             self.closing.clear()
+            self._current = False
 
     # --- writing, with self._lock held ----------------------------------------------------------
 
