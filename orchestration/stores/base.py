@@ -77,8 +77,8 @@ class NodeRow:
     """A node as recorded: the fields of `NodeAdded` and where its items are now.
 
     Attributes:
-        replaced_by: the node of the same path that a later process of the run has added; a run's counts and
-            `task_runs` are about nodes that have none.
+        replaced_by: the node of the same path that a later process of the run, or a retry of the flow, has added;
+            a run's counts and `task_runs` are about nodes that have none.
         waited: seconds that its items have spent Ready, AwaitingLimit and AwaitingRetry, summed over items.
     """
 

@@ -333,14 +333,16 @@ def _left(node: NodeHead, traces: Iterable[Trace], old: RecoveredNode | None) ->
     spent = dict(old.attempts) if old and same else {}
     skipped = set(old.skipped) if old and same else set()
     started = set(old.started) if old else set()
-    taken_over = False
+    told = (
+        False  # whether this process knew its items: those of a map that it could not tell only ever Crashed
+    )
     for trace in traces:
+        told = told or trace.state != State.CRASHED
         if node.once:
             _note_starts(trace, started)
         if trace.state is not None:
             if old is not None and trace.state == State.COMPLETED:  # taken over, perhaps into a wider map
                 results.update({i: old.results[i] for i in trace.indices if i in old.results})
-                taken_over = True
             elif old is not None and trace.state == State.SKIPPED:
                 skipped.update(old.skipped.intersection(trace.indices))
             continue
@@ -357,8 +359,10 @@ def _left(node: NodeHead, traces: Iterable[Trace], old: RecoveredNode | None) ->
             elif trace.outcomes[k] != Outcome.UNSTARTED:
                 spent[index] = max(spent.get(index, 0), trace.attempts[k])
     width = node.width
-    if old is not None and ((old.started and not taken_over) or (same and width is None)):
-        width = old.width  # of the items that had started: see `Recovered.width`
+    if old is not None and old.started and not told and width != old.width:
+        return old  # of which the indices in `started` are
+    if old is not None and same and width is None:
+        width = old.width
     return RecoveredNode(
         node.path, node.fingerprint, width, spent, results, _frozen(started), _frozen(skipped)
     )

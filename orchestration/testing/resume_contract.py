@@ -94,6 +94,23 @@ class ResumeContract:
         assert not found.results
         assert found.started == {0}
 
+    def test_items_of_a_wider_map_are_told_although_nothing_was_taken_over(self, store: Store) -> None:
+        """What a resume has started tells that it knew its items. If it started none, what was before it counts."""
+        run_id = new_run(store)
+        once = replace(node(1, 3), policy={"rerun_on_loss": False})
+        started = Moved(1, [0], State.RUNNING, NOW)
+        store.append(run_id, 1, [once, started, RunMoved(RunState.CRASHED, NOW)])
+        store.claim(run_id, host="h", pid=1, now=NOW)
+        wider = replace(once, node_id=2, width=5, fingerprint="v2")
+        lost = Moved(2, [0], State.CRASHED, NOW, "it must not run twice")
+        store.append(run_id, 2, [wider, lost, RunMoved(RunState.CRASHED, NOW)])
+        found = store.recovered(run_id)["task#1"]
+        assert (found.fingerprint, found.width, found.started) == ("v1", 3, frozenset({0}))
+        store.claim(run_id, host="h", pid=1, now=NOW)
+        store.append(run_id, 3, [replace(wider, node_id=3), Moved(3, [3], State.RUNNING, NOW)])
+        found = store.recovered(run_id)["task#1"]
+        assert (found.fingerprint, found.width, found.started) == ("v2", 5, frozenset({0, 3}))
+
     def test_what_asked_to_be_skipped_stays_so(self, store: Store) -> None:
         """Also through a process that only took it over; not with other code, and not what was tried again since."""
         run_id = new_run(store)
@@ -134,6 +151,18 @@ class ResumeContract:
         assert store.run(run_id).counts == counts(pending=10)
         assert {row.node_id for row in store.task_runs(run_id)} == {1}
         assert store.task_runs(run_id, node_id=0, limit=1)[0].state is State.FAILED
+        assert store.errors(run_id) == []
+
+    def test_a_flow_that_is_tried_again_replaces_its_nodes(self, store: Store) -> None:
+        """`@flow(retries=1)`: its second attempt records its task runs anew, in the same epoch."""
+        run_id = new_run(store)
+        failed: list[Entry] = [ended(0, [0], State.FAILED, Outcome.FAILED, details={0: BOOM})]
+        store.append(run_id, 1, [*failed, Counted(0, counts(completed=9, failed=1))])
+        store.append(run_id, 1, [RunMoved(RunState.AWAITING_RETRY, NOW), RunMoved(RunState.RUNNING, NOW)])
+        store.append(run_id, 1, [node(1, 10, "task#0"), Counted(1, counts(pending=10))])
+        assert [(row.node_id, row.replaced_by) for row in store.nodes(run_id)] == [(0, 1), (1, None)]
+        assert store.run(run_id).counts == counts(pending=10)
+        assert {row.node_id for row in store.task_runs(run_id)} == {1}
         assert store.errors(run_id) == []
 
     def test_next_ids_are_unused(self, store: Store) -> None:

@@ -59,6 +59,9 @@ _NAMESAKES = """
     SELECT node_id, path, counts FROM node
     WHERE run_no = ? AND replaced_by IS NULL
       AND node_id IN (SELECT node_id FROM node WHERE run_no = ? AND path IN ({}))"""
+_BEGUN_ANEW = f"""
+    epoch > 1 OR EXISTS (
+      SELECT 1 FROM run_history AS h WHERE h.run_no = run.run_no AND h.state = {RunState.AWAITING_RETRY:d})"""
 _REPLACED = "UPDATE node SET replaced_by = ? WHERE run_no = ? AND node_id = ?"
 MAX_NAMED = 500  # nodes in one statement
 _SPAN = """
@@ -78,7 +81,8 @@ def append(connection: Connection, run_id: str, epoch: int, entries: Sequence[En
         FencedError
     """
     found = connection.execute(
-        f"SELECT run_no, epoch, next_seq, next_batch, counts FROM run WHERE run_id = ? {connection.for_update}",
+        f"SELECT run_no, epoch, next_seq, next_batch, counts, {_BEGUN_ANEW} "
+        f"FROM run WHERE run_id = ? {connection.for_update}",
         (run_id,),
     ).fetchone()
     if found is None:
@@ -98,7 +102,7 @@ class _Turn:
     def __init__(self, connection: Connection, run_id: str, row: tuple[Any, ...]) -> None:
         self.connection = connection
         self.run_id = run_id
-        self.run_no, self.epoch, self.seq, self.batch, counts = row
+        self.run_no, self.epoch, self.seq, self.batch, counts, self.anew = row
         self.counts: list[int] = json.loads(counts)
         self.journal: list[tuple[Any, ...]] = []
         self.logs: list[tuple[Any, ...]] = []
@@ -214,7 +218,7 @@ class _Turn:
     # --- nodes ----------------------------------------------------------------------------------
 
     def node_added(self, entry: NodeAdded) -> None:
-        if self.epoch > 1:
+        if self.anew:  # the flow's function has been begun before: by an earlier process, or by its own retry
             path = clean(entry.path)
             if path in self.paths:  # the one replaces the other
                 self._flush_counts()
@@ -222,7 +226,7 @@ class _Turn:
         self.added[entry.node_id] = entry
 
     def _replace(self) -> None:
-        """Note what the new nodes stand for of earlier processes: a resume adds thousands in a turn."""
+        """Note what the new nodes stand for of earlier ones: a resume adds thousands in a turn."""
         paths, replaced, counted = list(self.paths), [], Counter[str]()
         for first in range(0, len(paths), MAX_NAMED):
             part = paths[first : first + MAX_NAMED]
@@ -280,6 +284,7 @@ class _Turn:
         self.returned += entry.holders
 
     def run_moved(self, entry: RunMoved) -> None:
+        self.anew = self.anew or entry.state is RunState.AWAITING_RETRY
         error_no = self.error(FLOW, entry.detail, 0) if entry.detail else None
         name, message = clean(entry.name), clean(entry.message)
         over = entry.state in RUN_TERMINAL
