@@ -10,12 +10,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import resource_tracker
 from typing import Any
 
+from .dask_start import NOT_STARTED, start_cluster
 from .errors import ConnectionFailedError, MissingExtraError, UserError, VersionMismatchError
 
 CONNECT_SECONDS = 10.0
@@ -245,24 +245,21 @@ def _make_cluster(settings: Settings) -> Any:
         options.setdefault("security", settings.client_kwargs["security"])
     if inspect.isclass(make) and issubclass(make, LocalCluster):
         _local_defaults(options, adaptive=settings.adaptive)
-    made: list[Any] = []
     try:
-        with interrupts_held():
-            made.append(make(**options))
-    except KeyboardInterrupt:
-        for cluster in made:
-            cluster.close()
-        raise
+        cluster = start_cluster(make, options)
     except TypeError as error:
         raise UserError(f"{_name(make)} does not take these cluster_kwargs: {error}") from None
     except RuntimeError as error:
         chain = _chain(error)
         if "unexpected keyword argument" in chain:  # what a class does not know it hands to its workers
             raise UserError(f"{_name(make)} does not take these cluster_kwargs: {chain}") from None
-        if "Nanny failed to start" in chain:
-            raise UserError(f"Dask's worker processes ended while they started. {MAIN_GUARD}") from error
+        if NOT_STARTED in chain:
+            raise UserError(
+                "Dask's worker processes ended by themselves while they started; above stands what they wrote. They "
+                "are started by importing the flow's script again: if it runs its flow when it is imported, put that "
+                "call below `if __name__ == '__main__':`."
+            ) from error
         raise ConnectionFailedError(f"{_name(make)} could not be started: {_chain(error)}") from None
-    cluster = made[0]
     if getattr(cluster, "asynchronous", False) or (
         inspect.isawaitable(cluster) and not hasattr(cluster, "close")
     ):
@@ -283,33 +280,6 @@ def _forget_closed() -> None:
     clear = getattr(getattr(core, "_expects_comm", None), "cache_clear", None)
     if clear is not None:
         clear()
-
-
-@contextlib.contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Hold back SIGINT inside the block; it arrives at its end.
-
-    Threads and processes that are started inside never get it: Ctrl-C in a terminal goes to all processes of
-    the foreground, and workers that end by themselves would be losses. What it means is decided here.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    # started inside, multiprocessing's tracker would let SIGINT through to the thread that starts workers
-    resource_tracker.ensure_running()
-    arrived: list[int] = []
-    main = threading.current_thread() is threading.main_thread()
-    # blocked here, it may still reach another thread of this process, whereupon Python calls this
-    handler = signal.signal(signal.SIGINT, lambda number, frame: arrived.append(number)) if main else None
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if main:
-            signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
-    if arrived:
-        raise KeyboardInterrupt
 
 
 def _local_defaults(options: dict[str, Any], *, adaptive: bool) -> None:
@@ -407,6 +377,8 @@ def check_versions(client: Any) -> None:
                 )
     mine = versions()["millrace"]
     for address, reply in client.run(by_value(_probe), on_error="return").items():
+        if isinstance(reply, OSError):
+            continue  # it has gone meanwhile; what comes in its place is not asked either
         if isinstance(reply, Exception):
             raise VersionMismatchError(f"worker {address} cannot be asked for its version: {reply}")
         if "missing" in reply:

@@ -16,17 +16,20 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from distributed.comm import CommClosedError
 
 import runners
 from orchestration import flow, task
 from orchestration.api.sessions import current_session
 from orchestration.errors import BackendError
 from runners import DaskTaskRunner, dask_desk
+from runners.dask_connect import check_versions
 from runners.errors import ConnectionFailedError, UserError, VersionMismatchError
 from runners.messages import BatchLost, BatchStarted, Call, Outcome, RunnerFailed, SlotsChanged
 
@@ -489,12 +492,54 @@ def test_a_script_without_main_guard(tmp_path: Path) -> None:
         tmp_path,
         """
         from runners import DaskTaskRunner, dask_desk
+from runners.dask_connect import check_versions
         with DaskTaskRunner(cluster_kwargs={"n_workers": 2}):
             pass
         """,
     )
     assert done.returncode != 0
     assert "if __name__ == '__main__':" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("times", "problem"), [(1, ""), (99, "was killed while it started, 4 times in a row")]
+)
+def test_workers_that_are_killed_while_they_start(
+    tmp_path: Path, start: Callable[..., Any], times: int, problem: str
+) -> None:
+    """Another cluster is started; if that happens again and again, the error says so and blames no script."""
+    script = tmp_path / "preloaded.py"
+    script.write_text(
+        f"""
+import os, signal
+from pathlib import Path
+for n in range({times}):
+    mark = Path({str(tmp_path)!r}, str(n))
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    )
+    options = {**LOCAL, "n_workers": 1, "preload": str(script)}
+    with pytest.raises(ConnectionFailedError, match=problem) if problem else nullcontext():
+        start(cluster_kwargs=options)
+
+
+def test_a_worker_that_goes_while_versions_are_compared() -> None:
+    """It is of no other version for that."""
+    client = SimpleNamespace(
+        get_versions=lambda: {"client": {}, "workers": {}},
+        run=lambda *_, **__: {"tcp://10.0.0.1:1": CommClosedError("in <TCP>: Stream is closed")},
+    )
+    check_versions(client)
+
+
+def test_workers_that_end_by_themselves_while_they_start(tmp_path: Path, start: Callable[..., Any]) -> None:
+    """They would do so again."""
+    script = tmp_path / "preloaded.py"
+    script.write_text("import os; os._exit(3)")
+    with pytest.raises(UserError, match="ended by themselves while they started"):
+        start(cluster_kwargs={**LOCAL, "n_workers": 1, "preload": str(script)})
 
 
 @pytest.mark.parametrize("end", ["pass", "raise SystemExit(0)", "os.kill(os.getpid(), signal.SIGINT)"])
@@ -505,6 +550,7 @@ def test_a_forgotten_runner_leaves_nothing(tmp_path: Path, end: str) -> None:
         f"""
         import os, signal
         from runners import DaskTaskRunner, dask_desk
+from runners.dask_connect import check_versions
         from runners.base import QueueSink
         if __name__ == "__main__":
             runner = DaskTaskRunner(cluster_kwargs={{"n_workers": 1}})
