@@ -492,7 +492,6 @@ def test_a_script_without_main_guard(tmp_path: Path) -> None:
         tmp_path,
         """
         from runners import DaskTaskRunner, dask_desk
-from runners.dask_connect import check_versions
         with DaskTaskRunner(cluster_kwargs={"n_workers": 2}):
             pass
         """,
@@ -550,7 +549,6 @@ def test_a_forgotten_runner_leaves_nothing(tmp_path: Path, end: str) -> None:
         f"""
         import os, signal
         from runners import DaskTaskRunner, dask_desk
-from runners.dask_connect import check_versions
         from runners.base import QueueSink
         if __name__ == "__main__":
             runner = DaskTaskRunner(cluster_kwargs={{"n_workers": 1}})
