@@ -29,7 +29,7 @@ from .messages import (
     Table,
 )
 
-WIRE_VERSION = 6
+WIRE_VERSION = 7
 PROTOCOL = 5
 SMALL_BUFFER = 16 << 10  # bytes of an array from which on it is not copied into the pickle
 MAX_EXCEPTION = 1 << 20  # bytes of a pickled exception; some hold a whole response or data frame
@@ -233,15 +233,23 @@ def _table_in(body: Any) -> Table:
 
 def _progress_out(p: BatchProgress) -> tuple[Any, ...]:
     lines = [_line_out(line) for line in p.logs]
-    return p.batch_id, p.execution_id, p.worker, p.entry, p.since, p.outcomes, _details_out(p.details), lines
+    details = _details_out(p.details)
+    return p.batch_id, p.execution_id, p.worker, p.entry, p.since, p.outcomes, details, lines, p.closed
 
 
 def _progress_in(body: Any) -> BatchProgress:
-    batch_id, execution_id, worker, entry, since, outcomes, details, logs = schema.fields(
-        body, schema.PROGRESS, "a progress message"
+    body = schema.fields(body, schema.PROGRESS, "a progress message")
+    return BatchProgress(
+        batch_id=body[0],
+        execution_id=body[1],
+        worker=body[2],
+        entry=body[3],
+        since=body[4],
+        outcomes=body[5],
+        details=_details_in(body[6], len(schema.outcomes(body[5]))),
+        logs=_lines_in(body[7]),
+        closed=body[8],
     )
-    found = _details_in(details, len(schema.outcomes(outcomes)))
-    return BatchProgress(batch_id, execution_id, worker, entry, since, outcomes, found, _lines_in(logs))
 
 
 def _details_out(details: Mapping[int, Detail]) -> dict[int, tuple[Any, ...]]:

@@ -59,7 +59,9 @@ def repeatable(table: Table, batch: Batch) -> bool:
     if stages == 1 or Outcome.UNSTARTED not in outcomes:
         return True
     return not any(
-        outcome == Outcome.UNSTARTED and entry % stages and outcomes[entry - 1] in HAS_RESULT
+        outcome == Outcome.UNSTARTED
+        and entry % stages
+        and (not batch.stages[entry % stages].follows or outcomes[entry - 1] in HAS_RESULT)
         for entry, outcome in enumerate(outcomes)
     )
 

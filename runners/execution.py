@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # the execution after an interrupt was sent to its thread, under its lock. See `ray_worker`.
 nudge: Callable[[Execution], object] | None = None
 
-BEAT_SECONDS = 1.0  # how often a batch with a timeout tells that its worker can still tell
+BEAT_SECONDS = 1.0  # how often a batch with a timeout, or one that is closed, tells so again
 MAX_LOG_LINES = 5_000  # repeated in the table; what is beyond was sent live only
 
 
@@ -89,6 +89,9 @@ class Execution:
         self.missing: dict[int, None] = {}  # batches whose results should be here and are not
         self.missing_files: dict[str, None] = {}  # the same of files in storage
         self.cancelled = False
+        seconds = batch.deadline_seconds
+        self.deadline = None if seconds is None else self.zero + seconds
+        self.closed = False  # the deadline is over, and we have said so
         # the item that runs now
         self.entry = 0
         self.item_zero = self.zero
@@ -111,6 +114,7 @@ class Execution:
         # what the monitor has already told
         self._told = (-1, 0)
         self._told_at = self.zero
+        self._told_closed = False
         self._timed = any(stage.timeout_seconds is not None for stage in batch.stages)
 
     def event_loop(self) -> asyncio.AbstractEventLoop:
@@ -151,9 +155,10 @@ class Execution:
     def begin(self, entry: int, timeout: float | None) -> bool:
         """Open the window of an item: from here on it may be interrupted. False where it must not start."""
         with self._lock:
-            if self.cancelled:
+            now = self.clock()
+            if self.cancelled or self.closed or (entry and self.deadline is not None and now > self.deadline):
                 return False
-            self.item_zero = now = self.clock()
+            self.item_zero = now
             self.offsets[entry] = now - self.zero
             self.entry = entry
             self.timeout = timeout
@@ -196,6 +201,18 @@ class Execution:
         """Interrupt the current item, from another thread. Returns False where nothing runs."""
         with self._lock:
             return self._interrupt(kind)
+
+    @property
+    def stops(self) -> bool:
+        """Whether nothing more is to start, but for a batch's first item."""
+        return self.cancelled or (self.deadline is not None and self.clock() > self.deadline)
+
+    def close_late(self) -> None:
+        """Give back what has not started, where the deadline is over and an item still runs."""
+        with self._lock:
+            late = self.deadline is not None and self.clock() > self.deadline
+            if late and self._open and self.entry + 1 < len(self.outcomes):
+                self.closed = True
 
     def cancel(self) -> None:
         """Start no further item, and interrupt the one that runs."""
@@ -264,15 +281,17 @@ class Execution:
 
     def progress(self) -> BatchProgress | None:
         """Return what is new since the last call, or None. Called by the monitor only."""
+        closed = self.closed  # first: from then on the entry stays
         entry = self.entry
         with self._log_lock:
             lines = self._log[self._log_sent :]
             self._log_sent = len(self._log)
         ended = entry + 1 if entry < len(self.outcomes) and self.outcomes[entry] else entry
         now = self.clock()
-        beat = self._timed and now - self._told_at >= BEAT_SECONDS
-        if (entry, ended) == self._told and not lines and not beat:
+        beat = (self._timed or closed) and now - self._told_at >= BEAT_SECONDS
+        if (entry, ended) == self._told and not lines and not beat and closed == self._told_closed:
             return None
+        self._told_closed = closed
         self._told_at = now
         told = self._told[1]  # details are told once: a message must not grow with what was said before
         self._told = (entry, ended)
@@ -286,6 +305,7 @@ class Execution:
             bytes(self.outcomes[:ended]),
             {k: d for k, d in self.details.copy().items() if told <= k < ended},
             tuple(lines),
+            closed,
         )
 
     def renew_locks(self) -> None:

@@ -87,7 +87,11 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One node's part in a batch. A batch of a fused chain has several, run depth first per item."""
+    """One node's part in a batch. Where several share a batch, all of them run for one position, then for the next.
+
+    A stage that follows is fused with the one before: its item starts only if that has a result there, and may take it.
+    One that does not is pooled: it runs whatever becomes of the stages before.
+    """
 
     node_id: int
     task_name: str
@@ -97,11 +101,12 @@ class Stage:
     timeout_seconds: float | None = None
     permit: bool = False  # ask the coordinator before each item starts (`rerun_on_loss=False`)
     shared: Payload | None = None  # -> what `Shared` arguments stand for; the same for all batches
+    follows: bool = True  # of no meaning for the first
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some items of one node (or fused chain), run one after another in one engine submission."""
+    """Some items of one node, or of several that share the batch, run one after another in one engine submission."""
 
     run_id: str
     batch_id: int  # unique within the run, never reused
@@ -109,7 +114,7 @@ class Batch:
     stages: tuple[Stage, ...]
     context: Payload  # -> runners.context.RunContext
     inputs: tuple[Input, ...] = ()
-    deadline_seconds: float | None = None  # past it, the unstarted tail is given back
+    deadline_seconds: float | None = None  # past it nothing more starts: the unstarted tail goes back
     priority: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)  # the task's runner_options
 
@@ -195,7 +200,10 @@ class BatchStarted:
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """A hint: how far an execution is. Entries before `entry` have ended, `entry` runs since `since`."""
+    """A hint: how far an execution is. Entries before `entry` have ended, `entry` runs since `since`.
+
+    With `closed` it is a promise: the batch's deadline is over, and nothing after `entry` will start.
+    """
 
     batch_id: int
     execution_id: str
@@ -205,6 +213,7 @@ class BatchProgress:
     outcomes: bytes = b""  # of entries 0..len-1, as far as ended
     details: Mapping[int, Detail] = field(default_factory=dict)
     logs: Sequence[LogLine] = ()
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

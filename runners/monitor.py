@@ -90,6 +90,7 @@ def look_after(execution: Execution) -> None:
     """One tick for one execution."""
     execution.expire()
     execution.give_up(GRACE_SECONDS)
+    execution.close_late()
     event = execution.progress()
     if event is not None:
         execution.channel.emit(event)

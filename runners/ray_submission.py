@@ -50,7 +50,7 @@ class Submission:
 
     def _function(self, batch: Batch, generation: int) -> Any:
         """Return the remote function with the batch's name and options, which Ray takes 0.1 ms to prepare."""
-        name = "+".join(stage.task_name for stage in batch.stages)
+        name = "+".join(dict.fromkeys(stage.task_name for stage in batch.stages))
         if batch.options:
             return remote_function(generation).options(name=name, **batch.options)
         found = self._functions.get((name, generation))

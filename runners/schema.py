@@ -21,7 +21,7 @@ _NUMBER = (float, int)
 _TEXT_OR_NONE = (str, type(None))
 
 STARTED = (int, str, str, _NUMBER)
-PROGRESS = (int, str, str, int, _NUMBER, bytes, dict, list)
+PROGRESS = (int, str, str, int, _NUMBER, bytes, dict, list, bool)
 CALL = (str, int, str, int, str, bytes)
 TABLE = (
     int, str, str, _NUMBER, bytes, bytes, bytes, dict, dict, list, list, dict, _NUMBER, int, int, list,

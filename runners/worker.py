@@ -163,38 +163,37 @@ def _collect(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> I
 
 
 def _run_items(execution: Execution, inputs: Inputs, results: Results) -> None:
-    clock, deadline = execution.clock, execution.batch.deadline_seconds
-    last = None if deadline is None else execution.zero + deadline
     loaded = len(execution.bodies)
     runs: list[StageRun] = []
     for number, values in enumerate(results[:loaded]):
-        runs.append(StageRun(execution, number, inputs, values, runs[-1].relay if runs else None))
+        runs.append(StageRun(execution, number, inputs, values, runs))
     first, *later = runs
     for position in range(len(execution.batch.indices)):
-        if position and (execution.cancelled or (last is not None and clock() > last)):
+        if position and execution.stops:
             return
-        if not first.run(position):
-            continue
+        has_result = first.run(position)
         for stage in later:
-            if execution.cancelled or (last is not None and clock() > last):
+            if stage.follows and not has_result:
+                continue
+            if execution.stops:
                 return
-            if not stage.run(position):
-                break
-        else:
-            if execution.unloadable is not None:
-                entry = position * execution.n_stages + loaded
-                execution.outcomes[entry] = Outcome.FAILED
-                execution.details[entry] = execution.unloadable
+            has_result = stage.run(position)
+        if execution.unloadable is not None and (has_result or not execution.batch.stages[loaded].follows):
+            entry = position * execution.n_stages + loaded
+            execution.outcomes[entry] = Outcome.FAILED
+            execution.details[entry] = execution.unloadable
 
 
 class StageRun:
     """Runs the items of one stage of a batch. What is the same for all of them is looked up once."""
 
     def __init__(
-        self, execution: Execution, stage: int, inputs: Inputs, values: list[Any], taken: Relay | None
+        self, execution: Execution, stage: int, inputs: Inputs, values: list[Any], before: Sequence[StageRun]
     ) -> None:
         batch = execution.batch
         spec = batch.stages[stage]
+        self.follows = spec.follows
+        self.taken = taken = before[-1].relay if before and spec.follows else None
         self.execution = execution
         self.stage = stage
         self.n_stages = execution.n_stages
@@ -205,10 +204,9 @@ class StageRun:
         self.permit = spec.permit
         self.prints = capture.task_print if body.log_prints else None
         self.bind = execution.arguments[stage].binder(inputs, taken)
-        self.taken = taken
         self.relay: Relay | None = None  # to the next stage
         self.left: Relay | None = None  # the same, where something has to be done about results
-        if stage + 1 < len(execution.bodies):
+        if stage + 1 < len(execution.bodies) and batch.stages[stage + 1].follows:
             by_index = inputs.of_node(spec.node_id) if execution.arguments[stage + 1].has_refs() else None
             self.relay = Relay(spec.node_id, values, live=execution.in_process, by_index=by_index)
             self.left = None if execution.in_process and by_index is None else self.relay
@@ -349,6 +347,8 @@ def _spoil(execution: Execution, results: Results, stage: int, position: int, er
     """Turn a completed item into a failed one, because its result cannot be kept. What followed is void."""
     first = position * execution.n_stages
     for later in range(stage, execution.n_stages):
+        if later > stage and not execution.batch.stages[later].follows:
+            break
         results[later][position] = MISSING
         execution.outcomes[first + later] = Outcome.UNSTARTED
         execution.details.pop(first + later, None)

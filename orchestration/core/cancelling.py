@@ -125,7 +125,7 @@ def _all_wanted(flight: Flight) -> bool:
             ended = position * len(parts) + part.stage < flight.entry
             if ended or position not in open_[part.stage]:
                 continue
-            doomed = doomed or index in part.node.known.cancel_wanted
+            doomed = (doomed and part.follows) or index in part.node.known.cancel_wanted
             if not doomed:
                 return False
             any_left = True

@@ -10,15 +10,21 @@ from .journal import Entry
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """A further node whose items run in a batch, each after its upstream in the node before."""
+    """A further node whose items run in a batch.
+
+    Attributes:
+        follows: each after its upstream in the node before, whose result it takes. Otherwise it has nothing to do
+            with what comes before.
+    """
 
     node_id: int
     attempts: Sequence[int]
+    follows: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitBatch:
-    """Hand these items of a node to a runner, as one batch; with those of `fused`, depth first."""
+    """Hand these items of a node to a runner, as one batch; with those of `fused`, position by position."""
 
     batch_id: int
     node_id: int

@@ -13,7 +13,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from . import fusing
+from . import fusing, pooling
 from .batching import DEADLINE_SECONDS, most_items
 from .commands import AskLeases, Fused, SubmitBatch, WithdrawLeases
 from .events import LeasesAnswered
@@ -26,6 +26,7 @@ from .states import Cause, State
 from .verdicts import label
 
 Names = tuple[str, ...]
+Train = tuple[Node, Sequence[Edge]]  # a node, and the edges to those that may be fused with it
 
 
 class Dispatcher:
@@ -129,7 +130,7 @@ class Dispatcher:
         ready, more = len(node.ready), node.counts[State.PENDING]
         if not node.sizer.short or (more and node.sizer.is_crumb(ready)):
             return 1
-        if more or ready > node.sizer.size or node.ready.apart:
+        if more or ready > node.sizer.size or node.ready.apart or pooling.may_pool(node):
             return self.prefetch
         return max(
             self.prefetch, node.sizer.batches_ahead(ready)
@@ -142,7 +143,7 @@ class Dispatcher:
         edges = fusing.chain(node, self._terms_of)
         indices = self.remaking.hold(node, node.ready.take(self._size(node, edges)))
         if len(indices):
-            self._launch(node, indices, names, edges)
+            self._launch(node, indices, names, edges, pooled=self._pool(node, edges))
 
     def _form_again(self) -> None:
         """Send off items whose results are to be made again."""
@@ -152,8 +153,36 @@ class Dispatcher:
         if len(indices):
             self._launch(node, indices, self._limits_of(node), (), remake=True)
 
+    def _pool(self, first: Node, edges: Sequence[Edge]) -> list[Train]:
+        """Take further single task runs out of the queue to share a batch, and find what may be fused with them."""
+        found: list[Train] = []
+        if not pooling.may_pool(first) or self._terms_of(first):
+            return found
+        free = self.slots - self.at_engine - self.asking
+        pool = pooling.Pool(
+            first, fusing.seconds(first, edges), len(self._queue), free if free > 0 else self.slots
+        )
+        while self._queue:
+            node = self._queue[0][3]
+            if len(node.ready):
+                if not pool.takes(node) or self._terms_of(node):
+                    break
+                if len(self.remaking.hold(node, node.ready.take(1))):
+                    edges = fusing.chain(node, self._terms_of)
+                    pool.add(fusing.seconds(node, edges))
+                    found.append((node, edges))
+            self._leave_queue(node)
+        return found
+
     def _launch(
-        self, node: Node, indices: Sequence[int], names: Names, edges: Sequence[Edge], *, remake: bool = False
+        self,
+        node: Node,
+        indices: Sequence[int],
+        names: Names,
+        edges: Sequence[Edge],
+        *,
+        pooled: Sequence[Train] = (),
+        remake: bool = False,
     ) -> None:
         """Send items off as a batch, or ask for its leases first."""
         attempts = _next_attempts(node, indices)
@@ -171,7 +200,7 @@ class Dispatcher:
             self.asking += 1
             self.ledger.emit(AskLeases(flight.batch_id, names, label(node, indices[0])))
         else:
-            self._submit(flight, edges)
+            self._submit(flight, edges, pooled)
 
     def _size(self, node: Node, edges: Sequence[Edge]) -> int:
         usual, apart = self._usual_size(node, edges), node.ready.apart
@@ -192,12 +221,17 @@ class Dispatcher:
         size = node.sizer.choose(ready, remaining, slots, each)
         return min(size, most_items(each, fusing.size_of(node, edges)))
 
-    def _submit(self, flight: Flight, edges: Sequence[Edge]) -> None:
+    def _submit(self, flight: Flight, edges: Sequence[Edge], pooled: Sequence[Train] = ()) -> None:
         node, indices = flight.node, flight.indices
         if not flight.remake:
             _set_attempts(node, indices, flight.attempts)
             self.ledger.move(node, indices, Cause.DISPATCHED)
-            self._let_ride(flight, edges)
+            riders: list[Rider] = []
+            self._let_ride(flight, node, edges, riders)
+            for other, others_edges in pooled:
+                self._seat(flight, other, Cause.DISPATCHED, riders)
+                self._let_ride(flight, other, others_edges, riders)
+            flight.riders = tuple(riders)
         flight.submitted = True
         flight.submitted_at = self.ledger.now
         if flight.runner == MAIN:
@@ -209,25 +243,28 @@ class Dispatcher:
                 indices,
                 flight.attempts,
                 flight.runner,
-                DEADLINE_SECONDS if len(indices) > 1 or flight.riders else None,
+                _deadline(flight),
                 not node.policy.rerun_on_loss,
-                tuple(Fused(rider.node.node_id, rider.attempts) for rider in flight.riders),
+                tuple(Fused(rider.node.node_id, rider.attempts, rider.follows) for rider in flight.riders),
             )
         )
 
-    def _let_ride(self, flight: Flight, edges: Sequence[Edge]) -> None:
-        """Fuse nodes with a flight: their items go with it though their upstream has yet to run."""
-        indices = flight.indices
-        riders: list[Rider] = []
-        for follower in fusing.riders(flight.node, indices, edges):
-            if self.remaking.lacks(follower, indices):
+    def _let_ride(self, flight: Flight, node: Node, edges: Sequence[Edge], riders: list[Rider]) -> None:
+        """Fuse nodes with one that is in a flight: their items go with it though their upstream has yet to run."""
+        for follower in fusing.riders(node, flight.indices, edges):
+            if self.remaking.lacks(follower, flight.indices):
                 break
-            rider = Rider(flight, len(riders) + 1, follower, _next_attempts(follower, indices))
-            _set_attempts(follower, indices, rider.attempts)
-            self.ledger.move(follower, indices, Cause.RODE_ALONG)
-            follower.flights[flight.batch_id] = flight
-            riders.append(rider)
-        flight.riders = tuple(riders)
+            self._seat(flight, follower, Cause.RODE_ALONG, riders)
+
+    def _seat(self, flight: Flight, node: Node, cause: Cause, riders: list[Rider]) -> None:
+        """Give a node's items a stage of a flight's batch, after those that have one."""
+        indices = flight.indices
+        follows = cause is Cause.RODE_ALONG
+        rider = Rider(flight, len(riders) + 1, node, _next_attempts(node, indices), follows)
+        _set_attempts(node, indices, rider.attempts)
+        self.ledger.move(node, indices, cause)
+        node.flights[flight.batch_id] = flight
+        riders.append(rider)
 
     def land(self, flight: Flight) -> None:
         """A flight has ended: free its slot."""
@@ -371,6 +408,13 @@ class Dispatcher:
         for flight in list(self.ledger.live.values()):
             if not flight.submitted:
                 self.recall(flight, flight.indices)
+
+
+def _deadline(flight: Flight) -> float | None:
+    """Return after how many seconds what has not started goes back: then others may run it."""
+    if any(not rider.follows for rider in flight.riders):
+        return pooling.DEADLINE_SECONDS
+    return DEADLINE_SECONDS if len(flight.indices) > 1 or flight.riders else None
 
 
 def _next_attempts(node: Node, indices: Sequence[int]) -> array[int]:

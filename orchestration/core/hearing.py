@@ -3,7 +3,8 @@
 Hints may be lost, repeated, late or of an execution that the engine has given up. They show that items
 run; they never decide how an item ends, with one exception that the table will confirm: an item whose code
 could not be stopped is settled at once, for its table may be long in coming. Its worker starts nothing more of
-that batch, so that what was to follow is queued again, and is ended where the engine can do that.
+that batch, so that what was to follow is queued again, and is ended where the engine can do that. Likewise what was
+to follow an item that still runs when the batch's deadline is over.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Hearing:
             self.overdues.heard(flight, event.since)
         flight.entry = max(flight.entry, event.entry)
         self.settling.log(flight, event.logs)
+        if event.closed and flight.node.policy.rerun_on_loss and not flight.remake:
+            self.settling.give_back(flight, event.entry, "what came before it in its batch took long")
         for entry, detail in event.details.items() if not flight.remake else ():
             position, stage = divmod(entry, len(parts))
             part = parts[stage]
@@ -69,13 +72,14 @@ class Hearing:
     ) -> None:
         """A batch hangs at a position: take back what follows, and have its worker ended."""
         why = "the code before it in its batch could not be stopped"
+        entry = position * len(flight.parts) + part.stage
         if self.overdues.ends_workers:
-            self.settling.give_back(flight, position, why)
+            self.settling.give_back(flight, entry, why)
             if self.overdues.may_end(flight, part, position):
                 self.overdues.end(flight, Overdue(part, position, outcome, since))
                 return
         self.settling.early(part, position, outcome, detail, since)
-        self.settling.give_back(flight, position, why)
+        self.settling.give_back(flight, entry, why)
         if may_be_ended(flight):
             flight.cancelling = True
             self.ledger.emit(CancelBatches((flight.batch_id,), force=True))

@@ -387,8 +387,8 @@ class Flight(_Part):
     """A batch, from its forming to its end. Ended ones are kept, shrunk: results are named by batch.
 
     Attributes:
-        riders: the nodes that are fused with this one, in order; position p of each depends on position p of
-            the one before.
+        riders: the nodes that share the batch, in order. Of those that follow, position p depends on position p
+            of the one before.
         names: limits of which it holds or awaits a lease.
         gates: those that it is inside of.
         remake: its items have Completed; it makes their results again, which were lost. It moves no state.
@@ -429,6 +429,7 @@ class Flight(_Part):
     remake: bool = False
 
     stage: ClassVar[int] = 0  # as a part of itself
+    follows: ClassVar[bool] = False
 
     @property
     def flight(self) -> Flight:
@@ -456,12 +457,18 @@ class Flight(_Part):
 
 @dataclass(slots=True, eq=False)
 class Rider(_Part):
-    """A further node's part in a fused batch: the same items, a stage later. Reads like a flight of its own."""
+    """A further node's part in a shared batch, a stage later. Reads like a flight of its own.
+
+    Attributes:
+        follows: fused: each item waits for the same item of the stage before. Otherwise pooled: all that they
+            share is the batch.
+    """
 
     flight: Flight
     stage: int
     node: Node
     attempts: array[int]
+    follows: bool = True
     settled: set[int] | frozenset[int] = _NOTHING
 
     @property

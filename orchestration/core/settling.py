@@ -61,10 +61,11 @@ class Settling:
             self._mixed(part, table)
 
     def early(self, part: Part, position: int, outcome: int, detail: Detail, started: float) -> None:
-        """Act on an item's end that is certain before its batch has ended. What rides behind it gets off."""
+        """Act on an item's end that is certain before its batch has ended. What was to come after it gets off."""
         for rider in part.flight.riders[part.stage :]:
-            self._return(rider, (position,), "")
-            rider.settle((position,))
+            if position not in rider.settled:
+                self._return(rider, (position,), "")
+                rider.settle((position,))
         cause, reason = cause_of(part, position, Outcome(outcome), detail.message, detail.retriable)
         part.settle((position,))
         self.record(
@@ -78,10 +79,12 @@ class Settling:
         )
         self._apply(part, {(cause, reason): [position]}, {position: detail}, {position: outcome})
 
-    def give_back(self, flight: Flight, position: int, reason: str) -> None:
-        """What comes after a position will not be started in this batch: it is queued again, unless cancelled."""
-        for part in flight.parts:
-            wanted, rest = part.node.known.cancel_wanted, [p for p in part.open_positions() if p > position]
+    def give_back(self, flight: Flight, entry: int, reason: str) -> None:
+        """What comes after an entry will not be started in this batch: it is queued again, unless cancelled."""
+        parts = flight.parts
+        for part in parts:
+            wanted = part.node.known.cancel_wanted
+            rest = [p for p in part.open_positions() if p * len(parts) + part.stage > entry]
             dropped: dict[str, list[int]] = {}
             for place in rest:
                 if (index := part.indices[place]) in wanted:
@@ -114,7 +117,7 @@ class Settling:
         self._lose_part(flight, max(flight.seen, least).__gt__, reason, suspect=suspect)
 
     def _get_off(self, flight: Flight, reason: str) -> None:
-        """A batch is lost or was never sent: its riders wait for their upstream again. Those that ran pay for it."""
+        """A batch is lost or was never sent: its riders wait or queue again. Those that ran pay for it."""
         for rider in flight.riders:
             self._lose_part(rider, _running(rider), reason, suspect=True)
 
@@ -125,9 +128,9 @@ class Settling:
         dropped: dict[str, list[int]] = {}
         ends: Ends = {}
         open_ = part.open_positions()
-        last = (
-            part.flight.seen - 1
-        )  # it began last of those that are known to have begun: the others have ended
+        flight, stages = part.flight, len(part.flight.parts)
+        last = flight.seen - 1  # it began last of those that are known to have begun: the others have ended
+        company = len(open_) if stages == 1 or part.follows else stages
         for position in open_:
             index, begun = part.indices[position], started(position)
             if index in wanted:
@@ -135,7 +138,7 @@ class Settling:
                     dropped.setdefault(wanted[index], []).append(position)
                     continue
                 cause = Cause.CANCELLED
-            elif part.stage and not begun:  # what it rides behind pays
+            elif part.follows and not begun:  # what it rides behind pays
                 free.append(position)
                 continue
             else:
@@ -144,8 +147,8 @@ class Settling:
                     node.policy,
                     started=begun,
                     suspect=suspect,
-                    company=len(open_),
-                    ended=position < last,
+                    company=company,
+                    ended=position < last or position * stages + part.stage < flight.entry,
                 )
                 if again is None:
                     free.append(position)
@@ -306,7 +309,7 @@ class Settling:
         node, index = part.node, part.indices[position]
         if index in node.known.cancel_wanted:
             return False
-        if not part.stage and self.lacks(node, (index,)):
+        if not part.follows and self.lacks(node, (index,)):
             return True
         if not (table.missing or table.missing_files):
             return False
@@ -316,7 +319,7 @@ class Settling:
 
     def _starve(self, part: Part, positions: Sequence[int]) -> None:
         """Items could not read their inputs: they wait until these are there again. Their attempt is not spent."""
-        lacking = [p for p in positions if not part.stage and self.lacks(part.node, (part.indices[p],))]
+        lacking = [p for p in positions if not part.follows and self.lacks(part.node, (part.indices[p],))]
         if lacking:
             self.starve(part.node, self._unspend(part, lacking))
         self._return(part, [p for p in positions if p not in lacking], "an input was lost")
@@ -380,7 +383,7 @@ class Settling:
             return
         node = part.node
         indices = self._unspend(part, positions)
-        if part.stage:
+        if part.follows:
             self.ledger.move(node, indices, Cause.WAITS_AGAIN, reason)
         else:
             self.ledger.move(node, indices, Cause.RETURNED, reason)
@@ -471,7 +474,7 @@ _NAMED = frozenset({Cause.COMPLETED, Cause.FAILED})
 
 def _lost(part: Part) -> Cause:
     """Return what a loss is for items that may run again: those that ride wait for their upstream first."""
-    return Cause.LOST_ON_THE_WAY if part.stage else Cause.LOST
+    return Cause.LOST_ON_THE_WAY if part.follows else Cause.LOST
 
 
 def _running(part: Part) -> Callable[[int], bool]:

@@ -128,7 +128,7 @@ class Packer:
                 "persist_result=True, or pass references to large data instead of the data"
             )
         stages = [self._stage(command, command.node_id, command.attempts, live)]
-        stages += [self._stage(command, fused.node_id, fused.attempts, live) for fused in command.fused]
+        stages += [self._stage(command, f.node_id, f.attempts, live, f.follows) for f in command.fused]
         return Batch(
             run_id=self._run.run_id,
             batch_id=command.batch_id,
@@ -141,7 +141,9 @@ class Packer:
             options=self._payloads[command.node_id].options,
         )
 
-    def _stage(self, command: SubmitBatch, node_id: int, attempts: Sequence[int], live: bool) -> Stage:
+    def _stage(
+        self, command: SubmitBatch, node_id: int, attempts: Sequence[int], live: bool, follows: bool = False
+    ) -> Stage:
         node, payload = self._nodes[node_id], self._payloads[node_id]
         split = not live and node.width > 1 and any(type(source) is Static for source in payload.sources)
         arguments = _payload(_arguments(payload, command.indices, split), live)
@@ -158,6 +160,7 @@ class Packer:
             timeout_seconds=node.policy.timeout_seconds,
             permit=command.permit,
             shared=shared,
+            follows=follows,
         )
 
     def _static(self, node_id: int) -> Payload:

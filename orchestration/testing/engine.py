@@ -211,7 +211,7 @@ class SimulatedEngine:
         for position, act in enumerate(execution.acts):  # an entry, where nodes are fused
             if position and command.deadline_seconds is not None and elapsed > command.deadline_seconds:
                 break
-            broken = broken and position % stages > 0
+            broken = broken and position % stages > 0 and command.fused[position % stages - 1].follows
             if broken:
                 continue
             execution.ran = position + 1
@@ -226,6 +226,7 @@ class SimulatedEngine:
                 return
             execution.outcomes[position] = act.outcome
             execution.durations[position] = act.seconds
+            self._close(worker, execution, position, elapsed)
             elapsed += act.seconds
             broken = act.outcome not in HAS_RESULT
             if act.deaf and act.outcome == Outcome.TIMED_OUT:
@@ -233,6 +234,22 @@ class SimulatedEngine:
                 break
         self._hints(worker, execution)
         self._schedule(worker, execution, elapsed, lambda: self._finish(worker, execution))
+
+    def _close(self, worker: int, execution: Execution, entry: int, begun: float) -> None:
+        """If the deadline comes while an item runs: tell then that what is behind it will not start."""
+        deadline, ends = execution.command.deadline_seconds, begun + execution.durations[entry]
+        if deadline is None or not begun <= deadline < ends or entry + 1 == len(execution.acts):
+            return
+        event = BatchProgress(
+            execution.command.batch_id,
+            execution.execution_id,
+            f"w{worker}",
+            entry,
+            execution.started + self.skews[worker] + begun,
+            bytes(execution.outcomes[:entry]),
+            closed=True,
+        )
+        self._schedule(worker, execution, deadline, partial(self._hint, event))
 
     def _give_up(self, worker: int, execution: Execution, entry: int, act: Act) -> None:
         """An item does not stop: tell that it was given up. Nothing is started after it, however long it takes."""
@@ -394,7 +411,8 @@ class SimulatedEngine:
             if not command.permit and outcome not in (Outcome.INPUT_LOST, Outcome.UNSTARTED):
                 self.starts[node_id, index] += 1
             if outcome in HAS_RESULT:
-                given = values[stage - 1].get(position) if stage else None
+                follows = stage > 0 and command.fused[stage - 1].follows
+                given = values[stage - 1].get(position) if follows else None
                 value = values[stage][position] = self.work.value(node_id, index, given)
                 self.made[node_id, index] = value
                 if act.length is not None:

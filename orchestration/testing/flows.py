@@ -137,11 +137,37 @@ def random_chains(rng: random.Random, *, longest: int = 5, tags: Sequence[str] =
     return steps
 
 
-def _short_plan(rng: random.Random, trouble: float) -> Plan:
+def random_submits(rng: random.Random, *, tags: Sequence[str] = ()) -> list[Step]:
+    """Return loops of single short task runs, some with others behind them, so that many share batches."""
+    steps: list[Step] = []
+    trouble = rng.choice((0.0, 0.05, 0.2))
+    for _ in range(rng.randint(20, 60)):
+        up = rng.randrange(len(steps)) if steps and rng.random() < 0.4 else None
+        spec = NodeSpec(
+            len(steps),
+            f"task{len(steps)}",
+            f"task{rng.randrange(2)}",
+            policy=Policy(
+                retries=rng.choice((0, 2)),
+                retries_on_loss=ENOUGH,
+                trigger=all_successful if rng.random() < 0.9 else all_finished,
+                priority=rng.choice((0, 0, 0, 1)),
+            ),
+            dependencies=() if up is None else (Dependency(up, Reach.SOME, (0,)),),
+            tags=frozenset(tag for tag in tags if rng.random() < 0.1),
+        )
+        plan = _short_plan(random.Random(rng.random()), trouble, slow=0.03)
+        steps.append(Step(spec, plan, persist=rng.random() < 0.2, at=len(steps) // 20 * 0.5))
+    return steps
+
+
+def _short_plan(rng: random.Random, trouble: float, slow: float = 0.0) -> Plan:
     salt = rng.random()
 
     def plan(index: int, failures: int) -> Act:
         own = random.Random(f"{salt}/{index}")
+        if slow and own.random() < slow:
+            return Act(seconds=own.choice((0.3, 2.0)))
         if own.random() >= trouble:
             return Act(seconds=0.001)
         kind = own.randrange(3)

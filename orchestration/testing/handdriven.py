@@ -108,11 +108,11 @@ class HandDriven:
         outcomes: bytes = b"",
         details: Mapping[int, Detail] | None = None,
         logs: Sequence[LogLine] = (),
+        closed: bool = False,
     ) -> None:
         """A worker tells how far it is."""
-        self.tell(
-            BatchProgress(batch_id, f"x{batch_id}", "w", entry, self.now, outcomes, details or {}, logs)
-        )
+        told = outcomes, details or {}, logs, closed
+        self.tell(BatchProgress(batch_id, f"x{batch_id}", "w", entry, self.now, *told))
 
     def end(
         self,

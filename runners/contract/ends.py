@@ -130,6 +130,18 @@ class EndTests:
         assert outcomes(bench.run(batch)) == [COMPLETED] + [UNSTARTED] * 9
         assert bench.runner.fetch(batch.batch_id, 0, [0]) == [0]
 
+    def test_deadline_behind_a_slow_item(self, bench: Bench) -> None:
+        """What has not started when the deadline comes goes back at once, however long the item before it runs."""
+        gate = bench.gate()
+        stage = bench.stage(tasks.pass_gate, [Column([None, gate.address, None])], items=3)
+        batch = bench.batch(stage, deadline=0.2)
+        bench.submit(batch)
+        gate.await_arrivals()
+        event = bench.progress(batch, "the rest handed back", lambda e: e.closed)
+        assert (event.entry, event.outcomes) == (1, bytes([COMPLETED]))
+        gate.open()
+        assert outcomes(bench.table(batch)) == [COMPLETED, COMPLETED, UNSTARTED]
+
     @pytest.mark.parametrize("fn", [tasks.spin, tasks.spin_async])
     def test_cancel_running(self, bench: Bench, fn: Callable[..., Any]) -> None:
         """The item that runs is interrupted, those after it do not start, those before it stay."""

@@ -231,6 +231,21 @@ class ValueTests:
         assert bench.runner.fetch(batch.batch_id, 0, [0, 2]) == [0, 2]
         assert bench.runner.fetch(batch.batch_id, 1, [0, 2]) == [0, 4]
 
+    def test_pooled_stages(self, bench: Bench) -> None:
+        """A stage that does not follow runs whatever became of the one before, with arguments of its own."""
+        stages = [
+            bench.stage(tasks.fail_odd, [Static(1)], items=1),
+            replace(bench.stage(tasks.double, [Static(4)], items=1, node_id=NODE + 1), follows=False),
+            bench.follow(tasks.double, 1, node_id=NODE + 1),
+            replace(bench.stage(tasks.make_lock, [Static(1)], items=1, node_id=NODE + 3), follows=False),
+            replace(bench.stage(tasks.same, [Static("a")], items=1, node_id=NODE + 4), follows=False),
+        ]
+        batch = bench.batch(*stages)
+        table = bench.run(batch)
+        lock = COMPLETED if bench.in_process else Outcome.FAILED
+        assert outcomes(table) == [Outcome.FAILED, COMPLETED, COMPLETED, lock, COMPLETED]
+        assert [bench.runner.fetch(batch.batch_id, stage, [0]) for stage in (1, 2, 4)] == [[8], [16], ["a"]]
+
     @pytest.mark.parametrize(
         ("fn", "expected"),
         [

@@ -12,7 +12,7 @@ from orchestration.core.journal import AttemptsEnded, Moved, StartRepeated
 from orchestration.core.specs import Dependency, NodeSpec, Policy, Reach
 from orchestration.core.states import State
 from orchestration.testing.engine import Faults
-from orchestration.testing.flows import ENOUGH, random_chains, random_flow
+from orchestration.testing.flows import ENOUGH, random_chains, random_flow, random_submits
 from orchestration.testing.leases import LeaseAuthority
 from orchestration.testing.script import Act, End, Step, reference
 from orchestration.testing.simulation import Report, Run, World, drain, simulate
@@ -183,6 +183,28 @@ def test_fused_maps_end_as_the_reference_interpreter_says() -> None:
         journal_says_each_item_ended_once(report)
         rode += fused(report)
     assert rode > 5 * FUSION_SEEDS
+
+
+def test_pooled_task_runs_end_as_the_reference_interpreter_says() -> None:
+    """Loops of submits, with failures, skips, losses, crashes, and some that take longer than was to be expected."""
+    shared = 0
+    for seed in range(FUSION_SEEDS):
+        rng = random.Random(seed)
+        limits = {"db": rng.randint(1, 3)} if rng.random() < 0.3 else None
+        steps = random_submits(rng, tags=tuple(limits or ()))
+        report = simulate(
+            steps,
+            seed=seed,
+            workers=rng.choice((1, 3)),
+            faults=rng.choice(FAULTS),
+            limits=limits,
+            crashes=[rng.randrange(1, 40) for _ in range(rng.choice((0, 0, 1, 2)))],
+            check=seed % 5 == 0,
+        )
+        assert report.ends == reference(steps), f"seed {seed}"
+        journal_says_each_item_ended_once(report)
+        shared += fused(report)
+    assert shared > 5 * FUSION_SEEDS
 
 
 def fused(report: Report) -> int:

@@ -34,14 +34,15 @@ def test_a_single_task_run_is_no_crumb() -> None:
 
 
 def test_single_task_runs_that_take_next_to_no_time_go_ahead_in_numbers() -> None:
-    """A slot has as many of them as take 5 ms together, but not more than 16; a map has larger batches instead."""
+    """A slot has as many of them as take 5 ms together, but not more than 16, where they may not share batches."""
+    once = Policy(rerun_on_loss=False)
     run = busy(0.0005)
     for _ in range(30):
-        run.add(task_name="t")
+        run.add(task_name="t", policy=once)
     assert len(run.batches) == 10
     run = busy(1e-6)
     for _ in range(30):
-        run.add(task_name="t")
+        run.add(task_name="t", policy=once)
     assert len(run.batches) == MAX_AHEAD
     run = busy(1e-6)
     run.add(width=10_000, task_name="t")

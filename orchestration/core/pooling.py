@@ -1,0 +1,81 @@
+"""Which single task runs share a batch: in a loop of submits each would cost an engine more than its work.
+
+They are stages of one batch that do not wait for one another (see `runners.messages.Stage.follows`). Pooled is what
+is ready and known to be short, best first as ever, and only beyond what the slots can take at once: nothing that could
+run by itself now waits behind something else. Who builds upon a pooled result has it when the batch has ended, so a
+batch is worth a submission and little more, unless there is plenty to do meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .batching import GRAIN_SECONDS
+from .fusing import short
+from .records import MAIN, Node
+
+MAX_POOLED = 64  # in a batch; so many share the cost of a submission well
+MAX_POOL_SECONDS = 0.02  # of work in a batch ...
+POOL_SHARE = 0.1  # ... and of a slot's share of what is ready
+DEADLINE_SECONDS = 0.1  # of a batch: those who wait for one another might have come into the same
+MAX_BYTES_EACH = 256 << 10  # that one moves or reads: what is large should go where its inputs are
+
+
+class Pool:
+    """The room in a batch for further single task runs.
+
+    Args:
+        first: the node whose batch it is.
+        seconds: of work that go in any case.
+        ready: number of nodes that have something ready, the first among them.
+        slots: how many could begin something now; if none, all.
+    """
+
+    def __init__(self, first: Node, seconds: float, ready: int, slots: int) -> None:
+        slots = max(1, slots)
+        plenty = POOL_SHARE * ready * (first.sizer.mean or 0.0) / slots
+        self.first = first
+        self._places = min(MAX_POOLED, math.ceil(ready / slots)) - 1
+        self._seconds = max(GRAIN_SECONDS, min(MAX_POOL_SECONDS, plenty)) - seconds
+
+    def takes(self, node: Node) -> bool:
+        """Whether there is room for a node's item, and nothing speaks against its coming along."""
+        first = self.first
+        return (
+            self._places > 0
+            and (node.sizer.mean or 0.0) <= self._seconds
+            and may_pool(node)
+            and node.policy.priority == first.policy.priority
+            and node.spec.placement == first.spec.placement
+        )
+
+    def add(self, seconds: float) -> None:
+        """Something with so much work has come along."""
+        self._places -= 1
+        self._seconds -= seconds
+
+
+def may_pool(node: Node) -> bool:
+    """Whether a node is one short item that may share a batch with what it has nothing to do with.
+
+    Not if it must not run twice, as the loss of a batch is the loss of all in it, nor with a history that makes it
+    suspicious.
+    """
+    return (
+        node.width == 1
+        and short(node)
+        and node.spec.runner == MAIN
+        and node.policy.rerun_on_loss
+        and node.policy.batch is None
+        and not node.known.spent
+        and _bytes_of(node) <= MAX_BYTES_EACH
+    )
+
+
+def _bytes_of(node: Node) -> float:
+    """Return how many bytes a node's item moves, and reads from others."""
+    size = node.sizer.bytes_each
+    for edge in node.ins:
+        if edge.dependency.reads:
+            size += edge.up.sizer.bytes_each * (len(edge.members) or edge.up.width)
+    return size
