@@ -44,6 +44,7 @@ from .unpacked import Brought, Unpacked
 logger = logging.getLogger("millrace.ray")
 
 CANCEL_SECONDS = (0.1, 0.3, 1.0, 5.0)  # until Ray is asked again to cancel a batch
+HEAD_SECONDS = 2.0  # for the head to take a connection
 STOP_SECONDS = 2.0  # for our thread, where the connection is broken
 
 
@@ -96,10 +97,15 @@ class Desk:
         self.cluster.check_version()
         name = f"millrace-{uuid.uuid4().hex}"
         self.mailbox = open_mailbox(name)
-        self.submission = Submission(name)
+        self.submission = Submission(name, self._has_head)
+        if not self.session.is_client:
+            self.submission.prepare()
         self._take()
         self._thread.start()
         self.cluster.watch()
+
+    def _has_head(self) -> bool:
+        return self.session.head_error(HEAD_SECONDS) is None
 
     def close(self) -> None:
         """End what is still running and the mailbox; a cluster of others goes on."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -18,12 +19,28 @@ MAX_FUNCTIONS = 256  # by name and generation
 
 
 class Submission:
-    """Submits the batches of one flow run."""
+    """Submits the batches of one flow run.
 
-    def __init__(self, mailbox_name: str) -> None:
+    Ray tells its head of a function when it is first used, and waits for the answer; where the head has died, it
+    waits for a minute and then ends this process. Hence the first function is made known at the start, and others
+    are used only while the head is there.
+
+    Args:
+        has_head: whether Ray's head can be reached.
+    """
+
+    def __init__(self, mailbox_name: str, has_head: Callable[[], bool]) -> None:
         self._mailbox_name = mailbox_name
+        self._has_head = has_head
+        self._known: set[int] = set()  # generations
         self.shared: dict[str, Any] = {}  # object refs of large payloads, by digest
         self._functions: dict[tuple[str, int], Any] = {}
+
+    def prepare(self) -> None:
+        """Make the function known that most batches run as."""
+        with suppress(TypeError):  # for want of arguments: Ray looks at them after that
+            remote_function(0).remote()
+        self._known.add(0)
 
     def submit(self, batch: Batch, results: Mapping[int, Any], generation: int) -> tuple[Any, Any]:
         """Return the refs of the batch's results and of its table.
@@ -44,9 +61,17 @@ class Submission:
             places[digest] = len(held)
             held.append(self._share(payload))
         message = seal((), Order(light, self._mailbox_name, sources, places))
-        function = self._function(batch, generation % MAX_GENERATIONS)
+        function = self._function(batch, self._usable(generation % MAX_GENERATIONS))
         result_ref, table_ref = function.remote(own_version(), message, *held)
         return result_ref, table_ref
+
+    def _usable(self, generation: int) -> int:
+        """Return this generation, or one that the head knows if it cannot be told of it."""
+        if generation not in self._known:
+            if not self._has_head():
+                return 0
+            self._known.add(generation)
+        return generation
 
     def _function(self, batch: Batch, generation: int) -> Any:
         """Return the remote function with the batch's name and options, which Ray takes 0.1 ms to prepare."""
