@@ -115,7 +115,7 @@ class Fetching:
                     within[k] = stored[1]
                 elif index in node.known.hopeless:
                     errors[k] = _hopeless(node, index)
-                elif node.gone(index):
+                elif node.gone(index) or node.location(index) is not None:  # or was, a moment ago
                     asked.gone.append(k)
                 else:
                     errors[k] = self._session.inline.problem(node.node_id, index)

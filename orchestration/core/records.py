@@ -254,8 +254,8 @@ class Node:
     def forget_places(self) -> None:
         """The engine forgets the node's results; those in storage stay known by their files."""
         if self.spec.runner == MAIN and not self.known.files:
+            self.holes = True  # first: other threads read this
             self.batches = array("i", [-1]) * self.width
-            self.holes = True
 
     def batch_runs(self, items: range) -> Iterator[tuple[int, range]]:
         """Yield contiguous items with the batch that has their results, in order; -1 where none has."""

@@ -80,14 +80,17 @@ class Remaking:
             return []
         stored, by_url = self._in_files(node)
         useless = [i for url in urls for i in by_url.pop(url, ())]
+        lost = [i for i in useless if node.batches[i] < 0]
+        if lost:
+            self._note(node, lost, reason)
         for index in useless:
             del stored[index]
-        lost = [i for i in useless if node.batches[i] < 0]
-        if not lost:
-            return []
+        return self._starving() if lost else []
+
+    def _note(self, node: Node, lost: Sequence[int], reason: str) -> None:
+        """Note that results are lost: before they cannot be found any more, since other threads look for them."""
         node.holes = True
         node.facts.losses.put(sorted(lost), reason, node.width)
-        return self._starving()
 
     def _in_files(self, node: Node) -> Files:
         """Return which results of a node are read from storage, to be changed in place."""
@@ -108,22 +111,24 @@ class Remaking:
 
     def _lose(self, node: Node, batch_ids: Sequence[int], reason: str) -> bool:
         """Forget that results are in these batches. Stored ones are read from storage from now on."""
-        known, lost, touched = node.known, [], False
-        for batch_id in batch_ids:
-            here = [i for i in self.ledger.flights[batch_id].indices if node.batches[i] == batch_id]
-            stored = known.files.get(batch_id)
-            if stored is not None and here:
-                node.facts.recovered = {**known.recovered, **{i: (stored, node.positions[i]) for i in here}}
-                self._files.pop(node.node_id, None)
-            elif stored is None:
+        known, lost = node.known, list[int]()
+        places = [
+            (known.files.get(b), here)
+            for b in batch_ids
+            if (here := [i for i in self.ledger.flights[b].indices if node.batches[i] == b])
+        ]
+        for stored, here in places:
+            if stored is None:
                 lost += here
+                continue
+            node.facts.recovered = {**known.recovered, **{i: (stored, node.positions[i]) for i in here}}
+            self._files.pop(node.node_id, None)
+        if lost:
+            self._note(node, lost, reason)
+        for _, here in places:
             for index in here:
                 node.batches[index] = -1
-            touched = touched or bool(here)
-        if lost:
-            node.holes = True
-            node.facts.losses.put(sorted(lost), reason, node.width)
-        return touched
+        return bool(places)
 
     # --- asking ---------------------------------------------------------------------------------
 

@@ -237,16 +237,8 @@ class Settling:
         self.ledger.move(node, indices, Cause.COMPLETED)
 
     def locate(self, part: Part, positions: Sequence[int], stored: Stored | None) -> None:
-        """Note where the results of completed items are."""
+        """Note where the results of completed items are: in which batch last, since other threads go by that."""
         node, indices, n = part.node, part.indices, len(positions)
-        if isinstance(indices, range) and n == len(indices):
-            places = _PLACES[:n] if n <= len(_PLACES) else array("i", range(n))
-            node.batches[indices.start : indices.stop] = array("i", [part.batch_id]) * n
-            node.positions[indices.start : indices.stop] = places
-        else:
-            for position in positions:
-                node.batches[indices[position]] = part.batch_id
-                node.positions[indices[position]] = position
         if not n:
             return
         part.flight.keepers += 1
@@ -254,6 +246,14 @@ class Settling:
             node.facts.files[part.batch_id] = stored
         if part.stage:
             node.facts.stages[part.batch_id] = part.stage
+        if isinstance(indices, range) and n == len(indices):
+            places = _PLACES[:n] if n <= len(_PLACES) else array("i", range(n))
+            node.positions[indices.start : indices.stop] = places
+            node.batches[indices.start : indices.stop] = array("i", [part.batch_id]) * n
+        else:
+            for position in positions:
+                node.positions[indices[position]] = position
+                node.batches[indices[position]] = part.batch_id
 
     # --- all other cases ------------------------------------------------------------------------
 
