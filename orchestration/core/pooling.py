@@ -15,9 +15,9 @@ from .fusing import short
 from .records import MAIN, Node
 
 MAX_POOLED = 64  # in a batch; so many share the cost of a submission well
-MAX_POOL_SECONDS = 0.02  # of work in a batch ...
-POOL_SHARE = 0.1  # ... and of a slot's share of what is ready
-DEADLINE_SECONDS = 0.1  # of a batch: those who wait for one another might have come into the same
+MAX_POOL_SECONDS = 0.1  # of work in a batch ...
+POOL_SHARE = 0.25  # ... and of a slot's share of what is ready
+DEADLINE_SECONDS = 0.2  # of a batch: those who wait for one another might have come into the same
 MAX_BYTES_EACH = 256 << 10  # that one moves or reads: what is large should go where its inputs are
 
 

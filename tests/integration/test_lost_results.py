@@ -189,7 +189,7 @@ def test_what_has_a_place_that_has_gone_runs_elsewhere() -> None:
     """A result that is wanted while no worker is there is computed by those that come, wherever it had been."""
     from distributed import LocalCluster
 
-    @task
+    @task(batch=1)
     def one(x: int) -> int:
         return x + 1
 

@@ -58,9 +58,9 @@ def test_a_batch_has_a_most() -> None:
 
 def test_a_batch_is_worth_a_submission_and_not_much_more() -> None:
     """What builds upon a result waits for the whole batch."""
-    run, _ = loop(60, seconds=0.004)
+    run, _ = loop(60, seconds=0.01)
     (batch,) = run.batches.values()
-    assert len(batch.node_ids) == MAX_POOL_SECONDS / 0.004
+    assert len(batch.node_ids) == MAX_POOL_SECONDS / 0.01
     run, _ = loop(3, seconds=0.004)
     (batch,) = run.batches.values()
     assert len(batch.node_ids) == 2
