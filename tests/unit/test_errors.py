@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import pickle
+import copyreg
+
+import pytest
 
 from orchestration.errors import UpstreamFailedError
+from runners.codec import dumps, loads
+
+
+@pytest.fixture(autouse=True)
+def another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever imports `distributed` has all exceptions that are known by then pickled in a way of tblib's."""
+
+    def not_this_way(error: BaseException) -> str:
+        raise AssertionError(error)
+
+    monkeypatch.setitem(copyreg.dispatch_table, UpstreamFailedError, not_this_way)
 
 
 def test_an_upstream_failure_keeps_its_cause_when_pickled() -> None:
     """A task on another machine learns the root cause as well as one in the flow's process."""
     error = UpstreamFailedError("b[1] never ran")
     error.__cause__ = ValueError("bad")
-    arrived = pickle.loads(pickle.dumps(error))
+    arrived = loads(dumps(error))
     assert isinstance(arrived, UpstreamFailedError)
     assert arrived.args == ("b[1] never ran",)
     assert repr(arrived.__cause__) == "ValueError('bad')"
@@ -22,10 +35,10 @@ def test_an_upstream_failure_travels_without_a_cause_that_cannot() -> None:
     error = UpstreamFailedError("b[1] never ran")
     error.__cause__ = ValueError(lambda: None, open)
     error.__cause__.__dict__["file"] = (x for x in ())
-    arrived = pickle.loads(pickle.dumps(error))
+    arrived = loads(dumps(error))
     assert arrived.__cause__ is None
 
 
 def test_an_upstream_failure_without_a_cause_is_pickled_too() -> None:
     """The error may stand alone."""
-    assert pickle.loads(pickle.dumps(UpstreamFailedError("never ran"))).__cause__ is None
+    assert loads(dumps(UpstreamFailedError("never ran"))).__cause__ is None
