@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 nudge: Callable[[Execution], object] | None = None
 
 BEAT_SECONDS = 1.0  # how often a batch with a timeout, or one that is closed, tells so again
+LATE_SECONDS = 1.0  # beyond a timeout, until it is said how late an item was stopped
 MAX_LOG_LINES = 5_000  # repeated in the table; what is beyond was sent live only
 
 
@@ -335,6 +336,20 @@ class Execution:
             missing=tuple(self.missing),
             missing_files=tuple(self.missing_files),
         )
+
+
+def late_message(timeout: float | None, seconds: float, *, stopped: bool) -> str:
+    """Say how an item ended that had used up its time.
+
+    Code in C that holds the interpreter lets nobody interrupt it: on threads of the flow's process it is found out
+    only when it has come to its end.
+    """
+    text = f"ran longer than its timeout of {timeout:g} s"
+    if not stopped:
+        return f"{text} and could not be stopped before it ended by itself, after {seconds:.3g} s"
+    if timeout is not None and seconds > timeout + LATE_SECONDS:
+        return f"{text} and could be stopped only after {seconds:.3g} s"
+    return text
 
 
 def abandoned_detail(timeout: float | None) -> Detail:

@@ -19,7 +19,7 @@ from .calling import COMPLETED, Ended, call, detail_of, is_async, traceback_of
 from .channel import Channel
 from .context import ItemContext, RunContext, current_item
 from .errors import ResultFileLostError, ResultLostError
-from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt
+from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt, late_message
 from .messages import Batch, Detail, Outcome, Payload, Stage, Table
 from .monitor import monitor
 from .relay import Relay
@@ -280,7 +280,7 @@ def _judge(execution: Execution, ended: Ended | None) -> Ended:
         return Outcome.CANCELLED, None, Detail("TaskCancelledError", "cancelled while it ran", where)
     late = timeout is not None and execution.durations[entry] > timeout
     if execution.interrupted is TimeoutInterrupt or late:
-        message = f"ran longer than its timeout of {timeout:g} s"
+        message = late_message(timeout, execution.durations[entry], stopped=ended is None)
         where = "" if stop is None else traceback_of(stop)
         return Outcome.TIMED_OUT, None, Detail("TaskTimeoutError", message, where)
     if ended is None:  # user code raised an interrupt of its own making

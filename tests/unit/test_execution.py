@@ -12,7 +12,7 @@ import pytest
 
 from runners.body import TaskBody
 from runners.context import RunContext
-from runners.execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt
+from runners.execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt, late_message
 from runners.messages import Batch, BatchProgress, Outcome, Payload, Stage
 from runners.monitor import Monitor, look_after
 
@@ -330,3 +330,17 @@ def test_locks_after_a_fork(execution: Execution) -> None:
     monitor._reset()
     execution.log(0, 0.0, 20, "l", "not stuck")
     assert execution.window(0, None, lambda: 1) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stopped", "how"),
+    [
+        (0.51, True, ""),
+        (3.0, True, " and could be stopped only after 3 s"),  # code in C had let nobody interrupt it
+        (3.0, False, " and could not be stopped before it ended by itself, after 3 s"),
+    ],
+)
+def test_how_late_an_item_was_stopped_is_told(seconds: float, stopped: bool, how: str) -> None:
+    """What took much longer than its timeout says so, and whether it was stopped at all."""
+    message = late_message(0.5, seconds, stopped=stopped)
+    assert message == f"ran longer than its timeout of 0.5 s{how}"
