@@ -7,6 +7,7 @@ module are named in tasks by strings, and imported on workers only.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import pathlib
 import platform
@@ -36,6 +37,7 @@ from .tables import uniform_table, unstarted_table
 from .worker import cancel_batches, run_batch
 
 MAX_EVENT = 256 << 10  # bytes; larger tables are fetched, since the scheduler keeps 1,000 events of a topic
+FLUSH_SECONDS = 1.0
 MAX_REMEMBERED = 10_000  # batches whose start or cancellation a worker remembers
 
 _calls = CallBook()
@@ -81,7 +83,8 @@ def run_packed(blob: bytes, *upstream: BatchResult) -> BatchResult:
     if not _admit(topic, batch, key):
         return BatchResult(PackedResults([]), codec.pack(unstarted_table(batch)))
     _watch_cancellation(worker)
-    channel = DaskChannel(worker, topic, key, batch.run_id)
+    timed = any(stage.timeout_seconds is not None for stage in batch.stages)
+    channel = DaskChannel(worker, topic, key, batch.run_id, tells_first=timed)
     try:
         batch = complete(batch, partial(channel.payload, batch.batch_id))
     except ResultLostError as error:
@@ -129,10 +132,16 @@ class Held(Sequence[Any]):
 
 
 class DaskChannel:
-    """The worker's way to the flow's process: events of a topic up, functions run on the worker down."""
+    """The worker's way to the flow's process: events of a topic up, functions run on the worker down.
 
-    def __init__(self, worker: Any, topic: str, key: str, run_id: str) -> None:
+    Args:
+        tells_first: what it tells of the start has left this process before user code runs. Code that holds the
+            interpreter would keep it here, and nobody would know that its time runs.
+    """
+
+    def __init__(self, worker: Any, topic: str, key: str, run_id: str, *, tells_first: bool = False) -> None:
         self._worker = worker
+        self._tells_first = tells_first
         self._topic = topic
         self._key = key
         self._run_id = run_id
@@ -143,6 +152,8 @@ class DaskChannel:
             self._send(codec.pack(event))
         elif self.alive():
             self._log(codec.pack(event))  # whatever Dask does meanwhile: it begins
+            if self._tells_first:
+                self._flush()
         else:
             cancel_batches(self._run_id, [event.batch_id])
 
@@ -177,6 +188,21 @@ class DaskChannel:
         if not self.alive():
             return  # an event would make the scheduler keep the topic of a run that has gone
         self._log(data, size)
+
+    def _flush(self) -> None:
+        """Wait until what was told is on its way; Dask collects messages for 2 ms. Not for ever: it is a hint."""
+        out = threading.Event()
+
+        async def wait() -> None:
+            stream = self._worker.batched_stream
+            while stream.buffer and stream.comm is not None and not stream.comm.closed():
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # it is being written
+            out.set()
+
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._worker.loop.add_callback(wait)
+            out.wait(FLUSH_SECONDS)
 
     def _log(self, data: bytes, size: int = 0) -> None:
         with contextlib.suppress(Exception):  # the worker is closing: nobody listens any more
