@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ class RunningTable:
     def __init__(self, terminal: pytest.TerminalReporter) -> None:
         self._terminal = terminal
         self._shown = 0
+        self._seeds = 0  # of simulated flows
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count the seeds that tests of simulated flows have played."""
+        if report.when == "call" and report.passed:
+            self._seeds += sum(int(n) for name, n in report.user_properties if name == "seeds")
+
+    def pytest_sessionfinish(self) -> None:
+        if self._seeds:
+            self._keep(())
 
     def pytest_runtest_logfinish(self) -> None:
         if len(_rows) == self._shown:
@@ -47,9 +58,12 @@ class RunningTable:
             passed = divmod(int(time.monotonic() - BEGAN), 60)
             clock = "  time" if row is None else f"{passed[0]:3}:{passed[1]:02}"
             self._terminal.write_line(f"{clock} {table.running(row)}")
+        self._keep(new)
+
+    def _keep(self, rows: Sequence[Row]) -> None:
         if KEPT:
-            rows = table.kept(Path(KEPT, "faults.json"), new)
-            Path(KEPT, "faults.md").write_text(table.page(rows), encoding="utf-8")
+            told = table.kept(Path(KEPT, "faults.json"), rows, self._seeds)
+            Path(KEPT, "faults.md").write_text(table.page(told), encoding="utf-8")
 
 
 @pytest.hookimpl(trylast=True)  # after pytest has made its terminal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
@@ -22,6 +22,8 @@ from runners.messages import Outcome
 BLOCKS, SEEDS, FUSION_SEEDS = {"long": (100, 500, 20_000), "faults": (16, 500, 2_000)}.get(
     os.environ.get("MILLRACE_SIMULATION", ""), (8, 150, 150)
 )
+
+Told = Callable[[str, object], None]  # for the page about faults: see tests/faults/conftest.py
 
 LYING = Faults(delay=0.5, hint_lost=0.3, hint_repeated=0.3, repeated=0.1)
 DEADLY = Faults(
@@ -70,12 +72,13 @@ def play(seed: int, *, check: bool) -> tuple[Report, list[Step]]:
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_random_flows_end_as_the_reference_interpreter_says(block: int) -> None:
+def test_random_flows_end_as_the_reference_interpreter_says(block: int, record_property: Told) -> None:
     """Whatever is lost, repeated, late or crashed: states and values are those of a run without trouble."""
     for seed in range(SEEDS * block, SEEDS * (block + 1)):
         report, steps = play(seed, check=seed % 5 == 0)
         assert report.ends == reference(steps), f"seed {seed}"
         journal_says_each_item_ended_once(report)
+    record_property("seeds", SEEDS)
 
 
 def journal_says_each_item_ended_once(report: Report) -> None:
@@ -163,7 +166,7 @@ def test_a_map_of_a_map_of_a_map_on_dying_workers() -> None:
     assert fused(report) > 30_000
 
 
-def test_fused_maps_end_as_the_reference_interpreter_says() -> None:
+def test_fused_maps_end_as_the_reference_interpreter_says(record_property: Told) -> None:
     """Chains of short maps, with failures, skips, losses and crashes at every stage."""
     rode = 0
     for seed in range(FUSION_SEEDS):
@@ -183,9 +186,10 @@ def test_fused_maps_end_as_the_reference_interpreter_says() -> None:
         journal_says_each_item_ended_once(report)
         rode += fused(report)
     assert rode > 5 * FUSION_SEEDS
+    record_property("seeds", FUSION_SEEDS)
 
 
-def test_pooled_task_runs_end_as_the_reference_interpreter_says() -> None:
+def test_pooled_task_runs_end_as_the_reference_interpreter_says(record_property: Told) -> None:
     """Loops of submits, with failures, skips, losses, crashes, and some that take longer than was to be expected."""
     shared = 0
     for seed in range(FUSION_SEEDS):
@@ -205,6 +209,7 @@ def test_pooled_task_runs_end_as_the_reference_interpreter_says() -> None:
         journal_says_each_item_ended_once(report)
         shared += fused(report)
     assert shared > 5 * FUSION_SEEDS
+    record_property("seeds", FUSION_SEEDS)
 
 
 def fused(report: Report) -> int:

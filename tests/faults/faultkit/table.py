@@ -8,7 +8,8 @@ import platform
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -81,19 +82,29 @@ def total(rows: Sequence[Row]) -> Row:
     return whole
 
 
-def kept(path: Path, rows: Sequence[Row]) -> list[Row]:
-    """Keep rows in a file, in place of those of the same faults, and return all that are there."""
-    lines = path.read_text().splitlines() if path.exists() else ()
-    found = {row.fault: row for row in map(_read, lines)}
+@dataclass(frozen=True)
+class Kept:
+    """What the page is made from: its rows, and how many seeds of simulated flows were played, and when."""
+
+    rows: list[Row]
+    seeds: int = 0
+    played: str = ""
+
+
+def kept(path: Path, rows: Sequence[Row] = (), seeds: int = 0) -> Kept:
+    """Keep rows, and a number of seeds, in a file, in place of those of the same faults; return all that is there."""
+    told = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    found = {row.fault: row for row in (_read(one) for one in told if "fault" in one)}
     found.update((row.fault, row) for row in rows if row.runs)
     every = sorted(found.values(), key=lambda row: row.place)
+    before = next((one for one in told if "seeds" in one), {"seeds": 0, "played": ""})
+    played = {"seeds": seeds, "played": date.today().isoformat()} if seeds else before
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(f"{json.dumps(_rounded(row))}\n" for row in every))
-    return every
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in (played, *map(_rounded, every))))
+    return Kept(every, **played)
 
 
-def _read(line: str) -> Row:
-    told = json.loads(line)
+def _read(told: dict[str, Any]) -> Row:
     return Row(**{**told, "place": tuple(told["place"])})
 
 
@@ -140,18 +151,17 @@ row gets half as long.
 """
 
 SIMULATED = """
-Beside these, `make faults` plays 10,000 seeds of simulated flows, with lost workers and results, lying networks, wrong
-clocks and crashes, against a naive interpreter (`tests/simulation`).
-
-## What is done
+Beside these, `make faults` played {seeds:,} seeds of simulated flows on {played}, with lost workers and results, lying
+networks, wrong clocks and crashes, against a naive interpreter (`tests/simulation`).
 """
 
 
-def page(rows: Sequence[Row]) -> str:
+def page(told: Kept) -> str:
     """Return the page of the documentation."""
+    rows = told.rows
     rule = ["---", *["--:"] * (len(HEAD) - 1)]
     table = [HEAD, rule, *map(cells, rows), cells(total(rows))]
-    told = [f"- **{row.fault}**: {row.how}" for row in rows if row.how]
+    done = [f"- **{row.fault}**: {row.how}" for row in rows if row.how]
     defects = [f"- **{row.fault}**: {row.defect}." for row in rows if row.defect]
     defects += [
         f"- **{row.fault}**: see the counts; not explained yet."
@@ -165,8 +175,10 @@ def page(rows: Sequence[Row]) -> str:
             _made(rows),
             "",
             *("| " + " | ".join(line) + " |" for line in table),
-            SIMULATED,
-            *told,
+            SIMULATED.format(seeds=told.seeds, played=told.played) if told.seeds else "",
+            "## What is done",
+            "",
+            *done,
             *known,
             "",
         ]
@@ -175,6 +187,8 @@ def page(rows: Sequence[Row]) -> str:
 
 def _made(rows: Sequence[Row]) -> str:
     """Say when and with which seed the rows were made; which those are that were made at another time."""
+    if not rows:
+        return "Made of no faults yet."
     runs = Counter((row.made, row.seed) for row in rows)
     (day, seed), _ = runs.most_common(1)[0]
     told = [
