@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
@@ -221,28 +221,6 @@ def buckets_after(verdict: Verdict, buckets: Sequence[Bucket], demand: Demand, n
     spends = verdict.granted and not verdict.repeated
     after = [bucket.without(demand.slots, now) if spends else bucket.seen_at(now) for bucket in buckets]
     return [new for old, new in zip(buckets, after, strict=True) if new is not old]
-
-
-def heirs(bucket: Bucket, claims: Sequence[Claim], several: Collection[str], now: float) -> list[Claim]:
-    """Return the leases of those who need not ask again: they are next, and there is room for them.
-
-    Args:
-        claims: on this limit, by ticket, expired ones too.
-        several: holders who wait for other limits, too; they have to ask for all of them at once.
-    """
-    if bucket.per_second is not None:
-        return []
-    live = [claim for claim in claims if claim.expires > now]
-    free = bucket.slots - sum(claim.slots for claim in live if claim.held)
-    found: list[Claim] = []
-    for claim in live:
-        if claim.held or claim.slots > bucket.slots:
-            continue
-        if claim.slots > free or claim.holder in several:
-            break  # first come first served
-        free -= claim.slots
-        found.append(replace(claim, held=True, since=now, expires=now + LEASE_SECONDS))
-    return found
 
 
 def grant_of(verdict: Verdict, after: Sequence[Claim] = ()) -> Grant:

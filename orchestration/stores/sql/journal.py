@@ -73,8 +73,8 @@ _COUNTS = (
 )
 
 
-def append(connection: Connection, run_id: str, epoch: int, entries: Sequence[Entry]) -> list[str]:
-    """Write entries in the caller's transaction; return the holders of leases that are to be released in it.
+def append(connection: Connection, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
+    """Write entries in the caller's transaction.
 
     Raises:
         RunNotFoundError
@@ -93,7 +93,6 @@ def append(connection: Connection, run_id: str, epoch: int, entries: Sequence[En
     for entry in entries:
         _WRITERS[type(entry)](writing, entry)
     writing.flush()
-    return writing.returned
 
 
 class _Turn:
@@ -111,7 +110,6 @@ class _Turn:
         self.node_counts: dict[int, tuple[int, ...]] = {}
         self.waits: dict[int, tuple[float, ...]] = {}
         self.spans: dict[int, tuple[float | None, float | None]] = {}
-        self.returned: list[str] = []  # leases, by holder
 
     def next_seq(self) -> int:
         seq: int = self.seq
@@ -281,7 +279,7 @@ class _Turn:
             )
 
     def leases_returned(self, entry: LeasesReturned) -> None:
-        self.returned += entry.holders
+        self.connection.executemany("DELETE FROM lease WHERE holder = ?", [(h,) for h in entry.holders])
 
     def run_moved(self, entry: RunMoved) -> None:
         self.anew = self.anew or entry.state is RunState.AWAITING_RETRY

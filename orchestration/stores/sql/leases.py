@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import astuple
 from typing import Any
 
-from ...core.journal import Entry
 from ..base import LEASE_SECONDS, Grant, LeaseRow, Limit
 from ..limits import (
     LOGGER_NAME,
@@ -18,14 +17,13 @@ from ..limits import (
     buckets_after,
     claims_after,
     grant_of,
-    heirs,
     judge,
     overbooked,
     summary,
     to_lease,
 )
-from . import journal
 from .connection import Connection, Cursor
+from .journal import LOG
 
 _FIELDS = ("limit", "holder", "ticket", "run_id", "label", "slots", "since", "expires")
 _CLAIM = "name, holder, ticket, run_id, label, slots, since, expires, held, tie"
@@ -137,7 +135,7 @@ def _note(connection: Connection, claim: Claim, now: float) -> None:
     ).fetchall()
     for run_no, seq in found:
         row = (run_no, seq, -1, -1, 0, now, logging.WARNING, LOGGER_NAME, overbooked(claim, now))
-        connection.insert("log", journal.LOG, [row])
+        connection.insert("log", LOG, [row])
 
 
 def renew(connection: Connection, run_id: str, now: float) -> None:
@@ -169,41 +167,8 @@ def tie_again(connection: Connection, run_id: str) -> None:
     )
 
 
-def append(connection: Connection, run_id: str, epoch: int, entries: Sequence[Entry], now: float) -> None:
-    """Do as `journal.append`, and give back the leases that end with it."""
-    release(connection, journal.append(connection, run_id, epoch, entries), now)
-
-
-def release(connection: Connection, holders: Sequence[str], now: float) -> None:
-    """Give back leases and places, and what has come free to who is next: that one only has to look."""
-    freed = [
-        connection.execute("DELETE FROM lease WHERE holder = ? RETURNING name", (holder,))
-        for holder in holders
-    ]
-    for name in sorted({name for found in freed for (name,) in found.fetchall()}):
-        _hand_on(connection, name, now)
-
-
-def _hand_on(connection: Connection, name: str, now: float) -> None:
-    """Grant what is free of a limit to who is next, unless somebody is judging it right now: those who wait hear of
-    the release as well, and ask."""
-    lock = f"{connection.for_update} SKIP LOCKED" if connection.for_update else ""
-    limit = connection.execute(
-        f"SELECT name, slots, per_second, tokens, at FROM limit_ WHERE name = ? {lock}", (name,)
-    )
-    claimed = connection.execute(f"SELECT {_CLAIM} FROM lease WHERE name = ? ORDER BY ticket", (name,))
-    others = connection.execute(
-        "SELECT holder FROM lease WHERE name <> ? AND holder IN (SELECT holder FROM lease WHERE name = ? AND NOT held)",
-        (name, name),
-    )
-    row, claims = limit.fetchone(), list(map(_to_claim, claimed.fetchall()))
-    several = {holder for (holder,) in others.fetchall()}
-    if row is not None:
-        granted = heirs(Bucket(*row), claims, several, now)
-        connection.executemany(
-            "UPDATE lease SET held = ?, since = ?, expires = ? WHERE name = ? AND holder = ?",
-            [(claim.held, claim.since, claim.expires, name, claim.holder) for claim in granted],
-        )
+def release(connection: Connection, holders: Sequence[str]) -> None:
+    connection.executemany("DELETE FROM lease WHERE holder = ?", [(holder,) for holder in holders])
 
 
 def set_limit(connection: Connection, name: str, slots: int, per_second: float | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import InternalError
 from .. import limits as rules
 from ..wire.port import Call, Sending, Writing, pack_answer, pack_answers
-from . import leases, runs
+from . import journal, leases, runs
 from .connection import Connection
 from .text import clean
 
@@ -54,7 +54,7 @@ def _do(connection: Connection, call: Call, sending: Sending, now: float) -> Any
             if sending is not Sending.AT_ONCE:
                 lives = sending is Sending.BUFFERED
                 runs.revive(connection, given["run_id"], given["epoch"], now, lives=lives)
-            return leases.append(connection, **given, now=now)
+            return journal.append(connection, **given)
         case "acquire":
             at, given["label"] = given.pop("now"), clean(given["label"])
             return leases.acquire(connection, rules.demand(**given), at)

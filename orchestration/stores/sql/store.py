@@ -32,7 +32,7 @@ from ..served import ServedStore
 from ..timeline import Timeline, timeline
 from ..timing import RunTiming, timing
 from ..tokens import TokenRow
-from . import access, leases, pruning, runs
+from . import access, journal, leases, pruning, runs
 from .checking import Problem, problems
 from .connection import Connection
 from .rows import RunView
@@ -72,10 +72,8 @@ class SqlStore(ServedStore):
         return self._write(lambda connection: runs.claim(connection, run_id, host, pid, now, mark))
 
     def append(self, run_id: str, epoch: int, entries: Sequence[Entry]) -> None:
-        frees = frees_leases(entries)
-        now = self.now() if frees else 0.0
-        self._write(lambda connection: leases.append(connection, run_id, epoch, entries, now))
-        if frees:
+        self._write(lambda connection: journal.append(connection, run_id, epoch, entries))
+        if frees_leases(entries):
             self._newsroom.tell()
 
     def heartbeat(self, run_id: str, epoch: int, now: float) -> Requests:
@@ -221,8 +219,7 @@ class SqlStore(ServedStore):
 
     def release(self, holders: Sequence[str]) -> None:
         if holders:
-            now = self.now()
-            self._write(lambda connection: leases.release(connection, holders, now))
+            self._write(lambda connection: leases.release(connection, holders))
             self._newsroom.tell()
 
     # --- who may use it -------------------------------------------------------------------------
