@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import secrets
 import time
 from collections import deque
@@ -31,6 +32,9 @@ ALIVE_SECONDS = 15.0  # after so long without news a comment keeps proxies from 
 LINGER_SECONDS = 10.0  # a run is watched on after its last page: those whose connection broke come back
 REPLAYED_LOOKS = 200
 REPLAYED_BYTES = 1 << 20  # of item states; who has missed more reads them anew for less
+LONGEST_BACKOFF_SECONDS = 30.0  # between looks that fail for a reason that nobody has thought of
+
+_log = logging.getLogger("millrace.server")
 
 router = APIRouter(prefix="/api")
 
@@ -98,6 +102,7 @@ class Watch:
         self._kept_bytes = 0
         self._seen = asyncio.Event()
         self._failed = False
+        self._unexpected = 0  # looks in a row that have failed for a reason that nobody has thought of
         self._left = time.monotonic()
         self._pages: set[Page] = set()
         self._task = asyncio.create_task(self._run())
@@ -144,20 +149,31 @@ class Watch:
     async def _run(self) -> None:
         while self._pages or time.monotonic() - self._left < LINGER_SECONDS:
             began = time.monotonic()
-            try:
-                news, pause = await asyncio.to_thread(self._look)
-                if self._failed:  # what happened meanwhile pages have to read
-                    news["latest"] = news.get("latest", {}) | {"reset": {}}
-                self._failed = False
-            except (BackendError, UserError) as error:
-                news, pause = {"latest": {"problem": {"message": str(error)}}}, IDLE_SECONDS
-                self._failed = True
+            news, pause = await self._next()
             if news:
                 self._tell(news)
             self._seen.set()
             rest = min(SHARE * (time.monotonic() - began), LONGEST_PAUSE_SECONDS)
             await asyncio.sleep(max(pause, rest))
         self._over()
+
+    async def _next(self) -> tuple[dict[str, Any], float]:
+        """Look, and return what pages are to be told and how long to wait; whatever happens, they hear of it."""
+        try:
+            news, pause = await asyncio.to_thread(self._look)
+        except (BackendError, UserError) as error:
+            self._failed = True
+            return _problem(str(error)), IDLE_SECONDS
+        except Exception as error:
+            self._failed = True
+            self._unexpected += 1
+            if self._unexpected == 1:
+                _log.exception("looking at the store for open pages has failed; it is tried again and again")
+            return _problem(_unexpected(error)), _backoff(self._unexpected)
+        if self._failed:  # what happened meanwhile pages have to read
+            news["latest"] = news.get("latest", {}) | {"reset": {}}
+        self._failed, self._unexpected = False, 0
+        return news, pause
 
     def _tell(self, news: dict[str, Any]) -> None:
         self._number += 1
@@ -167,6 +183,22 @@ class Watch:
             self._kept_bytes -= len(self._recent.popleft().get("items", b""))
         for page in self._pages:
             page.add(news)
+
+
+def _problem(message: str) -> dict[str, Any]:
+    return {"latest": {"problem": {"message": message}}}
+
+
+def _unexpected(error: Exception) -> str:
+    return (
+        f"The server cannot read what this page shows ({type(error).__name__}: {error}). It tries again; its log "
+        "has the whole error."
+    )
+
+
+def _backoff(failures: int) -> float:
+    """Return the seconds until the next look: twice as long after each failure, up to a bound."""
+    return min(IDLE_SECONDS * 2.0 ** min(failures - 1, 10), LONGEST_BACKOFF_SECONDS)
 
 
 class Watches:
