@@ -108,7 +108,7 @@ class LimitContract:
         assert ask(store, "b", "api", "db").granted
 
     def test_what_is_freed_is_next_in_line(self, store: Store) -> None:
-        """Whoever was first in the queue has it when the release is written, and nobody else meanwhile."""
+        """Whoever was first in the queue has it whenever he asks, and nobody else meanwhile."""
         store.set_limit("db", 2)
         store.set_limit("api", 1)
         now = store.now()
