@@ -134,8 +134,10 @@ def judge(buckets: Sequence[Bucket], claims: Sequence[Claim], demand: Demand, no
     own = [claim for claim in live if claim.holder == demand.holder]
     fresh = all(claim.expires - now > RENEW_BELOW_SECONDS for claim in own)
     concurrent = {bucket.name for bucket in buckets if bucket.per_second is None}
-    if concurrent and concurrent <= {claim.limit for claim in own if claim.held}:
-        return Verdict(names, settled=fresh, repeated=True)
+    held_already = [claim for claim in own if claim.held]
+    if concurrent and concurrent <= {claim.limit for claim in held_already}:
+        taken = all(claim.tie is demand.tie for claim in held_already)
+        return Verdict(names, settled=fresh and taken, repeated=True)
     ticket = min((claim.ticket for claim in own), default=None)
     blocked: dict[str, list[str]] = {}
     times: list[float] = []

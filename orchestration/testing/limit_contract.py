@@ -126,6 +126,32 @@ class LimitContract:
         assert ask(store, "both", "api", "db", now=now).granted
         assert not ask(store, "c", "db", now=now).granted
 
+    def test_a_dead_process_that_was_next_holds_nobody_up(self, store: Store) -> None:
+        """Its code was to run on a worker, which would outlive it, but has not begun."""
+        end = new_run_of_another_process(store)
+        store.set_limit("db", 1)
+        now = store.now()
+        assert ask(store, "a", "db", now=now, run="r2").granted
+        assert not ask(store, "b", "db", now=now, remote=True).granted
+        assert not ask(store, "c", "db", now=now, run="r2").granted
+        end()
+        store.release(["a"])
+        assert store.reap(now, proven=True) == ["r1"]
+        assert ask(store, "c", "db", now=now, run="r2").granted
+
+    def test_a_lease_that_was_left_is_renewed_again_once_its_holder_asks(self, store: Store) -> None:
+        """A flow run's turn, resumed by another process after the first had not been heard of."""
+        store.create_run(RunRow("r1", "calm-otter", "f", created=NOW, heartbeat=NOW, host="far", pid=5))
+        store.append("r1", 1, [RunMoved(RunState.RUNNING, NOW)])
+        store.set_limit("flow:f", 1)
+        assert ask(store, "r1/run", "flow:f").granted
+        assert store.reap(NOW + DEAD_AFTER_SECONDS + 1) == ["r1"]
+        late = NOW + DEAD_AFTER_SECONDS + 2
+        epoch = store.claim("r1", host="far", pid=6, now=late).epoch
+        assert ask(store, "r1/run", "flow:f", now=late).granted
+        assert not store.heartbeat("r1", epoch, late + LEASE_SECONDS - 1).fenced
+        assert not ask(store, "other", "flow:f", now=late + LEASE_SECONDS + 1, run="r2").granted
+
     def test_demands_for_several_limits_cannot_block_each_other(self, store: Store) -> None:
         """Two demands that name the same limits in another order are served one after the other."""
         for name in ("x", "y"):
