@@ -57,7 +57,7 @@ def acquire(connection: Connection, demand: Demand, now: float) -> Grant:
     connection.executemany(
         f"INSERT INTO lease ({_CLAIM}) VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (name, ticket, holder) DO UPDATE "
         "SET label = excluded.label, slots = excluded.slots, since = excluded.since, expires = excluded.expires, "
-        "held = excluded.held",
+        "held = excluded.held, tie = excluded.tie",
         list(map(astuple, after)),
     )
     connection.executemany(
