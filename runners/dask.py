@@ -180,9 +180,15 @@ class DaskTaskRunner(TaskRunner):
             return f"DaskTaskRunner, {self.settings.address or 'not started'}"
         client = self._desk.client
         text = f"DaskTaskRunner, {getattr(client.scheduler, 'address', 'disconnected')}"
+        link = self.dashboard_url()
+        return f"{text}, dashboard {link}" if link else text
+
+    def dashboard_url(self) -> str:
+        if self._desk is None:
+            return ""
         with contextlib.suppress(Exception):  # not every scheduler has a dashboard
-            text += f", dashboard {client.dashboard_link}"
-        return text
+            return str(self._desk.client.dashboard_link or "")
+        return ""
 
     # --- batches --------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ class Cluster:
     def describe(self) -> str:
         cpus = f"{self._cpus():g} CPUs"
         where = f"local Ray, {cpus}" if self._session.is_local else f"Ray at {self._session.address}, {cpus}"
-        link = self._dashboard()
+        link = self.dashboard_url()
         return f"{where}, dashboard {link}" if link else where
 
     def check_version(self) -> None:
@@ -176,7 +176,7 @@ class Cluster:
                 return text, isinstance(error, ConnectionRefusedError)
         return "", False
 
-    def _dashboard(self) -> str:
+    def dashboard_url(self) -> str:
         if not self._session.live():
             return ""
         try:

@@ -97,6 +97,7 @@ class RunningFlow:
         self.hooks = TaskHooks(self.session)
         self.housekeeping = Housekeeping(self.driver, store, row.epoch)
         self.started = False
+        self.engine_url = ""
         self.driver.on_call = self.gateway.take
         self.driver.inline = self.session.inline.deliver
         self.driver.runs_here = lambda node_id: not self.session.inline.is_remote(node_id)
@@ -107,6 +108,7 @@ class RunningFlow:
         """Start runner, driver and heartbeat."""
         self.started = True
         self.driver.start()
+        self.engine_url = self.runner.dashboard_url()
         self.housekeeping.start()
 
     def move(
@@ -115,7 +117,7 @@ class RunningFlow:
         """Record a state of the flow run, and wait until it is safe."""
         self.row = replace(self.row, state=state, state_name=name, message=message)
         used = self.driver.cpu_seconds
-        moved = RunMoved(state, self.clock.now(), name, message, detail, used)
+        moved = RunMoved(state, self.clock.now(), name, message, detail, used, self.engine_url)
         if self.started:
             self.driver.write(moved)
         else:

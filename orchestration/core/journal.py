@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from runners.messages import Detail, LogLine, Stored
+from runners.messages import Detail, LogLine, Outcome, Stored
 
-from .states import RunState, State
+from .states import TERMINAL, RunState, State
 
+_TERMINAL_BYTES = bytes(TERMINAL)
 LOST = 255  # an attempt's outcome beside runners.messages.Outcome: no table came
 
 
@@ -108,6 +109,16 @@ class AttemptsEnded:
     cpu_seconds: float = 0.0
     remade: bool = False
 
+    def retried(self) -> list[int]:
+        """Return the places of attempts that have begun and did not end their task run: others follow."""
+        if not self.states.translate(None, _TERMINAL_BYTES):  # as nearly always: nothing per item
+            return []
+        return [
+            k
+            for k, state in enumerate(self.states)
+            if state not in TERMINAL and self.outcomes[k] != Outcome.UNSTARTED
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class StartRepeated:
@@ -158,6 +169,7 @@ class RunMoved:
 
     Attributes:
         coordinator_seconds: CPU time that this process's coordinator has used for the run so far.
+        engine_url: the web page of the engine that runs its tasks; "": as it was.
     """
 
     state: RunState
@@ -166,6 +178,7 @@ class RunMoved:
     message: str = ""
     detail: Detail | None = None
     coordinator_seconds: float = 0.0
+    engine_url: str = ""
 
 
 Entry = (

@@ -16,8 +16,8 @@ from .timing import NodeTiming, RunTiming
 
 def run_json(row: RunRow) -> dict[str, Any]:
     """Keys: id, name, flow, state, state_name, message, created, started, ended, seconds, heartbeat, runner,
-    entrypoint, version, tags, parameters, parent_id, host, pid, processes, counts, error. Times are seconds
-    since the epoch.
+    engine_url, entrypoint, version, tags, parameters, parent_id, host, pid, processes, counts, retries,
+    retry_seconds, error. Times are seconds since the epoch.
     """
     return {
         "id": row.run_id,
@@ -32,6 +32,7 @@ def run_json(row: RunRow) -> dict[str, Any]:
         "seconds": seconds_of(row, time.time()),
         "heartbeat": row.heartbeat,
         "runner": row.runner,
+        "engine_url": row.engine_url or None,
         "entrypoint": row.entrypoint,
         "version": row.version,
         "tags": sorted(row.tags),
@@ -41,6 +42,8 @@ def run_json(row: RunRow) -> dict[str, Any]:
         "pid": row.pid,
         "processes": row.epoch,
         "counts": counts_json(row.counts),
+        "retries": row.retries,
+        "retry_seconds": row.retry_seconds,
         "error": detail_json(row.detail),
     }
 

@@ -44,6 +44,9 @@ class RunRow:
         counts: task runs by State value, over all nodes.
         detail: the exception that ended the run.
         coordinator_seconds: CPU time of the newest process's coordinator, as of the last change of state.
+        engine_url: the web page of its newest process's engine (Dask's or Ray's dashboard); "" where there is none.
+        retries: attempts, of all its processes, that did not end their task run; `retry_seconds` were spent in
+            their code.
     """
 
     run_id: str
@@ -69,6 +72,9 @@ class RunRow:
     epoch: int = 1
     counts: tuple[int, ...] = (0,) * len(State)
     coordinator_seconds: float = 0.0
+    engine_url: str = ""
+    retries: int = 0
+    retry_seconds: float = 0.0
     detail: Detail | None = None
 
 

@@ -149,6 +149,12 @@ class RunRecord:
             # An exception object would keep its frames, and with them user data, alive as long as the store.
             entry = replace(entry, details={k: replace(d, live=None) for k, d in entry.details.items()})
         self._add(entry)
+        if retried := entry.retried():
+            spent = sum(entry.durations[k] for k in retried)
+            before = self.run
+            self.run = replace(
+                before, retries=before.retries + len(retried), retry_seconds=before.retry_seconds + spent
+            )
         self._span(entry.node_id, min(filter(None, entry.started), default=None), entry.at)
         totals = self.errors.setdefault(entry.node_id, {}) if entry.details else {}
         for k, detail in entry.details.items():
@@ -204,4 +210,5 @@ class RunRecord:
             ended=entry.at if over else None,
             heartbeat=None if over else run.heartbeat,
             coordinator_seconds=entry.coordinator_seconds or run.coordinator_seconds,
+            engine_url=entry.engine_url or run.engine_url,
         )

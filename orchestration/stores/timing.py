@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from runners.messages import Outcome
 
 from ..core.journal import AttemptsEnded
-from ..core.states import TERMINAL
 
 if TYPE_CHECKING:
     from .base import NodeRow
@@ -130,11 +129,9 @@ class _Tally:
             if start:
                 self.started = min(self.started or start, start)
                 self.ended = max(self.ended, start + seconds)
-        if any(state not in TERMINAL for state in entry.states):
-            again = [k for k, state in enumerate(entry.states) if state not in TERMINAL]
-            tried = [k for k in again if entry.outcomes[k] != Outcome.UNSTARTED]
-            self.retries += len(tried)
-            self.retry_code += sum(entry.durations[k] for k in tried)
+        retried = entry.retried()
+        self.retries += len(retried)
+        self.retry_code += sum(entry.durations[k] for k in retried)
 
     def row(self, batches: Iterable[_Batch]) -> NodeTiming:
         """Return the node's sums; `batches` are those that began with an item of it."""

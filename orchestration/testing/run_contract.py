@@ -64,9 +64,12 @@ class RunContract:
         assert row.heartbeat is None
         store.append(run_id, 1, [RunMoved(RunState.RUNNING, NOW + 20, coordinator_seconds=1.5)])
         assert store.run(run_id).coordinator_seconds == 1.5
+        engine = "http://127.0.0.1:8787/status"
+        store.append(run_id, 1, [RunMoved(RunState.RUNNING, NOW + 20, engine_url=engine)])
         store.append(run_id, 1, [RunMoved(RunState.RUNNING, NOW + 21)])
         row = store.run(run_id)
         assert row.coordinator_seconds == 1.5
+        assert row.engine_url == engine
         assert (row.started, row.ended, row.detail) == (NOW, None, None)
 
     def test_finding_a_run(self, store: Store) -> None:

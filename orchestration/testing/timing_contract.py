@@ -96,6 +96,10 @@ class TimingContract:
         )
         (row,) = store.timing(run_id).nodes
         assert (row.attempts, row.retries, row.retry_seconds, row.code_seconds) == (4, 2, 0.5, 1.0)
+        run = store.run(run_id)
+        assert (run.retries, run.retry_seconds) == (2, 0.5)
+        store.append(run_id, 1, [ended(0, [3], State.READY, Outcome.UNSTARTED, batch_id=3)])
+        assert store.run(run_id).retries == 2
 
     def test_a_batch_of_two_nodes_is_counted_once(self, store: Store) -> None:
         """Its delivery is told of the node whose item began it; each node has its own code."""

@@ -33,7 +33,8 @@ def shown_run(row: RunRow, asked: Requests | None = None) -> dict[str, Any]:
     shown = run_json(row)
     del shown["error"], shown["processes"]
     shown["parent"] = shown.pop("parent_id")
-    shown["engine_url"] = None
+    if not row.engine_url.startswith(("http://", "https://")):  # nothing else becomes a link
+        shown["engine_url"] = None
     live = row.state not in RUN_TERMINAL
     if asked is not None and live and (asked.cancel or asked.pause):
         shown["state"] = shown["state_name"] = "Cancelling" if asked.cancel else "Paused"

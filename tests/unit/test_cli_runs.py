@@ -44,7 +44,20 @@ def notes(file: str, n: int = 3):
 Call = Callable[..., tuple[int, str, str]]
 RUN_KEYS = {
     *("id", "name", "flow", "state", "state_name", "message", "created", "started", "ended", "seconds"),
-    *("heartbeat", "runner", "entrypoint", "version", "tags", "parameters", "parent_id", "host", "pid"),
+    *(
+        "heartbeat",
+        "runner",
+        "engine_url",
+        "retries",
+        "retry_seconds",
+        "entrypoint",
+        "version",
+        "tags",
+        "parameters",
+        "parent_id",
+        "host",
+        "pid",
+    ),
     *("processes", "counts", "error"),
 }
 

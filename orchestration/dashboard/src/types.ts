@@ -30,8 +30,9 @@ export interface Run {
   pid: number | null;
   counts: Counts;
   seconds: number | null;
-  /** How many attempts were more than one; not every list says. */
-  retries?: number;
+  /** How many attempts did not end their task run, and the seconds of work that went into them. */
+  retries: number;
+  retry_seconds: number;
   can: Record<Action, boolean>;
 }
 

@@ -30,6 +30,8 @@ function run(id: string, state: string): Run {
     host: null,
     pid: null,
     counts: {},
+    retries: 0,
+    retry_seconds: 0,
     seconds: null,
     can: { cancel: true, pause: true, resume: false, retry: false },
   };

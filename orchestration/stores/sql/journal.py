@@ -110,6 +110,7 @@ class _Turn:
         self.node_counts: dict[int, tuple[int, ...]] = {}
         self.waits: dict[int, tuple[float, ...]] = {}
         self.spans: dict[int, tuple[float | None, float | None]] = {}
+        self.retries, self.retry_seconds = 0, 0.0
 
     def next_seq(self) -> int:
         seq: int = self.seq
@@ -143,6 +144,9 @@ class _Turn:
             earliest = min(filter(None, entry.started), default=0.0)
         self._span(entry.node_id, earliest or None, entry.at)
         self.batch = max(self.batch, entry.batch_id + 1)
+        retried = entry.retried()
+        self.retries += len(retried)
+        self.retry_seconds += sum(entry.durations[k] for k in retried)
         details = {k: self._attempt_error(entry, k, detail) for k, detail in entry.details.items()}
         stored = entry.stored
         self.journal.append(
@@ -289,6 +293,7 @@ class _Turn:
         self.connection.execute(
             """UPDATE run SET state = ?, state_name = ?, message = ?, error_no = ?, ended = ?,
                               coordinator_seconds = coalesce(?, coordinator_seconds),
+                              engine_url = coalesce(?, engine_url),
                               started = CASE WHEN ? THEN coalesce(started, ?) ELSE started END,
                               heartbeat = CASE WHEN ? THEN NULL ELSE heartbeat END
                WHERE run_no = ?""",
@@ -299,6 +304,7 @@ class _Turn:
                 error_no,
                 entry.at if over else None,
                 entry.coordinator_seconds or None,
+                clean(entry.engine_url) or None,
                 entry.state is RunState.RUNNING,
                 entry.at,
                 over,
@@ -326,8 +332,9 @@ class _Turn:
         if self.spans:
             connection.executemany(_SPANS, [(a, a, b, b, run_no, n) for n, (a, b) in self.spans.items()])
         connection.execute(
-            "UPDATE run SET next_seq = ?, next_batch = ?, counts = ? WHERE run_no = ?",
-            (self.seq, self.batch, counts_to_json(self.counts), run_no),
+            "UPDATE run SET next_seq = ?, next_batch = ?, counts = ?, retries = retries + ?, "
+            "retry_seconds = retry_seconds + ? WHERE run_no = ?",
+            (self.seq, self.batch, counts_to_json(self.counts), self.retries, self.retry_seconds, run_no),
         )
 
     def _flush_counts(self) -> None:

@@ -5,7 +5,7 @@ import { api, Problem } from "../api.ts";
 import type { RunFeed } from "../feed.ts";
 import { at, go } from "../router.ts";
 import { may } from "../session.ts";
-import { number } from "../time.ts";
+import { duration, number } from "../time.ts";
 import type { Action, Json, RunDetail } from "../types.ts";
 import { Dialog } from "../ui/dialog.tsx";
 import { Badge, Bar } from "../ui/state.tsx";
@@ -68,7 +68,11 @@ function Facts({ run }: { run: RunDetail }) {
         {run.runner ?? "–"}{" "}
         {run.engine_url && <a href={run.engine_url} rel="noreferrer" target="_blank">its dashboard ↗</a>}
       </Fact>
-      {run.retries !== undefined && <Fact name="Retries">{number(run.retries)}</Fact>}
+      {run.retries > 0 && (
+        <Fact name="Retries">
+          {number(run.retries)}, {duration(run.retry_seconds)} of work
+        </Fact>
+      )}
       <Fact name="Host">{run.host ? `${run.host} (${run.pid ?? "–"})` : "–"}</Fact>
       {run.tags.length > 0 && (
         <Fact name="Tags">{run.tags.map((tag) => <span key={tag} class="tag">{tag}</span>)}</Fact>
