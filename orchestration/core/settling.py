@@ -130,7 +130,7 @@ class Settling:
         open_ = part.open_positions()
         flight, stages = part.flight, len(part.flight.parts)
         last = flight.seen - 1  # it began last of those that are known to have begun: the others have ended
-        company = len(open_) if stages == 1 or part.follows else stages
+        company = max(len(open_), stages)  # items of a map, or pooled ones
         for position in open_:
             index, begun = part.indices[position], started(position)
             if index in wanted:

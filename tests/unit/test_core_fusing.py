@@ -11,6 +11,7 @@ from orchestration.core.batching import PREFETCH_SECONDS, SHORT_SECONDS
 from orchestration.core.commands import CancelBatches, SubmitBatch
 from orchestration.core.events import FusionRefused, LimitsKnown
 from orchestration.core.journal import LOST, AttemptsEnded, LogWritten, StartRepeated
+from orchestration.core.retry import COMPANY
 from orchestration.core.specs import Dependency, Policy, Reach
 from orchestration.core.states import State
 from orchestration.core.triggers import all_finished
@@ -232,6 +233,16 @@ def test_a_stage_that_does_not_stop_gives_the_others_back() -> None:
     run.end([DONE, Outcome.CANCELLED], batch.batch_id, seconds=SHORT)
     run.end(seconds=SHORT)
     assert (run.state(up), run.attempts(up)) == (State.COMPLETED, 2)
+
+
+def test_a_large_fused_batch_that_is_lost_does_not_run_item_by_item() -> None:
+    """What was lost among many is no more suspicious for having shared its batch."""
+    width = 10 * COMPANY
+    run, up, _, _ = two_maps(width)
+    run.lose()
+    spent = run.core.nodes[up].known.spent
+    assert sum(spent[i].suspicious for i in range(width)) == 1  # the first, which had begun
+    assert sum(spent[i].wary for i in range(width)) == width - 1
 
 
 def test_what_cannot_be_packed_stays_behind() -> None:
