@@ -11,6 +11,7 @@ from .harness import Case, Report, measure
 from .scheduling.engines import Engine, chosen, running
 
 TASKS = 2_000
+TOTAL = TASKS * (TASKS + 1) // 2  # of what they return
 
 
 def add_one(x: int) -> int:
@@ -48,7 +49,7 @@ def _ours(engine: Engine) -> Callable[[], None]:
     shaped = loop.with_options(task_runner=engine.runner)
 
     def ours() -> None:
-        assert shaped(TASKS) == TASKS * (TASKS + 1) // 2
+        assert shaped(TASKS) == TOTAL
 
     return ours
 
@@ -56,15 +57,15 @@ def _ours(engine: Engine) -> Callable[[], None]:
 def _bare(engine: Engine) -> Callable[[], None] | None:
     def dask() -> None:
         futures = [engine.bare.submit(add_one, i, pure=False) for i in range(TASKS)]
-        assert sum(engine.bare.gather(futures)) == TASKS * (TASKS + 1) // 2
+        assert sum(engine.bare.gather(futures)) == TOTAL
 
     def ray() -> None:
         remote = engine.bare.remote(add_one)
-        assert sum(engine.bare.get([remote.remote(i) for i in range(TASKS)])) == TASKS * (TASKS + 1) // 2
+        assert sum(engine.bare.get([remote.remote(i) for i in range(TASKS)])) == TOTAL
 
     def threads() -> None:
         with ThreadPoolExecutor(engine.slots) as pool:
             futures = [pool.submit(add_one, i) for i in range(TASKS)]
-            assert sum(future.result() for future in futures) == TASKS * (TASKS + 1) // 2
+            assert sum(future.result() for future in futures) == TOTAL
 
     return {"dask": dask, "ray": ray, "threads": threads}.get(engine.name)

@@ -83,8 +83,7 @@ def run_packed(blob: bytes, *upstream: BatchResult) -> BatchResult:
     if not _admit(topic, batch, key):
         return BatchResult(PackedResults([]), codec.pack(unstarted_table(batch)))
     _watch_cancellation(worker)
-    timed = any(stage.timeout_seconds is not None for stage in batch.stages)
-    channel = DaskChannel(worker, topic, key, batch.run_id, tells_first=timed)
+    channel = DaskChannel(worker, topic, key, batch.run_id, tells_first=batch.timed)
     try:
         batch = complete(batch, partial(channel.payload, batch.batch_id))
     except ResultLostError as error:

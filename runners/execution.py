@@ -116,7 +116,7 @@ class Execution:
         self._told = (-1, 0)
         self._told_at = self.zero
         self._told_closed = False
-        self._timed = any(stage.timeout_seconds is not None for stage in batch.stages)
+        self._timed = batch.timed
 
     def event_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop that the async items of this batch share."""
@@ -156,10 +156,9 @@ class Execution:
     def begin(self, entry: int, timeout: float | None) -> bool:
         """Open the window of an item: from here on it may be interrupted. False where it must not start."""
         with self._lock:
-            now = self.clock()
-            if self.cancelled or self.closed or (entry and self.deadline is not None and now > self.deadline):
+            if self.cancelled or (entry and self._is_over()):
                 return False
-            self.item_zero = now
+            self.item_zero = now = self.clock()
             self.offsets[entry] = now - self.zero
             self.entry = entry
             self.timeout = timeout
@@ -206,13 +205,15 @@ class Execution:
     @property
     def stops(self) -> bool:
         """Whether nothing more is to start, but for a batch's first item."""
-        return self.cancelled or (self.deadline is not None and self.clock() > self.deadline)
+        return self.cancelled or self._is_over()
+
+    def _is_over(self) -> bool:
+        return self.deadline is not None and self.clock() > self.deadline
 
     def close_late(self) -> None:
         """Give back what has not started, where the deadline is over and an item still runs."""
         with self._lock:
-            late = self.deadline is not None and self.clock() > self.deadline
-            if late and self._open and self.entry + 1 < len(self.outcomes):
+            if self._open and self.entry + 1 < len(self.outcomes) and self._is_over():
                 self.closed = True
 
     def cancel(self) -> None:

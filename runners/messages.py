@@ -119,6 +119,11 @@ class Batch:
     options: Mapping[str, Any] = field(default_factory=dict)  # the task's runner_options
 
     @property
+    def timed(self) -> bool:
+        """Whether some of its items have a timeout."""
+        return any(stage.timeout_seconds is not None for stage in self.stages)
+
+    @property
     def reads(self) -> list[int]:
         """The batches whose results it reads from the engine, each once."""
         return list(dict.fromkeys(i.batch_id for i in self.inputs if i.batch_id is not None))

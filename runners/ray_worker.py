@@ -100,8 +100,7 @@ def run(their_version: str, message: bytes, *held: Any) -> tuple[PackedResults |
         for source, wanted in zip(order.sources, batch.inputs, strict=True)
     ]
     _guard.watch(batch)
-    timed = any(stage.timeout_seconds is not None for stage in batch.stages)
-    channel = MailboxChannel(order.mailbox, tells_first=timed)
+    channel = MailboxChannel(order.mailbox, tells_first=batch.timed)
     results, table = run_batch(batch, fetched, channel, in_process=False)
     channel.ended(table)
     packed = PackedResults.pack(results)

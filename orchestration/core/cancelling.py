@@ -9,6 +9,7 @@ from .commands import CancelBatches
 from .ledger import compact, positions_in
 from .overdue import ENDING_SECONDS
 from .records import Flight, Node
+from .stages import entry_of
 from .states import AT_ENGINE, TERMINAL, WAITING, Cause, State
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _all_wanted(flight: Flight) -> bool:
     for position in range(flight.entry // len(parts), len(flight.indices)):
         index, doomed = flight.indices[position], False
         for part in parts:
-            ended = position * len(parts) + part.stage < flight.entry
+            ended = entry_of(part, position) < flight.entry
             if ended or position not in open_[part.stage]:
                 continue
             doomed = (doomed and part.follows) or index in part.node.known.cancel_wanted

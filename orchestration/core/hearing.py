@@ -18,6 +18,7 @@ from .ledger import Ledger, compact
 from .overdue import Overdue, Overdues
 from .records import Flight, Part, Rider
 from .settling import Settling
+from .stages import entry_of
 from .states import Cause, State
 
 _ENDS = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED})
@@ -72,7 +73,7 @@ class Hearing:
     ) -> None:
         """A batch hangs at a position: take back what follows, and have its worker ended."""
         why = "the code before it in its batch could not be stopped"
-        entry = position * len(flight.parts) + part.stage
+        entry = entry_of(part, position)
         if self.overdues.ends_workers:
             self.settling.give_back(flight, entry, why)
             if self.overdues.may_end(flight, part, position):

@@ -109,15 +109,16 @@ class AttemptsEnded:
     cpu_seconds: float = 0.0
     remade: bool = False
 
-    def retried(self) -> list[int]:
-        """Return the places of attempts that have begun and did not end their task run: others follow."""
+    def retried(self) -> tuple[int, float]:
+        """Return how many attempts have begun and did not end their task run, and the seconds of their code."""
         if not self.states.translate(None, _TERMINAL_BYTES):  # as nearly always: nothing per item
-            return []
-        return [
-            k
-            for k, state in enumerate(self.states)
-            if state not in TERMINAL and self.outcomes[k] != Outcome.UNSTARTED
+            return 0, 0.0
+        again = [
+            seconds
+            for state, outcome, seconds in zip(self.states, self.outcomes, self.durations, strict=True)
+            if state not in TERMINAL and outcome != Outcome.UNSTARTED
         ]
+        return len(again), sum(again)
 
 
 @dataclass(frozen=True, slots=True)

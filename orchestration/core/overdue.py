@@ -16,6 +16,7 @@ from .commands import CancelBatches
 from .ledger import Ledger
 from .records import Flight, Part
 from .settling import Settling
+from .stages import entry_of
 from .states import State
 
 SILENT_SECONDS = 6.0  # beyond the timeout, until a worker that says nothing counts as hanging
@@ -78,12 +79,11 @@ class Overdues:
 
     def _hangs(self, flight: Flight, since: float) -> None:
         """A worker is silent. Which of several items is to blame shows when each runs alone, after the loss."""
-        n = len(flight.parts)
         suspects = [
             (part, position)
             for part in flight.parts
             for position in part.open_positions()
-            if position * n + part.stage >= flight.entry
+            if entry_of(part, position) >= flight.entry
         ]
         if len(suspects) == 1:
             (part, position) = suspects[0]

@@ -32,7 +32,6 @@ class Pool:
     """
 
     def __init__(self, first: Node, seconds: float, ready: int, slots: int) -> None:
-        slots = max(1, slots)
         plenty = POOL_SHARE * ready * (first.sizer.mean or 0.0) / slots
         self.first = first
         self._places = min(MAX_POOLED, math.ceil(ready / slots)) - 1
@@ -43,8 +42,8 @@ class Pool:
         first = self.first
         return (
             self._places > 0
-            and (node.sizer.mean or 0.0) <= self._seconds
             and may_pool(node)
+            and (node.sizer.mean or 0.0) <= self._seconds
             and node.policy.priority == first.policy.priority
             and node.spec.placement == first.spec.placement
         )

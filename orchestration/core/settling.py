@@ -15,7 +15,7 @@ from .ledger import Ledger, compact
 from .outcomes import PLAIN, cause_of, retry_delay
 from .records import Flight, Node, Part
 from .retry import QUEUE_LOSSES, charge_loss
-from .stages import observe, of_stage
+from .stages import entry_of, observe, of_stage
 from .states import TABLE, TERMINAL, Cause, State
 
 WARNING = 30  # a level of `logging`
@@ -81,10 +81,9 @@ class Settling:
 
     def give_back(self, flight: Flight, entry: int, reason: str) -> None:
         """What comes after an entry will not be started in this batch: it is queued again, unless cancelled."""
-        parts = flight.parts
-        for part in parts:
+        for part in flight.parts:
             wanted = part.node.known.cancel_wanted
-            rest = [p for p in part.open_positions() if p * len(parts) + part.stage > entry]
+            rest = [p for p in part.open_positions() if entry_of(part, p) > entry]
             dropped: dict[str, list[int]] = {}
             for place in rest:
                 if (index := part.indices[place]) in wanted:
@@ -128,9 +127,9 @@ class Settling:
         dropped: dict[str, list[int]] = {}
         ends: Ends = {}
         open_ = part.open_positions()
-        flight, stages = part.flight, len(part.flight.parts)
+        flight = part.flight
         last = flight.seen - 1  # it began last of those that are known to have begun: the others have ended
-        company = max(len(open_), stages)  # items of a map, or pooled ones
+        company = max(len(open_), len(flight.parts))  # items of a map, or pooled ones
         for position in open_:
             index, begun = part.indices[position], started(position)
             if index in wanted:
@@ -148,7 +147,7 @@ class Settling:
                     started=begun,
                     suspect=suspect,
                     company=company,
-                    ended=position < last or position * stages + part.stage < flight.entry,
+                    ended=position < last or entry_of(part, position) < flight.entry,
                 )
                 if again is None:
                     free.append(position)

@@ -42,6 +42,11 @@ def observe(parts: Sequence[Part], table: Table) -> None:
         observed.add(id(sizer))
 
 
+def entry_of(part: Part, position: int) -> int:
+    """Return the column entry (see `runners.messages.Table`) of an item of a batch."""
+    return position * (len(part.flight.riders) + 1) + part.stage
+
+
 def of_stage(table: Table, stage: int, stages: int) -> Table:
     """Return the record of one stage of a fused batch as a table of its own, with an entry per position."""
     if stages == 1:

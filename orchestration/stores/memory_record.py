@@ -149,12 +149,10 @@ class RunRecord:
             # An exception object would keep its frames, and with them user data, alive as long as the store.
             entry = replace(entry, details={k: replace(d, live=None) for k, d in entry.details.items()})
         self._add(entry)
-        if retried := entry.retried():
-            spent = sum(entry.durations[k] for k in retried)
-            before = self.run
-            self.run = replace(
-                before, retries=before.retries + len(retried), retry_seconds=before.retry_seconds + spent
-            )
+        retries, seconds = entry.retried()
+        if retries:
+            run = self.run
+            self.run = replace(run, retries=run.retries + retries, retry_seconds=run.retry_seconds + seconds)
         self._span(entry.node_id, min(filter(None, entry.started), default=None), entry.at)
         totals = self.errors.setdefault(entry.node_id, {}) if entry.details else {}
         for k, detail in entry.details.items():

@@ -333,9 +333,8 @@ def _left(node: NodeHead, traces: Iterable[Trace], old: RecoveredNode | None) ->
     spent = dict(old.attempts) if old and same else {}
     skipped = set(old.skipped) if old and same else set()
     started = set(old.started) if old else set()
-    told = (
-        False  # whether this process knew its items: those of a map that it could not tell only ever Crashed
-    )
+    # whether this process knew its items: those of a map that it could not tell only ever Crashed
+    told = False
     for trace in traces:
         told = told or trace.state != State.CRASHED
         if node.once:

@@ -129,9 +129,9 @@ class _Tally:
             if start:
                 self.started = min(self.started or start, start)
                 self.ended = max(self.ended, start + seconds)
-        retried = entry.retried()
-        self.retries += len(retried)
-        self.retry_code += sum(entry.durations[k] for k in retried)
+        retries, seconds = entry.retried()
+        self.retries += retries
+        self.retry_code += seconds
 
     def row(self, batches: Iterable[_Batch]) -> NodeTiming:
         """Return the node's sums; `batches` are those that began with an item of it."""

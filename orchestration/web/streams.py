@@ -18,6 +18,7 @@ from starlette.responses import StreamingResponse
 
 from runners.errors import BackendError, UserError
 
+from ..core.retry import exponential_backoff
 from ..stores.base import Store
 from .callers import caller_of
 from .looks import IDLE_SECONDS, LOOK_SECONDS, ListLook, RunLook
@@ -35,6 +36,7 @@ REPLAYED_BYTES = 1 << 20  # of item states; who has missed more reads them anew 
 LONGEST_BACKOFF_SECONDS = 30.0  # between looks that fail for a reason that nobody has thought of
 
 _log = logging.getLogger("millrace.server")
+_backoff = exponential_backoff(IDLE_SECONDS, LONGEST_BACKOFF_SECONDS)
 
 router = APIRouter(prefix="/api")
 
@@ -194,11 +196,6 @@ def _unexpected(error: Exception) -> str:
         f"The server cannot read what this page shows ({type(error).__name__}: {error}). It tries again; its log "
         "has the whole error."
     )
-
-
-def _backoff(failures: int) -> float:
-    """Return the seconds until the next look: twice as long after each failure, up to a bound."""
-    return min(IDLE_SECONDS * 2.0 ** min(failures - 1, 10), LONGEST_BACKOFF_SECONDS)
 
 
 class Watches:

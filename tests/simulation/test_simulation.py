@@ -166,13 +166,16 @@ def test_a_map_of_a_map_of_a_map_on_dying_workers() -> None:
     assert fused(report) > 30_000
 
 
-def test_fused_maps_end_as_the_reference_interpreter_says(record_property: Told) -> None:
-    """Chains of short maps, with failures, skips, losses and crashes at every stage."""
+@pytest.mark.parametrize("random_steps", [random_chains, random_submits], ids=["fused", "pooled"])
+def test_shared_batches_end_as_the_reference_interpreter_says(
+    record_property: Told, random_steps: Callable[..., list[Step]]
+) -> None:
+    """Chains of short maps, and loops of submits of which some take long: with failures, skips, losses and crashes."""
     rode = 0
     for seed in range(FUSION_SEEDS):
         rng = random.Random(seed)
         limits = {"db": rng.randint(1, 3)} if rng.random() < 0.3 else None
-        steps = random_chains(rng, tags=tuple(limits or ()))
+        steps = random_steps(rng, tags=tuple(limits or ()))
         report = simulate(
             steps,
             seed=seed,
@@ -186,29 +189,6 @@ def test_fused_maps_end_as_the_reference_interpreter_says(record_property: Told)
         journal_says_each_item_ended_once(report)
         rode += fused(report)
     assert rode > 5 * FUSION_SEEDS
-    record_property("seeds", FUSION_SEEDS)
-
-
-def test_pooled_task_runs_end_as_the_reference_interpreter_says(record_property: Told) -> None:
-    """Loops of submits, with failures, skips, losses, crashes, and some that take longer than was to be expected."""
-    shared = 0
-    for seed in range(FUSION_SEEDS):
-        rng = random.Random(seed)
-        limits = {"db": rng.randint(1, 3)} if rng.random() < 0.3 else None
-        steps = random_submits(rng, tags=tuple(limits or ()))
-        report = simulate(
-            steps,
-            seed=seed,
-            workers=rng.choice((1, 3)),
-            faults=rng.choice(FAULTS),
-            limits=limits,
-            crashes=[rng.randrange(1, 40) for _ in range(rng.choice((0, 0, 1, 2)))],
-            check=seed % 5 == 0,
-        )
-        assert report.ends == reference(steps), f"seed {seed}"
-        journal_says_each_item_ended_once(report)
-        shared += fused(report)
-    assert shared > 5 * FUSION_SEEDS
     record_property("seeds", FUSION_SEEDS)
 
 

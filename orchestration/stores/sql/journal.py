@@ -144,9 +144,9 @@ class _Turn:
             earliest = min(filter(None, entry.started), default=0.0)
         self._span(entry.node_id, earliest or None, entry.at)
         self.batch = max(self.batch, entry.batch_id + 1)
-        retried = entry.retried()
-        self.retries += len(retried)
-        self.retry_seconds += sum(entry.durations[k] for k in retried)
+        retries, seconds = entry.retried()
+        self.retries += retries
+        self.retry_seconds += seconds
         details = {k: self._attempt_error(entry, k, detail) for k, detail in entry.details.items()}
         stored = entry.stored
         self.journal.append(
