@@ -74,6 +74,7 @@ def _ask(run: RunningFlow, name: str) -> Grant:
         [name],
         holder=_holder(run),
         run_id=run.row.run_id,
+        epoch=run.row.epoch,
         label=f"flow run {run.row.name}",
         slots=1,
         now=run.store.now(),

@@ -57,9 +57,10 @@ class Block:
 class Leasing:
     """The leases of one run. Used from its driver's thread, but for `hold` and `give_back`."""
 
-    def __init__(self, store: Store, run_id: str, driver: Driver) -> None:
+    def __init__(self, store: Store, run_id: str, epoch: int, driver: Driver) -> None:
         self._store = store
         self._run_id = run_id
+        self._epoch = epoch
         self._driver = driver
         self._waiting: dict[str, Waiter] = {}  # by holder
         self._passed_on: set[str] = set()  # blocks of this process that have had to wait
@@ -106,6 +107,7 @@ class Leasing:
 
         Raises:
             UserError: it would wait for itself.
+            FencedError: another process has the run.
         """
         told = threading.Event()
         answers: list[Grant] = []
@@ -214,6 +216,7 @@ class Leasing:
             waiter.names,
             holder=waiter.holder,
             run_id=self._run_id,
+            epoch=self._epoch,
             label=waiter.label,
             slots=waiter.slots,
             now=self._store.now(),

@@ -24,6 +24,7 @@ from runners.messages import (
     RunnerFailed,
 )
 from runners.tables import starved
+from runners.worker import cancel_batches
 
 from ..core.commands import (
     AnswerPermit,
@@ -101,7 +102,7 @@ class Driver:
         self.broken: BaseException | None = None
         self.cpu_seconds = 0.0
         self.journaling = Journaling(store, run_id, epoch)
-        self.leasing = Leasing(store, run_id, self)
+        self.leasing = Leasing(store, run_id, epoch, self)
         self._thread = threading.Thread(target=self._run, name=f"millrace-driver-{run_id[:8]}", daemon=True)
         self._closing = False
 
@@ -310,14 +311,25 @@ class Driver:
         return RunInterrupted(reason, "orchestration.errors.BackendError")
 
     def _break(self, error: BaseException) -> None:
-        """Nothing can be recorded any more."""
+        """Nothing can be recorded any more: what runs is stopped, and nothing more begins."""
         self.broken = error
         if not isinstance(error, FencedError | BackendError):
             log.error("the driver of run %s has failed", self.run_id, exc_info=error)
+        self._stop_batches()
         self.board.fail(error)
         for event in self.inbox.take(0):
             if isinstance(event, Write) and event.done is not None:
                 event.done.set()
+
+    def _stop_batches(self) -> None:
+        """Stop what is at the engine now, not when the flow next waits: its leases may be others' by now."""
+        flights = [flight for flight in self.core.ledger.live.values() if flight.submitted]
+        inline = [flight.batch_id for flight in flights if flight.runner == INLINE]
+        cancel_batches(self.run_id, inline)
+        try:
+            self.runner.cancel([flight.batch_id for flight in flights if flight.runner != INLINE])
+        except Exception as error:  # closing it ends them, if it can
+            log.debug("batches of run %s could not be stopped: %s", self.run_id, error)
 
 
 def _sort(commands: Sequence[Command], entries: list[Entry], actions: list[Any]) -> None:

@@ -461,6 +461,7 @@ class Store(abc.ABC):
         *,
         holder: str,
         run_id: str,
+        epoch: int,
         label: str,
         slots: int,
         now: float,
@@ -472,9 +473,16 @@ class Store(abc.ABC):
         same transaction. Who does not get it is remembered as waiting, keeps its place as long as it asks
         again (or its run's heartbeat renews it), and must ask again.
 
+        Of leases that have run out the slots are given away. The run of one that was not left (`LeaseRow.left`) has
+        been silent for as long, and is ended as by `reap`: its process, if it goes on, finds itself fenced.
+
         Args:
+            epoch: of the run's process that asks. A run that is not recorded here has none that counts.
             remote: the code that it is for runs in another process than the run's, so that the end of that one
                 does not prove that the code has ended.
+
+        Raises:
+            FencedError: another process has claimed the run, or it was given up for dead.
         """
 
     @abc.abstractmethod

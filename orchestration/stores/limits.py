@@ -15,10 +15,17 @@ from enum import IntEnum
 
 from ..errors import UserError
 from .base import LEASE_SECONDS, Grant, LeaseRow, Limit
+from .lookup import fenced
 
 # A place in the queue or a lease is written anew only when this much of its time is left: who asks every few
 # milliseconds then only reads.
 RENEW_BELOW_SECONDS = LEASE_SECONDS / 2
+AHEAD_SECONDS = (
+    5.0  # by so much the clocks of two processes may differ; an expiry further ahead is of a clock set back
+)
+STAY_SECONDS = (
+    1.0  # how much longer a claim counts whose time is over, and whose process is heard of just now
+)
 LOGGER_NAME = "millrace.limits"
 _ROUNDING = 1e-9  # of tokens
 
@@ -60,16 +67,28 @@ class Demand:
     names: tuple[str, ...]
     holder: str
     run_id: str
+    epoch: int
     label: str
     slots: int
     tie: Tie = Tie.PROCESS
 
+    def allowed(self, newest: int | None) -> bool:
+        """Return whether its run is recorded, given the newest epoch of that.
 
-def demand(names: Sequence[str], holder: str, run_id: str, label: str, slots: int, *, remote: bool) -> Demand:
+        Raises:
+            FencedError: the demand is of a process that the run was taken from.
+        """
+        if newest is not None and newest != self.epoch:
+            raise fenced(self.run_id, self.epoch, newest)
+        return newest is not None
+
+
+def demand(
+    names: Sequence[str], holder: str, run_id: str, epoch: int, label: str, slots: int, *, remote: bool
+) -> Demand:
     """Return what the arguments of `Store.acquire` come to."""
-    return Demand(
-        tuple(dict.fromkeys(names)), holder, run_id, label, slots, Tie.WORKER if remote else Tie.PROCESS
-    )
+    tie = Tie.WORKER if remote else Tie.PROCESS
+    return Demand(tuple(dict.fromkeys(names)), holder, run_id, epoch, label, slots, tie)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +139,26 @@ class Verdict:
     @property
     def granted(self) -> bool:
         return not self.blocked_by
+
+
+def run_out(claims: Sequence[Claim], demand: Demand, now: float, *, recorded: bool) -> list[Claim]:
+    """Return the claims that end because nobody has renewed them.
+
+    Those of the run that asks do not: it lives, and its code may be at work. By holder, so that two processes that
+    end them lock them in one order.
+
+    Args:
+        recorded: the run that asks is, so that it is known not to have been taken over.
+    """
+    late = [claim for claim in claims if claim.expires <= now]
+    if recorded:
+        late = [claim for claim in late if claim.run_id != demand.run_id or claim.tie is Tie.LEFT]
+    return sorted(late, key=lambda claim: (claim.holder, claim.limit))
+
+
+def still_counting(claims: Sequence[Claim], now: float) -> list[Claim]:
+    """Return the claims that are left when those that `run_out` have ended: none of them is to be passed over."""
+    return [claim if claim.expires > now else replace(claim, expires=now + STAY_SECONDS) for claim in claims]
 
 
 def judge(buckets: Sequence[Bucket], claims: Sequence[Claim], demand: Demand, now: float) -> Verdict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +41,8 @@ from .limits import (
     grant_of,
     judge,
     overbooked,
+    run_out,
+    still_counting,
     summary,
     to_lease,
 )
@@ -150,7 +152,11 @@ class MemoryStore(MemoryAccess):
 
     def reap(self, now: float, *, proven: bool = False) -> list[str]:
         with self._lock:
-            reaped = [run_id for run_id, record in self._runs.items() if record.is_dead(now, proven)]
+            return self._reap(list(self._runs), now, proven)
+
+    def _reap(self, run_ids: Iterable[str], now: float, proven: bool = False) -> list[str]:
+        with self._lock:
+            reaped = [run_id for run_id in run_ids if self._runs[run_id].is_dead(now, proven)]
             for run_id in reaped:
                 record = self._runs[run_id]
                 self._lose_process(run_id, proven=is_gone(record.run.host, record.run.pid, record.mark))
@@ -304,16 +310,19 @@ class MemoryStore(MemoryAccess):
         *,
         holder: str,
         run_id: str,
+        epoch: int,
         label: str,
         slots: int,
         now: float,
         remote: bool = False,
     ) -> Grant:
-        asked = demand(names, holder, run_id, label, slots, remote=remote)
+        asked = demand(names, holder, run_id, epoch, label, slots, remote=remote)
         with self._lock:
-            self._sweep(asked.names, now)
+            record = self._runs.get(run_id)
+            recorded = asked.allowed(None if record is None else record.run.epoch)
+            self._take_away(run_out(self._claims_on(asked.names, now), asked, now, recorded=recorded), now)
             buckets = [self._buckets[name] for name in asked.names if name in self._buckets]
-            claims = [claim for claim in self._claims.values() if claim.limit in asked.names]
+            claims = still_counting(self._claims_on(asked.names, now), now)
             verdict = judge(buckets, claims, asked, now)
             after: list[Claim] = []
             if not verdict.settled:
@@ -354,13 +363,20 @@ class MemoryStore(MemoryAccess):
         for key in [key for key, claim in self._claims.items() if gone(claim)]:
             del self._claims[key]
 
-    def _sweep(self, names: Sequence[str], now: float) -> None:
-        for key, claim in list(self._claims.items()):
-            if claim.limit not in names:
-                continue
-            if claim.expires > now:
-                self._claims[key] = replace(claim, expires=min(claim.expires, now + LEASE_SECONDS))
-                continue
-            del self._claims[key]
+    def _claims_on(self, names: Sequence[str], now: float) -> list[Claim]:
+        """Return the claims on limits, none of which outlasts what a new one would."""
+        found = {key: claim for key, claim in self._claims.items() if claim.limit in names}
+        for key, claim in found.items():
+            self._claims[key] = replace(claim, expires=min(claim.expires, now + LEASE_SECONDS))
+        return [self._claims[key] for key in found]
+
+    def _take_away(self, late: Sequence[Claim], now: float) -> None:
+        """End claims that nobody has renewed, and the runs that have been silent for so long."""
+        silent: dict[str, None] = {}
+        for claim in late:
+            del self._claims[claim.limit, claim.holder]
             if claim.held and claim.run_id in self._runs:
                 self._runs[claim.run_id].note(now, overbooked(claim, now))
+                if claim.tie is not Tie.LEFT:
+                    silent[claim.run_id] = None
+        self._reap(silent, now)

@@ -11,7 +11,7 @@ import pytest
 
 from ..core.journal import LeasesReturned, RunMoved
 from ..core.states import RunState
-from ..errors import UserError
+from ..errors import FencedError, UserError
 from ..stores.base import DEAD_AFTER_SECONDS, LEASE_SECONDS, Grant, RunRow, Store
 from ..stores.liveness import this_host
 from .store_entries import NOW
@@ -24,11 +24,20 @@ def ask(
     slots: int = 1,
     now: float = NOW,
     run: str = "r1",
+    epoch: int = 1,
     remote: bool = False,
 ) -> Grant:
     """Ask for limits in the name of a holder."""
-    label = f"task {holder}"
-    return store.acquire(names, holder=holder, run_id=run, label=label, slots=slots, now=now, remote=remote)
+    return store.acquire(
+        names,
+        holder=holder,
+        run_id=run,
+        epoch=epoch,
+        label=f"task {holder}",
+        slots=slots,
+        now=now,
+        remote=remote,
+    )
 
 
 def new_run_of_another_process(store: Store) -> Callable[[], object]:
@@ -148,7 +157,7 @@ class LimitContract:
         assert store.reap(NOW + DEAD_AFTER_SECONDS + 1) == ["r1"]
         late = NOW + DEAD_AFTER_SECONDS + 2
         epoch = store.claim("r1", host="far", pid=6, now=late).epoch
-        assert ask(store, "r1/run", "flow:f", now=late).granted
+        assert ask(store, "r1/run", "flow:f", now=late, epoch=epoch).granted
         assert not store.heartbeat("r1", epoch, late + LEASE_SECONDS - 1).fenced
         assert not ask(store, "other", "flow:f", now=late + LEASE_SECONDS + 1, run="r2").granted
 
@@ -284,11 +293,65 @@ class LimitContract:
         end()
         store.claim("r1", host="h", pid=1, now=NOW + 1)
         assert [lease.holder for lease in store.leases("db", NOW + 1)] == ["a"]
-        assert ask(store, "c", "db", now=NOW + 1).granted
+        assert ask(store, "c", "db", now=NOW + 1, epoch=2).granted
         store.heartbeat("r1", 2, NOW + 50)
         assert [lease.holder for lease in store.leases("db", NOW + LEASE_SECONDS)] == ["c"]
         store.append("r1", 2, [RunMoved(RunState.COMPLETED, NOW + 51)])
         assert [lease.holder for lease in store.leases("db", NOW + 51)] == ["a"]
+
+    def test_a_run_that_was_taken_over_takes_no_slots(self, store: Store) -> None:
+        """Nor places, whether somebody has resumed it or it was given up for dead."""
+        store.create_run(RunRow("r1", "calm-otter", "f", created=NOW, heartbeat=NOW, host="far", pid=5))
+        store.append("r1", 1, [RunMoved(RunState.RUNNING, NOW)])
+        store.set_limit("db", 1)
+        assert store.reap(NOW + DEAD_AFTER_SECONDS + 1) == ["r1"]
+        for newest in (2, 3):
+            with pytest.raises(FencedError):
+                ask(store, "a", "db", now=NOW + 40, epoch=newest - 1)
+            assert store.leases("db", NOW + 40) == []
+            store.claim("r1", host="far", pid=6, now=NOW + 40 * newest)
+        with pytest.raises(FencedError):
+            ask(store, "a", "nothing")
+        assert ask(store, "a", "db", now=NOW + 40, epoch=4).granted
+
+    def test_a_run_whose_slot_was_given_away_is_fenced(self, store: Store) -> None:
+        """Nobody has looked for dead runs: who takes the slot of a silent one ends that, for it may go on later."""
+        store.create_run(RunRow("r1", "calm-otter", "f", created=NOW, heartbeat=NOW, host="far", pid=5))
+        store.append("r1", 1, [RunMoved(RunState.RUNNING, NOW)])
+        for name in ("db", "api"):
+            store.set_limit(name, 1)
+            assert ask(store, f"{name}-holder", name).granted
+        assert ask(store, "b", "db", now=NOW + LEASE_SECONDS, run="r2").granted
+        assert store.run("r1").state is RunState.CRASHED
+        assert store.heartbeat("r1", 1, NOW + LEASE_SECONDS + 1).fenced
+        assert not ask(store, "c", "db", now=NOW + LEASE_SECONDS + 2, run="r2").granted
+        (note,) = store.logs("r1", min_level=30)
+        assert "overbooked" in note.message
+        assert ask(store, "b", "api", now=NOW + LEASE_SECONDS + 2, run="r2").granted
+        assert len(store.logs("r1", min_level=30)) == 2, "each lease that has run out is noted"
+
+    def test_what_an_earlier_process_had_left_ends_without_the_run(self, store: Store) -> None:
+        """Its lease runs out as promised; the process that has resumed the run is not to blame."""
+        end = new_run_of_another_process(store)
+        store.set_limit("db", 1)
+        assert ask(store, "a", "db", remote=True).granted
+        end()
+        store.claim("r1", host="far", pid=6, now=NOW + 1)
+        store.heartbeat("r1", 2, NOW + LEASE_SECONDS)
+        assert ask(store, "b", "db", now=NOW + LEASE_SECONDS, run="r2").granted
+        assert not store.heartbeat("r1", 2, NOW + LEASE_SECONDS + 1).fenced
+
+    def test_a_run_that_asks_lives(self, store: Store) -> None:
+        """Its first word after a minute is a demand: what it holds is not given away, not even to itself."""
+        store.create_run(RunRow("r1", "calm-otter", "f", created=NOW, heartbeat=NOW))
+        store.append("r1", 1, [RunMoved(RunState.RUNNING, NOW)])
+        store.set_limit("db", 1)
+        late = NOW + LEASE_SECONDS + 1
+        assert ask(store, "a", "db").granted
+        assert not ask(store, "b", "db", now=late).granted
+        assert not store.heartbeat("r1", 1, late).fenced
+        assert not ask(store, "c", "db", now=late + LEASE_SECONDS - 1, run="r2").granted
+        assert store.logs("r1", min_level=30) == []
 
     def test_a_limit_that_is_set_again_counts_who_held_it_before(self, store: Store) -> None:
         """Removing a limit and setting it anew does not let in more than it allows."""

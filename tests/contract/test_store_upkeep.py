@@ -60,7 +60,7 @@ def test_nothing_is_wrong_with_what_millrace_writes(store: SqlStore) -> None:
     store.append(live, 1, [Moved(0, range(10), State.SUBMITTED, NOW), Counted(0, counts(submitted=10))])
     store.set_limit("db", 1)
     for holder in ("a", "b"):
-        store.acquire(["db"], holder=holder, run_id=live, label=holder, slots=1, now=NOW)
+        store.acquire(["db"], holder=holder, run_id=live, epoch=1, label=holder, slots=1, now=NOW)
     assert kinds(store) == []
     assert store.reap(NOW + DEAD_AFTER_SECONDS + 1) == [live]
     assert [lease.left for lease in store.leases("db", NOW + 5)] == [True]
@@ -90,7 +90,9 @@ def test_leases_of_runs_that_are_not_live(store: SqlStore) -> None:
     """A slot that nobody will give back is found until it expires."""
     finished(store, "done")
     store.set_limit("db", 1)
-    store.acquire(["db"], holder="done/batch/1", run_id="done", label="task of done", slots=1, now=NOW)
+    store.acquire(
+        ["db"], holder="done/batch/1", run_id="done", epoch=1, label="task of done", slots=1, now=NOW
+    )
     (problem,) = store.problems(NOW + 5)
     assert (problem.kind, problem.run_id) == ("lease", "done")
     assert "'db'" in problem.text

@@ -151,9 +151,13 @@ def test_a_run_inside_a_run_of_its_flow(store: Store) -> None:
 
 def test_a_run_that_waits_can_be_cancelled(store: Store) -> None:
     """By a request, as `millrace runs cancel` makes it, and by the cancellation of an async flow; no place is left."""
-    assert store.acquire(["flow:turn"], holder="t", run_id="t", label="t", slots=1, now=store.now()).granted
+    assert store.acquire(
+        ["flow:turn"], holder="t", run_id="t", epoch=1, label="t", slots=1, now=store.now()
+    ).granted
     store.set_limit("flow:turn", 1)
-    assert store.acquire(["flow:turn"], holder="t", run_id="t", label="t", slots=1, now=store.now()).granted
+    assert store.acquire(
+        ["flow:turn"], holder="t", run_id="t", epoch=1, label="t", slots=1, now=store.now()
+    ).granted
     began: list[str] = []
 
     @flow(name="turn", flow_run_name="asked", max_concurrent_runs=1)

@@ -47,7 +47,8 @@ def note(sign, item):
 @task(tags={"db"}, persist_results=True)
 def use(item):
     note("+", item)
-    time.sleep(float(seconds) * (0.5 + random.random()))
+    for _ in range(10):  # between which it can be interrupted
+        time.sleep(float(seconds) * (0.5 + random.random()) / 10)
     note("-", item)
 
 @flow(flow_run_name=name, store=url, result_storage=path + ".results", task_runner=ThreadPoolTaskRunner(max_workers=2))
@@ -189,7 +190,9 @@ def test_holders_that_are_killed(store: Store, processes: Processes) -> None:
 def test_waiters_that_are_killed(store: Store, processes: Processes) -> None:
     """Those who stood first in the queue are dead; who comes after them does not wait for them."""
     store.set_limit("db", 1)
-    grant = store.acquire(["db"], holder="test", run_id="test", label="test", slots=1, now=store.now())
+    grant = store.acquire(
+        ["db"], holder="test", run_id="test", epoch=1, label="test", slots=1, now=store.now()
+    )
     assert grant.granted
     for name in ("first", "second"):
         before = len(waiting(store))
@@ -201,29 +204,35 @@ def test_waiters_that_are_killed(store: Store, processes: Processes) -> None:
     assert store.run("second").state is RunState.COMPLETED
 
 
-def test_a_holder_that_was_suspended(store: Store, processes: Processes) -> None:
-    """Its slot goes to another when its lease has run out, with a note; what it does when it wakes changes nothing."""
+@pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "unnoticed"])
+def test_a_holder_that_was_suspended(store: Store, processes: Processes, noticed: bool) -> None:
+    """Its slot goes to another when its lease has run out, with a note. When it wakes its code is interrupted, nothing
+    more begins, and what it does changes nothing: whether or not somebody has looked for dead runs meanwhile."""
     store.set_limit("db", 1)
-    process = processes.start("sleeper", items=1, seconds=3)
+    process = processes.start("sleeper", items=3, seconds=20)
     until(processes.inside)
     # What it writes at the start is written: one that is suspended in the middle of a write holds up a SQLite store.
-    until(lambda: store.task_runs(store.run("sleeper").run_id)[0].state is State.RUNNING)
+    until(lambda: State.RUNNING in states_of(store, "sleeper") and waiting(store))
     os.kill(process.pid, signal.SIGSTOP)
     try:
         now = store.now()
-        assert store.reap(now + DEAD_AFTER_SECONDS + 1) == [store.run("sleeper").run_id]
 
         def take(after: float) -> bool:
-            return store.acquire(
-                ["db"], holder="test", run_id="test", label="test", slots=1, now=now + after
-            ).granted
+            asked = {"holder": "test", "run_id": "test", "epoch": 1, "label": "test"}
+            return store.acquire(["db"], **asked, slots=1, now=now + after).granted
 
+        if noticed:
+            assert store.reap(now + DEAD_AFTER_SECONDS + 1) == [store.run("sleeper").run_id]
         assert not take(DEAD_AFTER_SECONDS + 2)
         assert take(LEASE_SECONDS + 6)  # a heartbeat may have come just before
+        assert store.run("sleeper").state is RunState.CRASHED
     finally:
         os.kill(process.pid, signal.SIGCONT)
     assert process.wait(30) == 0
-    assert "sleeper/fenced" in [item for _, _, _, item in processes.events()]
+    assert [(sign, item) for _, sign, _, item in processes.events()] == [
+        ("+", "sleeper/0"),
+        ("!", "sleeper/fenced"),
+    ]
     assert [lease.holder for lease in store.leases("db", now)] == ["test"]
     (note,) = [line.message for line in store.logs(store.run("sleeper").run_id, min_level=30)]
     assert "possibly overbooked" in note
@@ -253,6 +262,10 @@ def test_a_limit_that_changes_while_it_is_waited_for(store: Store, processes: Pr
     assert processes.most_at_once(raised) > 5
     store.set_limit("db", 1)
     assert store.leases("db", store.now()) == []
+
+
+def states_of(store: Store, name: str) -> list[State]:
+    return [row.state for row in store.task_runs(store.run(name).run_id)]
 
 
 def waiting(store: Store) -> list:

@@ -155,7 +155,9 @@ def test_a_connection_that_breaks_in_commit(store: PostgresStore, cutter: Cutter
         cutter.cut = how
         through._write(count)
         cutter.cut = how
-        assert through.acquire(["db"], holder=f"h{k}", run_id=run_id, label="l", slots=1, now=NOW).granted
+        assert through.acquire(
+            ["db"], holder=f"h{k}", run_id=run_id, epoch=1, label="l", slots=1, now=NOW
+        ).granted
         cutter.cut = how
         through.release([f"h{k}"])
     assert cutter.cuts == 40

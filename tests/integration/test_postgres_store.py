@@ -320,7 +320,7 @@ def test_news_of_another_process(store: PostgresStore, postgres_url: str) -> Non
     try:
         assert told.wait(20), "the first word: it listens now"
         for _ in range(2):
-            store.acquire(["db"], holder="a", run_id="r", label="a", slots=1, now=store.now())
+            store.acquire(["db"], holder="a", run_id="r", epoch=1, label="a", slots=1, now=store.now())
             told.clear()
             store.release(["a"])
             assert told.wait(20)

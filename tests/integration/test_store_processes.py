@@ -62,7 +62,7 @@ store, me, path = open_store(sys.argv[1]), sys.argv[2], sys.argv[3]
 history = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 for k in range(15):
     holder = f"{me}/{k}"
-    while not store.acquire(["db"], holder=holder, run_id=me, label=holder, slots=1, now=time.time()).granted:
+    while not store.acquire(["db"], holder=holder, run_id=me, epoch=1, label=holder, slots=1, now=time.time()).granted:
         time.sleep(0.002)
     os.write(history, f"+{holder}\\n".encode())
     time.sleep(random.random() * 0.004)

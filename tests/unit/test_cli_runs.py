@@ -263,7 +263,7 @@ def test_who_holds_and_who_waits(call: Call) -> None:
         store.create_run(
             RunRow(name, name, "f", RunState.RUNNING, created=now, heartbeat=heard, host=host, pid=pid)
         )
-        asked = {"holder": f"{name}/batch/1", "run_id": name, "label": "load[7]", "slots": 1}
+        asked = {"holder": f"{name}/batch/1", "run_id": name, "epoch": 1, "label": "load[7]", "slots": 1}
         store.acquire(["db"], **asked, now=now)
     lines = call("limit", "show", "db")[1].splitlines()
     assert lines[0] == "db: 1 slot, 1 held, 1 waiting"
@@ -284,7 +284,7 @@ def test_limits(call: Call) -> None:
     lines = call("limit", "ls")[1].splitlines()
     assert lines[1].split() == ["api", "2.5/s,", "5", "at", "once", "0", "0"]
     now = time.time()
-    granted = {"holder": "r/batch/1", "run_id": "r", "label": "load[7] of good", "slots": 1}
+    granted = {"holder": "r/batch/1", "run_id": "r", "epoch": 1, "label": "load[7] of good", "slots": 1}
     open_store().acquire(["db"], **granted, now=now)
     out = call("limit", "show", "db")[1]
     assert "db: 2 slots, 1 held, 0 waiting" in out

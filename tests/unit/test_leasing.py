@@ -31,9 +31,9 @@ class DriverStub:
 def test_who_came_first_is_asked_first(rate: float | None) -> None:
     """Two threads take their places in the store's queue, and come to the driver in the other order: nobody hangs."""
     store, driver = MemoryStore(), DriverStub()
-    leasing = Leasing(store, "r", driver)  # type: ignore[arg-type]
+    leasing = Leasing(store, "r", 1, driver)  # type: ignore[arg-type]
     store.set_limit("x", 1, per_second=rate)
-    store.acquire(["x"], holder="somebody", run_id="s", label="s", slots=1, now=store.now())
+    store.acquire(["x"], holder="somebody", run_id="s", epoch=1, label="s", slots=1, now=store.now())
     for holder in ("first", "second"):
         assert not leasing.hold(Block(holder, ("x",), holder, 1), None, timeout=0).granted
     for action in reversed(driver.actions):

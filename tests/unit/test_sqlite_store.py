@@ -352,11 +352,13 @@ def test_processes_agree_on_the_time_of_leases(path: Path, monkeypatch: pytest.M
     here, there = SqliteStore(path), SqliteStore(path)
     here.set_limit("db", 1)
     now = here.now()
-    assert here.acquire(["db"], holder="a", run_id="r", label="a", slots=1, now=now).granted
+    assert here.acquire(["db"], holder="a", run_id="r", epoch=1, label="a", slots=1, now=now).granted
     monkeypatch.setattr(
         "orchestration.stores.sqlite.store.process_offset", lambda: now - time.monotonic() + 3600
     )
-    assert not there.acquire(["db"], holder="b", run_id="r", label="b", slots=1, now=there.now()).granted
+    assert not there.acquire(
+        ["db"], holder="b", run_id="r", epoch=1, label="b", slots=1, now=there.now()
+    ).granted
     assert now <= there.now() < now + 60
 
 

@@ -71,7 +71,7 @@ def test_a_token_bucket_never_gives_more_than_flowed_in(
     grants: list[tuple[float, int]] = []
     for ticket, (holder, slots, passed) in enumerate(steps):
         now += passed
-        demand = Demand(("x",), str(holder), "r", "label", min(slots, size))
+        demand = Demand(("x",), str(holder), "r", 1, "label", min(slots, size))
         verdict = judge([bucket], claims, demand, now)
         after = claims_after(verdict, [bucket], claims, demand, next_ticket=ticket, now=now)
         claims = [claim for claim in claims if claim.holder != demand.holder] + after

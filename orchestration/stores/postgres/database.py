@@ -42,6 +42,7 @@ _REGISTER = """
 _NUMBER = """
     INSERT INTO writer (writer_id, number, at) VALUES (%s, %s, extract(epoch FROM now()))
     ON CONFLICT (writer_id) DO UPDATE SET number = excluded.number, at = excluded.at RETURNING number"""
+_LOCK_LIMIT = "SELECT name FROM limit_ WHERE name = %s FOR UPDATE"
 
 T = TypeVar("T")
 _left_to_parents: list[Any] = []  # connections must not be used, nor even closed, on the other side of a fork
@@ -172,6 +173,8 @@ class Database(GroupCommit[PostgresConnection]):
         self._committing = False
         connection.begin()
         numbered = connection.raw.execute(_NUMBER, (self._writer_id, self._number))
+        for name in sorted({name for job in jobs for name in job.limits}):
+            connection.raw.execute(_LOCK_LIMIT, (name,))
         for job in jobs:
             job.result = job.work(connection)
         # No COMMIT may leave before the row is known to be locked: a server that had not come to it would let a new

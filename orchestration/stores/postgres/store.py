@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TypeVar
 
@@ -75,8 +75,8 @@ class PostgresStore(SqlStore):
         self._database.vacuum()
         return None
 
-    def _write(self, work: Callable[[Connection], T]) -> T:
-        return self._database.write(work)
+    def _write(self, work: Callable[[Connection], T], limits: Sequence[str] = ()) -> T:
+        return self._database.write(work, limits)
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         return self._database.read(work)

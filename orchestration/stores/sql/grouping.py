@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from ...errors import StoreError
@@ -20,12 +20,18 @@ C = TypeVar("C")  # what a job works with
 
 
 class Job(Generic[C]):
-    """One caller's part of a transaction."""
+    """One caller's part of a transaction.
 
-    __slots__ = ("done", "error", "result", "work")
+    Attributes:
+        limits: which it judges or changes. Where rows are locked, those of a whole transaction are before all else,
+            by name: jobs that lock them one after another would wait for another process that does so too.
+    """
 
-    def __init__(self, work: Callable[[C], Any]) -> None:
+    __slots__ = ("done", "error", "limits", "result", "work")
+
+    def __init__(self, work: Callable[[C], Any], limits: Sequence[str] = ()) -> None:
         self.work = work
+        self.limits = limits
         self.result: Any = None
         self.error: BaseException | None = None
         self.done = False
@@ -47,9 +53,13 @@ class GroupCommit(abc.ABC, Generic[C]):
             StoreError: of the database, so that it is every job's.
         """
 
-    def write(self, work: Callable[[C], T]) -> T:
-        """Do `work` in a transaction, perhaps with other threads' work; it may be called more than once."""
-        job = Job(work)
+    def write(self, work: Callable[[C], T], limits: Sequence[str] = ()) -> T:
+        """Do `work` in a transaction, perhaps with other threads' work; it may be called more than once.
+
+        Args:
+            limits: see `Job`.
+        """
+        job = Job(work, limits)
         self._waiting.append(job)
         try:
             with self._lock:

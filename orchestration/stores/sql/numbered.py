@@ -10,8 +10,8 @@ from typing import Any
 
 from ...errors import InternalError
 from .. import limits as rules
-from ..wire.port import Call, Sending, Writing, pack_answer, pack_answers
-from . import journal, leases, runs
+from ..wire.port import OF_ALL_RUNS, Call, Sending, Writing, pack_answer, pack_answers
+from . import acquiring, journal, leases, runs
 from .connection import Connection
 from .text import clean
 
@@ -30,6 +30,13 @@ def perform(connection: Connection, writing: Writing, now: float) -> bytes:
         (newest, answer, writing.writer_id),
     )
     return answer
+
+
+def limits_of(writing: Writing) -> list[str]:
+    """Return the limits that these transactions judge or change."""
+    calls = [call for group in writing.groups for call in group.calls]
+    names = [name for call in calls if call.verb == "acquire" for name in call.arguments["names"]]
+    return names + [call.arguments["name"] for call in calls if call.verb in OF_ALL_RUNS]
 
 
 def _lock(connection: Connection, writer_id: str, now: float) -> tuple[int, bytes]:
@@ -57,7 +64,7 @@ def _do(connection: Connection, call: Call, sending: Sending, now: float) -> Any
             return journal.append(connection, **given)
         case "acquire":
             at, given["label"] = given.pop("now"), clean(given["label"])
-            return leases.acquire(connection, rules.demand(**given), at)
+            return acquiring.acquire(connection, rules.demand(**given), at)
         case "create_run":
             return runs.create(connection, given["run"], mark)
         case "claim":

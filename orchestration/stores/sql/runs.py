@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ...core.journal import Counted, Entry, RunMoved
@@ -76,6 +76,17 @@ def _lock(connection: Connection, run_id: str) -> None:
     connection.execute(
         f"SELECT run_no FROM run WHERE run_id = ? {connection.for_update}", (run_id,)
     ).fetchall()
+
+
+def lock_if_free(connection: Connection, run_id: str) -> bool:
+    """Lock a run as `_lock` does, unless another transaction has; return whether none has, or there is no such run."""
+    if not connection.for_update:
+        return True
+    there = connection.execute("SELECT 1 FROM run WHERE run_id = ?", (run_id,))
+    free = connection.execute(
+        f"SELECT 1 FROM run WHERE run_id = ? {connection.for_update} SKIP LOCKED", (run_id,)
+    )
+    return bool(free.fetchall()) or not there.fetchall()
 
 
 def get(connection: Connection, run_id: str) -> RunRow | None:
@@ -167,10 +178,18 @@ def dead(connection: Connection, now: float, proven: bool = False) -> dict[str, 
     }
 
 
-def reap(connection: Connection, now: float, proven: bool = False) -> list[str]:
-    """End what dead processes have left behind; a new epoch keeps out one that was only stopped."""
+def reap(
+    connection: Connection, now: float, proven: bool = False, *, among: Collection[str] | None = None
+) -> list[str]:
+    """End what dead processes have left behind; a new epoch keeps out one that was only stopped.
+
+    Args:
+        among: runs that it is about; None: all.
+    """
     reaped = []
-    for run_id in dead(connection, now, proven):
+    for run_id in sorted(dead(connection, now, proven)):
+        if among is not None and run_id not in among:
+            continue
         _lock(connection, run_id)
         gone = dead(connection, now, proven).get(run_id)
         if gone is None:

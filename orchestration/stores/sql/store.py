@@ -32,7 +32,7 @@ from ..served import ServedStore
 from ..timeline import Timeline, timeline
 from ..timing import RunTiming, timing
 from ..tokens import TokenRow
-from . import access, journal, leases, pruning, runs
+from . import access, acquiring, journal, leases, pruning, runs
 from .checking import Problem, problems
 from .connection import Connection
 from .rows import RunView
@@ -48,8 +48,12 @@ class SqlStore(ServedStore):
     """What the stores over SQL databases do alike. `url` is for people: it holds no password."""
 
     @abc.abstractmethod
-    def _write(self, work: Callable[[Connection], T]) -> T:
-        """Do `work` in a transaction that may write, and return when it is committed; it may be called again."""
+    def _write(self, work: Callable[[Connection], T], limits: Sequence[str] = ()) -> T:
+        """Do `work` in a transaction that may write, and return when it is committed; it may be called again.
+
+        Args:
+            limits: which it judges or changes: nobody else does so meanwhile.
+        """
 
     @abc.abstractmethod
     def _read(self, work: Callable[[Connection], T]) -> T:
@@ -186,11 +190,11 @@ class SqlStore(ServedStore):
 
     def set_limit(self, name: str, slots: int, per_second: float | None = None) -> None:
         rules.check(name, slots, per_second)
-        self._write(lambda connection: leases.set_limit(connection, name, slots, per_second))
+        self._write(lambda connection: leases.set_limit(connection, name, slots, per_second), (name,))
         self._newsroom.tell()
 
     def remove_limit(self, name: str) -> bool:
-        removed = self._write(lambda connection: leases.remove_limit(connection, name))
+        removed = self._write(lambda connection: leases.remove_limit(connection, name), (name,))
         self._newsroom.tell()
         return removed
 
@@ -206,16 +210,17 @@ class SqlStore(ServedStore):
         *,
         holder: str,
         run_id: str,
+        epoch: int,
         label: str,
         slots: int,
         now: float,
         remote: bool = False,
     ) -> Grant:
-        demand = rules.demand(names, holder, run_id, clean(label), slots, remote=remote)
-        answer = self._read(lambda connection: leases.acquire_by_reading(connection, demand, now))
+        demand = rules.demand(names, holder, run_id, epoch, clean(label), slots, remote=remote)
+        answer = self._read(lambda connection: acquiring.acquire_by_reading(connection, demand, now))
         if answer is not None:
             return answer
-        return self._write(lambda connection: leases.acquire(connection, demand, now))
+        return self._write(lambda connection: acquiring.acquire(connection, demand, now), demand.names)
 
     def release(self, holders: Sequence[str]) -> None:
         if holders:
@@ -262,7 +267,8 @@ class SqlStore(ServedStore):
         from . import numbered  # with msgpack, which a process without a server has no need of
 
         now = self.now()
-        answers = self._write(lambda connection: numbered.perform(connection, writing, now))
+        limits = numbered.limits_of(writing)
+        answers = self._write(lambda connection: numbered.perform(connection, writing, now), limits)
         for call in (call for group in writing.groups for call in group.calls):
             if call.verb == "request":
                 self._newsroom.tell(call.arguments["run_id"])

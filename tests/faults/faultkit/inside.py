@@ -22,12 +22,12 @@ def die_at_write(number: int, when: str) -> None:
     write = Database.write
     seen = [0]
 
-    def counted(self: Database, work: Callable[..., Any]) -> Any:
+    def counted(self: Database, work: Callable[..., Any], *limits: Any) -> Any:
         seen[0] += 1
         due = seen[0] == number
         if due and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        result = write(self, work)
+        result = write(self, work, *limits)
         if due:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
@@ -42,8 +42,8 @@ def count_writes(path: str) -> None:
     write = Database.write
     seen = [0]
 
-    def counted(self: Database, work: Callable[..., Any]) -> Any:
-        result = write(self, work)
+    def counted(self: Database, work: Callable[..., Any], *limits: Any) -> Any:
+        result = write(self, work, *limits)
         seen[0] += 1
         with open(path, "w", encoding="ascii") as file:
             file.write(str(seen[0]))
@@ -140,11 +140,11 @@ def writes_fail(after_writes: int, code: int) -> None:
     write = Database.write
     seen = [0]
 
-    def counted(self: Database, work: Callable[..., Any]) -> Any:
+    def counted(self: Database, work: Callable[..., Any], *limits: Any) -> Any:
         seen[0] += 1
         if seen[0] == after_writes:
             _refuse_pwrite(code)
-        return write(self, work)
+        return write(self, work, *limits)
 
     Database.write = counted  # type: ignore[method-assign]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from orchestration import concurrency, flow, rate_limit, task
-from orchestration.errors import UserError
+from orchestration.errors import FencedError, UserError
+from orchestration.stores.base import DEAD_AFTER_SECONDS
 from runners.base import TaskRunner
 
 
@@ -29,7 +30,8 @@ def enter_and_leave(folder: Path, hold: float = 0.01) -> int:
 
 def hold(store: Any, holder: str, name: str, slots: int = 1) -> None:
     """Take slots of a limit as another run would."""
-    grant = store.acquire([name], holder=holder, run_id="other", label=holder, slots=slots, now=store.now())
+    asked = {"holder": holder, "run_id": "other", "epoch": 1, "label": holder}
+    grant = store.acquire([name], **asked, slots=slots, now=store.now())
     assert grant.granted
 
 
@@ -50,6 +52,39 @@ def test_limit_on_a_tag(parallel_runner: TaskRunner, record: Any, tmp_path: Path
     many, singles = main()
     assert set(many) | set(singles) == {1}
     assert record.store.leases("database", record.store.now()) == []
+
+
+def test_what_runs_stops_where_the_run_was_given_up(
+    runner: TaskRunner, record: Any, until: Any, tmp_path: Path
+) -> None:
+    """Its slots may be others' by then. So it stops at once, though the flow waits for nothing, and no more begins."""
+    begun, stopped = tmp_path / "begun", tmp_path / "stopped"
+    for folder in (begun, stopped):
+        folder.mkdir()
+
+    @task(batch=1)
+    def step(n: int) -> None:
+        (begun / str(n)).touch()
+        try:
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                time.sleep(0.01)
+        finally:
+            (stopped / str(n)).touch()
+
+    @flow(task_runner=runner)
+    def main() -> None:
+        step.map(range(12))
+        until(lambda: list(begun.iterdir()))
+        store = record.store
+        assert store.reap(store.now() + DEAD_AFTER_SECONDS + 1) == [record.run().run_id]
+        until(lambda: len(list(stopped.iterdir())) == len(list(begun.iterdir())))
+
+    with pytest.raises(FencedError):
+        main()
+    assert sorted(path.name for path in begun.iterdir()) == sorted(path.name for path in stopped.iterdir())
+    assert len(list(begun.iterdir())) <= 4, "one for each slot"
+    assert record.run().state.title == "Crashed"
 
 
 def test_limit_is_shared_by_runs(local_runner: TaskRunner, record: Any, tmp_path: Path) -> None:
