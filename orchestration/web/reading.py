@@ -219,9 +219,12 @@ def item(request: Request, run: str, node: int, index: int) -> Response:
     if not found or found[0].index != index:
         raise UserError(f"Run {run} has no task run {index} of a node {node}.")
     history, attempts = store.history(run_id, node, index), store.attempts(run_id, node, index)
+    its_node = next(one for one in store.nodes(run_id) if one.node_id == node)
     return as_json(
         shown.shown_task_run(found[0])
         | {
+            "kind": its_node.kind,
+            "width": its_node.width,
             "attempts": [shown.shown_attempt(row) for row in attempts],
             "history": shown.shown_moves(history),
             "story": shown.story(history, attempts),
@@ -293,7 +296,7 @@ def errors(request: Request, run: str) -> Response:
     for row in store.task_runs(run_id, states=bad, limit=1000):
         if row.detail is not None:
             ended = None if row.started is None else row.started + (row.seconds or 0.0)
-            place = {"node": row.node_id, "index": row.index, "at": ended}
+            place = {"node": row.node_id, "index": row.index, "name": row.name, "at": ended}
             places.setdefault((row.detail.type_name, row.detail.message), []).append(place)
     groups = []
     for detail, count in store.errors(run_id, limit=MOST_GROUPS):
@@ -376,7 +379,9 @@ def workers(request: Request) -> Response:
     store, found = store_of(request), list[dict[str, Any]]()
     running = frozenset({State.RUNNING})
     for row in store.runs(states=frozenset({RunState.RUNNING, RunState.CANCELLING}), limit=PAGE):
-        for one in store.task_runs(row.run_id, states=running, limit=PAGE):
+        busy = store.task_runs(row.run_id, states=running, limit=PAGE)
+        kinds = {node.node_id: node.kind for node in store.nodes(row.run_id)} if busy else {}
+        for one in busy:
             found.append(
                 {
                     "worker": one.worker or row.host,
@@ -386,6 +391,7 @@ def workers(request: Request) -> Response:
                     "task": one.task_name,
                     "node": one.node_id,
                     "index": one.index,
+                    "kind": kinds[one.node_id],
                     "since": one.started,
                 }
             )

@@ -23,7 +23,7 @@ def of_first_run(open_page: OpenPage, tab: str) -> Page:
 def test_arrows_lead_from_cell_to_cell_and_enter_opens(open_page: OpenPage) -> None:
     """The grid's label says which item is marked and in which state it is."""
     page = of_first_run(open_page, "Items")
-    page.get_by_label("Task", exact=True).select_option(label="fetch-0 (40)")
+    page.get_by_label("Task", exact=True).select_option(label="fetch × 40")
     cells = page.locator(".cells")
     cells.focus()
     for _ in range(5):
@@ -35,7 +35,7 @@ def test_arrows_lead_from_cell_to_cell_and_enter_opens(open_page: OpenPage) -> N
 
 def test_a_click_opens_the_item_under_the_mouse(open_page: OpenPage) -> None:
     page = of_first_run(open_page, "Items")
-    page.get_by_label("Task", exact=True).select_option(label="fetch-0 (40)")
+    page.get_by_label("Task", exact=True).select_option(label="fetch × 40")
     page.locator(".cells canvas").click(position={"x": 3 * 16 + 8, "y": 8})
     expect(page).to_have_url(re.compile(r"/items/0/3$"))
 

@@ -44,7 +44,7 @@ def test_from_the_list_to_the_traceback(open_page: OpenPage) -> None:
     page = open_page("/runs?flow=ingest")
     page.locator("table.runs a").last.click()
     page.get_by_role("link", name="Errors", exact=True).click()
-    page.get_by_role("link", name="item 5 of node 0").first.click()
+    page.get_by_role("link", name="fetch[5]").first.click()
     error = page.get_by_role("region", name="Error")
     expect(error).to_contain_text("Traceback (most recent call last)")
     expect(error).to_contain_text("ValueError: page 5 is empty")

@@ -95,6 +95,9 @@ export interface HistoryEntry {
 }
 
 export interface TaskRunDetail extends Omit<TaskRun, "attempts"> {
+  /** Of its node: "single", "map" or "call", and how many task runs it has, where that is known. */
+  kind: string;
+  width: number | null;
   attempts: Attempt[];
   history: HistoryEntry[];
   story: string[];
@@ -117,6 +120,7 @@ export interface LogLine {
 export interface Place {
   node: number;
   index: number;
+  name: string;
   at: number | null;
 }
 
@@ -168,6 +172,7 @@ export interface Worker {
   task: string;
   node: number;
   index: number;
+  kind: string;
   since: number | null;
 }
 

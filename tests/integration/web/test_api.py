@@ -92,6 +92,7 @@ def test_filters(served: Served, checks: str, query: dict[str, Any], there: bool
 def test_a_task_run_tells_its_story(served: Served, checks: str) -> None:
     """Both attempts with their errors, and all of it in words."""
     found = served.read(f"/api/runs/{checks}/nodes/0/items/13")
+    assert (found["kind"], found["width"]) == ("map", 30)
     assert [one["state"] for one in found["attempts"]] == ["AwaitingRetry", "Failed"]
     assert "ValueError: no 13" in found["error"]
     assert found["story"][-1].startswith("Attempt 2 ended Failed after")
@@ -193,7 +194,8 @@ def test_a_run_is_started_watched_paused_and_cancelled(served: Served) -> None:
     assert served.read(path)["state"] == "Paused"
     assert served.read(path)["can"]["resume"]
     assert served.do("POST", f"{path}/resume").status_code == 202
-    until(lambda: served.read("/api/workers"), lambda seen: any(one["task"] == "pause" for one in seen))
+    busy = until(lambda: served.read("/api/workers"), lambda seen: any(one["task"] == "pause" for one in seen))
+    assert {one["kind"] for one in busy if one["task"] == "pause"} == {"map"}
     assert served.do("POST", f"{path}/cancel").status_code == 202
     until(lambda: served.read(path)["state"], lambda state: state == "Cancelled")
     refused = served.do("POST", f"{path}/pause")

@@ -1,5 +1,6 @@
 import { api } from "../api.ts";
 import { useLoad } from "../load.ts";
+import { nameOf } from "../names.ts";
 import { at } from "../router.ts";
 import { isTerminal } from "../states.ts";
 import { duration } from "../time.ts";
@@ -74,7 +75,7 @@ export function ItemPage({ run, node, index }: Place) {
         {logs.items.length > 0
           ? (
             <div class="card logbox" tabIndex={0}>
-              <LogLines run={run} lines={logs.items.map((line) => ({ ...line, node: -1 }))} />
+              <LogLines run={run} lines={logs.items} />
             </div>
           )
           : <p class="muted">It logged nothing.</p>}
@@ -87,7 +88,7 @@ function Head({ item, place }: { item: TaskRunDetail; place: Place }) {
   return (
     <>
       <div class="pagehead">
-        <h1>{item.name || `${item.task}[${place.index}]`}</h1>
+        <h1>{item.name || nameOf(item.task, item.kind, place.index)}</h1>
         <Badge state={item.state} name={item.state_name} />
         <div class="end">
           {place.index > 0 && (
@@ -95,7 +96,9 @@ function Head({ item, place }: { item: TaskRunDetail; place: Place }) {
               ← previous
             </a>
           )}
-          <a class="button" href={at("runs", place.run, "items", place.node, place.index + 1)}>next →</a>
+          {place.index + 1 < (item.width ?? Infinity) && (
+            <a class="button" href={at("runs", place.run, "items", place.node, place.index + 1)}>next →</a>
+          )}
         </div>
       </div>
       {item.reason && <p class="note">{item.reason}</p>}

@@ -1,5 +1,6 @@
 import { api } from "../api.ts";
 import { useLoad } from "../load.ts";
+import { nameOf } from "../names.ts";
 import { at } from "../router.ts";
 import { Empty, Failure, Lasting, Loading } from "../ui/text.tsx";
 
@@ -44,7 +45,7 @@ export function WorkersPage() {
                   </td>
                   <td>
                     <a href={at("runs", worker.run, "items", worker.node, worker.index)}>
-                      {worker.task}[{worker.index}]
+                      {nameOf(worker.task, worker.kind, worker.index)}
                     </a>
                   </td>
                   <td>

@@ -1,5 +1,7 @@
+import type { ComponentChildren } from "preact";
 import { api } from "../api.ts";
 import { useLoad } from "../load.ts";
+import { namer } from "../names.ts";
 import { at } from "../router.ts";
 import { number } from "../time.ts";
 import type { ErrorGroup, Place } from "../types.ts";
@@ -7,7 +9,8 @@ import { Empty, Failure, Loading, Moment } from "../ui/text.tsx";
 import type { TabProps } from "./tabs.ts";
 
 /** Failures by their traceback, each counted once, the root cause first. */
-export function Errors({ run }: TabProps) {
+export function Errors({ run, feed }: TabProps) {
+  const name = namer(feed.nodes.value);
   const loaded = useLoad(
     `errors ${run.id}`,
     (signal) => api.errors(run.id, signal),
@@ -21,19 +24,35 @@ export function Errors({ run }: TabProps) {
   }
   if (groups.length === 0) {
     return (
-      <Empty title="No error">
-        <p>Attempts that failed would be here, also those that a retry made good.</p>
+      <Empty title="No task run has ended in an error">
+        <p>
+          {run.detail
+            ? "The flow itself failed: its traceback is above."
+            : "What failed and was made good by a retry is told on the task run's own page."}
+        </p>
       </Empty>
     );
   }
+  const where = (place: Place) => (
+    <>
+      <a href={at("runs", run.id, "items", place.node, place.index)}>{name(place)}</a>{" "}
+      <Moment at={place.at} />
+    </>
+  );
   return (
     <div class="stack">
-      {groups.map((group, i) => <Group key={i} run={run.id} group={group} open={i === 0} />)}
+      {groups.map((group, i) => <Group key={i} group={group} open={i === 0} where={where} />)}
     </div>
   );
 }
 
-function Group({ run, group, open }: { run: string; group: ErrorGroup; open: boolean }) {
+interface GroupProps {
+  group: ErrorGroup;
+  open: boolean;
+  where: (place: Place) => ComponentChildren;
+}
+
+function Group({ group, open, where }: GroupProps) {
   return (
     <details class="card pad" open={open}>
       <summary>
@@ -42,20 +61,10 @@ function Group({ run, group, open }: { run: string; group: ErrorGroup; open: boo
       </summary>
       <div class="stack inner">
         <p class="muted">
-          first <Where run={run} place={group.first} />, last <Where run={run} place={group.last} />
+          {group.count > 1 ? <>first {where(group.first)}, last {where(group.last)}</> : where(group.first)}
         </p>
         {group.traceback && <pre class="block">{group.traceback}</pre>}
       </div>
     </details>
-  );
-}
-
-function Where({ run, place }: { run: string; place: Place }) {
-  return (
-    <>
-      <a href={at("runs", run, "items", place.node, place.index)}>item {place.index} of node {place.node}</a>
-      {" "}
-      <Moment at={place.at} />
-    </>
   );
 }

@@ -1,5 +1,6 @@
 import { signal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
+import { namer } from "../names.ts";
 import { address, setQuery } from "../router.ts";
 import { number } from "../time.ts";
 import { LogLines } from "../ui/log-lines.tsx";
@@ -17,6 +18,8 @@ export function Logs({ feed, run }: TabProps) {
   const logs = useMemo(() => new LogStore(feed, { minLevel, search }), [feed, minLevel, search, generation]);
   const follow = useMemo(() => signal(true), [feed]);
   const box = useRef<HTMLDivElement>(null);
+  const nodes = feed.nodes.value;
+  const name = useMemo(() => namer(nodes), [nodes]);
   const lines = logs.lines.value;
   useEffect(() => () => logs.close(), [logs]);
   useEffect(() => {
@@ -72,7 +75,7 @@ export function Logs({ feed, run }: TabProps) {
           role="log"
           aria-label="Log lines"
         >
-          <LogLines run={run.id} lines={lines} />
+          <LogLines run={run.id} lines={lines} name={name} />
         </div>
       )}
     </section>

@@ -4,6 +4,7 @@ import { api, Problem } from "../api.ts";
 import { eachChange } from "../canvas/codec.ts";
 import { Cells } from "../canvas/grid.ts";
 import type { RunFeed } from "../feed.ts";
+import { lineOf, nameOf } from "../names.ts";
 import { at, go } from "../router.ts";
 import { BAR_ORDER, GLYPHS, STATES, words } from "../states.ts";
 import { number } from "../time.ts";
@@ -35,7 +36,9 @@ export function MapGrid({ feed, run, node }: TabProps) {
           onChange={(event) => go(at("runs", run.id, "nodes", event.currentTarget.value), { replace: true })}
         >
           {nodes.map((one) => (
-            <option key={one.node} value={one.node}>{one.path} ({number(one.width)})</option>
+            <option key={one.node} value={one.node}>
+              {lineOf(one.path) + (one.kind === "map" ? ` × ${number(one.width)}` : "")}
+            </option>
           ))}
         </select>
       </div>
@@ -89,7 +92,7 @@ function LiveCells({ feed, node }: { feed: RunFeed; node: RunNode }) {
           cells={live.cells}
           version={version}
           only={only.value}
-          title={node.task}
+          name={(index) => nameOf(node.task, node.kind, index)}
           open={(index) => go(at("runs", feed.id, "items", node.node, index))}
         />
       </div>

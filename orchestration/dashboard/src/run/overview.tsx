@@ -1,3 +1,4 @@
+import { lineOf } from "../names.ts";
 import { at } from "../router.ts";
 import { finished } from "../states.ts";
 import { number } from "../time.ts";
@@ -34,7 +35,7 @@ function NodeTable({ run, nodes, over }: { run: string; nodes: RunNode[]; over: 
           {nodes.map((node) => (
             <tr key={node.node}>
               <td>
-                <a href={at("runs", run, "nodes", node.node)}>{node.task}</a>
+                <a href={at("runs", run, "nodes", node.node)}>{lineOf(node.path)}</a>
                 {node.kind === "map" && " "}
                 {node.kind === "map" && <span class="muted">× {number(node.width)}</span>}
               </td>

@@ -2,6 +2,7 @@ import { signal } from "@preact/signals";
 import { useMemo } from "preact/hooks";
 import { api, Problem } from "../api.ts";
 import { useLoad } from "../load.ts";
+import { lineOf, namer } from "../names.ts";
 import { address, at, go, setQuery } from "../router.ts";
 import { STATES, words } from "../states.ts";
 import { duration } from "../time.ts";
@@ -47,7 +48,7 @@ export function TaskRuns({ run, feed }: TabProps) {
           }}
         >
           <option value="">Any task</option>
-          {feed.nodes.value.map((node) => <option key={node.node} value={node.node}>{node.path}</option>)}
+          {feed.nodes.value.map((node) => <option key={node.node} value={node.node}>{lineOf(node.path)}</option>)}
         </select>
       </form>
       {loaded.problem.value && !page && <Failure problem={loaded.problem.value} again={loaded.again} />}
@@ -57,19 +58,20 @@ export function TaskRuns({ run, feed }: TabProps) {
           <a href={at("runs", run.id, "tasks")}>Show all</a>
         </Empty>
       )}
-      {page && page.items.length > 0 && <Listed key={key} run={run.id} filter={filter} first={page} />}
+      {page && page.items.length > 0 && <Listed key={key} run={run.id} name={namer(feed.nodes.value)} filter={filter} first={page} />}
     </section>
   );
 }
 
 interface ListedProps {
   run: string;
+  name: ReturnType<typeof namer>;
   filter: { state: string[]; node: number | undefined };
   first: { items: TaskRun[]; next: string | null };
 }
 
 /** The first page is read again while the run goes on; further ones stay as they were read. */
-function Listed({ run, filter, first }: ListedProps) {
+function Listed({ run, name, filter, first }: ListedProps) {
   const further = useMemo(() => signal<{ items: TaskRun[]; next: string | null } | null>(null), []);
   const failed = useMemo(() => signal(""), []);
   const next = further.value ? further.value.next : first.next;
@@ -100,7 +102,7 @@ function Listed({ run, filter, first }: ListedProps) {
               <tr key={`${item.node} ${item.index}`}>
                 <td>
                   <a href={at("runs", run, "items", item.node, item.index)}>
-                    {item.name || `${item.task}[${item.index}]`}
+                    {name(item, item.task)}
                   </a>
                 </td>
                 <td>

@@ -16,6 +16,7 @@ import {
   zoomed,
 } from "../canvas/lanes.ts";
 import { useLoad } from "../load.ts";
+import { namer } from "../names.ts";
 import { at, go } from "../router.ts";
 import { STATES, words } from "../states.ts";
 import { type Palette, palette } from "../theme.ts";
@@ -54,10 +55,10 @@ export function TimelineTab({ feed, run }: TabProps) {
       </Empty>
     );
   }
-  const tasks = new Map(feed.nodes.value.map((node) => [node.node, node.task]));
+  const name = namer(feed.nodes.value);
   return (
     <section class="card pad" aria-label="Timeline">
-      <Lanes timeline={timeline} run={run.id} tasks={tasks} />
+      <Lanes timeline={timeline} run={run.id} name={name} />
       <Legend timeline={timeline} />
     </section>
   );
@@ -93,10 +94,10 @@ function Legend({ timeline }: { timeline: Timeline }) {
 interface LanesProps {
   timeline: Timeline;
   run: string;
-  tasks: Map<number, string>;
+  name: ReturnType<typeof namer>;
 }
 
-function Lanes({ timeline, run, tasks }: LanesProps) {
+function Lanes({ timeline, run, name }: LanesProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const width = useMemo(() => signal(0), []);
   const chosen = useMemo(() => signal<Span | null>(null), []);
@@ -162,7 +163,7 @@ function Lanes({ timeline, run, tasks }: LanesProps) {
     if (at < view.from || at > view.to) show(shifted(view, extent, at - (view.from + view.to) / 2));
   }
   const workers = timeline.workers.length === 1 ? "1 worker" : `${number(timeline.workers.length)} workers`;
-  const told = describe(timeline, tasks, marked.value.row) ??
+  const told = describe(timeline, name, marked.value.row) ??
     `${number(timeline.started.length)} attempts on ${workers}; arrows move, Enter opens, + and − zoom`;
   return (
     <>
@@ -214,12 +215,12 @@ interface Marked {
   row: number;
 }
 
-function describe(timeline: Timeline, tasks: Map<number, string>, row: number): string | null {
+function describe(timeline: Timeline, name: ReturnType<typeof namer>, row: number): string | null {
   if (row < 0 || row >= timeline.started.length) return null;
-  const task = tasks.get(timeline.node[row]!) ?? `node ${timeline.node[row]}`;
+  const whose = name({ node: timeline.node[row]!, index: timeline.index[row]! });
   const state = isLost(timeline, row) ? "lost with its worker" : told(timeline.state[row]!);
   const attempt = timeline.attempt[row]! > 1 ? `, attempt ${timeline.attempt[row]}` : "";
-  return `${task}[${timeline.index[row]}]: ${state} after ${duration(timeline.seconds[row])}${attempt}`;
+  return `${whose}: ${state} after ${duration(timeline.seconds[row])}${attempt}`;
 }
 
 function told(state: number): string {

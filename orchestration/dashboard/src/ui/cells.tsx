@@ -23,12 +23,12 @@ interface CellGridProps {
   version: number;
   /** The state that is not dimmed, -1 for all of them. */
   only: number;
-  title: string;
+  name: (index: number) => string;
   open: (index: number) => void;
 }
 
 /** The cells of a map: a canvas that shows the part scrolled to, and one focused cell for the keyboard. */
-export function CellGrid({ cells, version, only, title, open }: CellGridProps) {
+export function CellGrid({ cells, version, only, name, open }: CellGridProps) {
   const scroller = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const view = useMemo(() => signal({ width: 0, top: 0, zoom: 0 }), []);
@@ -82,7 +82,7 @@ export function CellGrid({ cells, version, only, title, open }: CellGridProps) {
   }
   const marked = hovered.value >= 0 ? hovered.value : focused.value;
   const told = marked >= 0 && marked < count
-    ? `${title}[${marked}]: ${words(STATES[cells.states[marked] ?? 0] ?? "")}`
+    ? `${name(marked)}: ${words(STATES[cells.states[marked] ?? 0] ?? "")}`
     : `${number(count)} items; arrows move, Enter opens, + and − zoom`;
   return (
     <>

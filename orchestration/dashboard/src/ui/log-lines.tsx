@@ -11,7 +11,14 @@ export function levelName(level: number): string {
   return NAMES.find(([least]) => level >= least)?.[1] ?? String(level);
 }
 
-export function LogLines({ run, lines }: { run: string; lines: readonly LogLine[] }) {
+interface LogLinesProps {
+  run: string;
+  lines: readonly LogLine[];
+  /** What the task run of a line is called. Without it lines do not tell whose they are. */
+  name?: (line: LogLine, task: string | null) => string;
+}
+
+export function LogLines({ run, lines, name }: LogLinesProps) {
   return (
     <ol class="log">
       {lines.map((line) => (
@@ -19,10 +26,8 @@ export function LogLines({ run, lines }: { run: string; lines: readonly LogLine[
           <time>{clock(line.at)}</time>
           <span class="level">{levelName(line.level)}</span>
           <span>
-            {line.node >= 0 && (
-              <a href={at("runs", run, "items", line.node, line.index)}>
-                {line.task ?? "task"}[{line.index}]
-              </a>
+            {name && line.node >= 0 && (
+              <a href={at("runs", run, "items", line.node, line.index)}>{name(line, line.task)}</a>
             )} {line.message}
           </span>
         </li>
