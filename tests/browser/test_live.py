@@ -106,6 +106,51 @@ def test_filters_live_in_the_address(open_page: OpenPage) -> None:
     expect(page.locator("table.runs tbody")).not_to_contain_text("ingest")
 
 
+def test_task_runs_are_searched_and_the_address_says_so(open_page: OpenPage) -> None:
+    """By item, error or worker, together with the other filters, which choosing a task keeps."""
+    page = open_page("/runs?flow=ingest")
+    page.locator("table.runs a").last.click()
+    page.get_by_role("link", name="Task runs", exact=True).click()
+    page.get_by_label("State", exact=True).select_option("Failed")
+    field = page.get_by_label("Search task runs")
+    field.fill("page 5 is empty")
+    field.press("Enter")
+    page.wait_for_url("**/tasks?state=Failed&search=page+5+is+empty")
+    rows = page.get_by_role("region", name="Task runs").locator("tbody tr")
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_contain_text("fetch[5]")
+    page.get_by_label("Task", exact=True).select_option(label="fetch")
+    page.wait_for_url("**/tasks?state=Failed&search=page+5+is+empty&node=0")
+    page.reload()
+    expect(rows).to_have_count(1)
+    expect(field).to_have_value("page 5 is empty")
+    field.fill("nobody says this")
+    expect(page.get_by_text("No task run matches")).to_be_visible()
+    page.get_by_role("link", name="Show all").click()
+    expect(field).to_have_value("")
+    expect(page.get_by_role("link", name="fetch[5]", exact=True)).to_be_visible()
+
+
+def test_a_search_that_has_found_nothing_yet_goes_on(open_page: OpenPage) -> None:
+    """The server looks at some 5,000 task runs for an answer; the page offers the next ones."""
+    page = open_page("/runs?flow=ingest")
+    page.locator("table.runs a").last.click()
+    page.wait_for_selector("header.stack")
+    page.route(
+        re.compile(r"/task-runs\?"),
+        lambda route: (
+            route.continue_()
+            if "cursor" in route.request.url
+            else route.fulfill(json={"items": [], "next": "0-4"})
+        ),
+    )
+    page.goto(page.url + "/tasks?search=fetch%5B5%5D")
+    expect(page.get_by_text("No match among the task runs that were searched so far")).to_be_visible()
+    page.get_by_role("button", name="Search on").click()
+    expect(page.get_by_role("link", name="fetch[5]", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Search on")).to_have_count(0)
+
+
 def test_a_server_that_was_away_is_told_of_and_found_again(open_page: OpenPage, site: Site) -> None:
     """The banner comes by itself and goes by itself; what is shown stays."""
     page = open_page("/runs")

@@ -113,6 +113,7 @@ export const api = {
     query: {
       node?: number;
       state?: readonly string[];
+      search?: string;
       limit?: number;
       cursor?: string | null;
     },

@@ -8,6 +8,7 @@ import { now, number } from "../time.ts";
 import type { Run } from "../types.ts";
 import { RunTable } from "../ui/run-table.tsx";
 import { Scatter } from "../ui/scatter.tsx";
+import { SearchField } from "../ui/search-field.tsx";
 import { Dot } from "../ui/state.tsx";
 import { Empty, Failure, Loading } from "../ui/text.tsx";
 import { RunList } from "./run-list.ts";
@@ -58,20 +59,9 @@ export function filterOf(query: URLSearchParams, today = now.peek()): RunFilter 
 }
 
 function Filters({ query }: { query: URLSearchParams }) {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const search = (text: string) => {
-    clearTimeout(timer);
-    timer = setTimeout(() => setQuery({ search: text }), 250);
-  };
   return (
     <form class="filters" role="search" onSubmit={(event) => event.preventDefault()}>
-      <input
-        type="search"
-        placeholder="Search names, flows, messages ( / )"
-        aria-label="Search runs"
-        value={query.get("search") ?? ""}
-        onInput={(event) => search(event.currentTarget.value)}
-      />
+      <SearchField label="Search runs" placeholder="Search names, flows, messages ( / )" />
       <input
         type="text"
         placeholder="Flow"

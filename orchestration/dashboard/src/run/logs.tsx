@@ -4,6 +4,7 @@ import { namer } from "../names.ts";
 import { address, setQuery } from "../router.ts";
 import { number } from "../time.ts";
 import { LogLines } from "../ui/log-lines.tsx";
+import { SearchField } from "../ui/search-field.tsx";
 import { Empty, Failure } from "../ui/text.tsx";
 import { KEPT, LogStore } from "./log-store.ts";
 import type { TabProps } from "./tabs.ts";
@@ -34,13 +35,7 @@ export function Logs({ feed, run }: TabProps) {
   return (
     <section class="stack" aria-label="Logs">
       <form class="filters" role="search" onSubmit={(event) => event.preventDefault()}>
-        <input
-          type="search"
-          placeholder="Search the log ( / )"
-          aria-label="Search the log"
-          defaultValue={search}
-          onChange={(event) => setQuery({ search: event.currentTarget.value })}
-        />
+        <SearchField label="Search the log" placeholder="Search the log ( / )" />
         <select
           aria-label="Level"
           value={String(minLevel)}

@@ -3,23 +3,25 @@ import { useMemo } from "preact/hooks";
 import { api, Problem } from "../api.ts";
 import { useLoad } from "../load.ts";
 import { lineOf, namer } from "../names.ts";
-import { address, at, go, setQuery } from "../router.ts";
+import { address, at, setQuery } from "../router.ts";
 import { STATES, words } from "../states.ts";
 import { duration } from "../time.ts";
 import type { TaskRun } from "../types.ts";
+import { SearchField } from "../ui/search-field.tsx";
 import { Badge } from "../ui/state.tsx";
 import { Empty, Failure, lastLine, Loading } from "../ui/text.tsx";
 import type { TabProps } from "./tabs.ts";
 
 const LIMIT = 200;
 
-/** Task runs as a list, by state and task, which the address keeps. */
+/** Task runs as a list, by words, state and task, which the address keeps. */
 export function TaskRuns({ run, feed }: TabProps) {
   const query = address.value.query;
   const chosen = query.get("node");
   const filter = {
     state: query.getAll("state"),
     node: chosen ? Number(chosen) : undefined,
+    search: query.get("search") ?? "",
   };
   const key = `task runs ${run.id} ${query}`;
   const loaded = useLoad(
@@ -30,7 +32,8 @@ export function TaskRuns({ run, feed }: TabProps) {
   const page = loaded.value.value;
   return (
     <section class="stack" aria-label="Task runs">
-      <form class="filters" onSubmit={(event) => event.preventDefault()}>
+      <form class="filters" role="search" onSubmit={(event) => event.preventDefault()}>
+        <SearchField label="Search task runs" placeholder="Search names, workers, errors ( / )" />
         <select
           aria-label="State"
           value={filter.state[0] ?? ""}
@@ -42,10 +45,7 @@ export function TaskRuns({ run, feed }: TabProps) {
         <select
           aria-label="Task"
           value={chosen ?? ""}
-          onChange={(event) => {
-            const picked = event.currentTarget.value;
-            go(at("runs", run.id, "tasks") + (picked && `?node=${picked}`));
-          }}
+          onChange={(event) => setQuery({ node: event.currentTarget.value })}
         >
           <option value="">Any task</option>
           {feed.nodes.value.map((node) => <option key={node.node} value={node.node}>{lineOf(node.path)}</option>)}
@@ -53,12 +53,14 @@ export function TaskRuns({ run, feed }: TabProps) {
       </form>
       {loaded.problem.value && !page && <Failure problem={loaded.problem.value} again={loaded.again} />}
       {!page && !loaded.problem.value && <Loading />}
-      {page?.items.length === 0 && (
+      {page?.items.length === 0 && !page.next && (
         <Empty title="No task run matches">
           <a href={at("runs", run.id, "tasks")}>Show all</a>
         </Empty>
       )}
-      {page && page.items.length > 0 && <Listed key={key} run={run.id} name={namer(feed.nodes.value)} filter={filter} first={page} />}
+      {page && (page.items.length > 0 || page.next) && (
+        <Listed key={key} run={run.id} name={namer(feed.nodes.value)} filter={filter} first={page} />
+      )}
     </section>
   );
 }
@@ -66,7 +68,7 @@ export function TaskRuns({ run, feed }: TabProps) {
 interface ListedProps {
   run: string;
   name: ReturnType<typeof namer>;
-  filter: { state: string[]; node: number | undefined };
+  filter: { state: string[]; node: number | undefined; search: string };
   first: { items: TaskRun[]; next: string | null };
 }
 
@@ -74,19 +76,29 @@ interface ListedProps {
 function Listed({ run, name, filter, first }: ListedProps) {
   const further = useMemo(() => signal<{ items: TaskRun[]; next: string | null } | null>(null), []);
   const failed = useMemo(() => signal(""), []);
+  const busy = useMemo(() => signal(false), []);
+  // What has come into a live run's first page is not shown again from a further one.
+  const last = first.items.at(-1);
+  const beyond = (item: TaskRun) =>
+    !last || item.node > last.node || (item.node === last.node && item.index > last.index);
+  const items = [...first.items, ...(further.value?.items ?? []).filter(beyond)];
   const next = further.value ? further.value.next : first.next;
   async function more(): Promise<void> {
+    busy.value = true;
     try {
       const page = await api.taskRuns(run, { ...filter, limit: LIMIT, cursor: next });
       further.value = { items: [...further.value?.items ?? [], ...page.items], next: page.next };
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       failed.value = error.message;
+    } finally {
+      busy.value = false;
     }
   }
   return (
     <>
-      <div class="card scroll">
+      {items.length === 0 && <p class="muted">No match among the task runs that were searched so far.</p>}
+      <div class="card scroll" hidden={items.length === 0}>
         <table>
           <thead>
             <tr>
@@ -98,7 +110,7 @@ function Listed({ run, name, filter, first }: ListedProps) {
             </tr>
           </thead>
           <tbody>
-            {[...first.items, ...further.value?.items ?? []].map((item) => (
+            {items.map((item) => (
               <tr key={`${item.node} ${item.index}`}>
                 <td>
                   <a href={at("runs", run, "items", item.node, item.index)}>
@@ -122,7 +134,7 @@ function Listed({ run, name, filter, first }: ListedProps) {
       {failed.value && <p class="note bad" role="alert">{failed.value}</p>}
       {next && (
         <div class="centred">
-          <button type="button" onClick={more}>More</button>
+          <button type="button" disabled={busy.value} onClick={more}>{filter.search ? "Search on" : "More"}</button>
         </div>
       )}
     </>
