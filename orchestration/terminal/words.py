@@ -11,8 +11,12 @@ BAD = (State.FAILED, State.CRASHED, State.UPSTREAM_FAILED, State.CANCELLED)
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as `0.34 s`, `12.3 s`, `2 min 5 s`, `3 h 20 min`, `4 d 2 h`."""
+    """Return a duration as `0.28 ms`, `41 ms`, `0.34 s`, `12.3 s`, `2 min 5 s`, `3 h 20 min`, `4 d 2 h`."""
     seconds = max(0.0, seconds)
+    if 0 < seconds < 0.0995:
+        thousandths = 1000 * seconds
+        digits = 2 if thousandths < 0.995 else 1 if thousandths < 9.95 else 0
+        return f"{thousandths:.{digits}f} ms"
     if seconds < 9.995:
         return f"{seconds:.2f} s"
     if seconds < 59.95:

@@ -19,6 +19,7 @@ from ..stores.as_json import (
     task_run_json,
 )
 from ..stores.base import AttemptRow, HistoryRow, LeaseRow, Limit, NodeRow, Requests, RunRow, TaskRunRow
+from ..terminal import words
 
 _RETRIABLE = frozenset({RunState.FAILED, RunState.CRASHED, RunState.CANCELLED})
 _TYPE = re.compile(r"[\w.]*\.")
@@ -95,7 +96,7 @@ def story(history: Sequence[HistoryRow], attempts: Sequence[AttemptRow]) -> list
     ]
     for row in attempts:
         at = (row.started or 0.0) + (row.seconds or 0.0)
-        took = "" if row.seconds is None else f" after {row.seconds:.3g} s"
+        took = "" if row.seconds is None else f" after {words.duration(row.seconds)}"
         where = f" on {row.worker}" if row.worker else ""
         error = "" if row.detail is None else f": {short_type(row.detail.type_name)}: {row.detail.message}"
         why = f" ({row.reason})" if row.reason else ""
