@@ -1,19 +1,20 @@
 // Keyboard: single keys where nothing is typed into, two keys ("g r") to go somewhere.
 import { signal } from "@preact/signals";
 import { go } from "./router.ts";
+import { may } from "./session.ts";
 import { toggleTheme } from "./theme.ts";
 import { Dialog } from "./ui/dialog.tsx";
 
 export const helpOpen = signal(false);
 const WAIT_MS = 1200;
-const GOES: Record<string, string> = { r: "/runs", f: "/flows", w: "/workers", l: "/limits" };
+const GOES: Record<string, string> = { r: "/runs", f: "/flows", w: "/workers", l: "/limits", a: "/audit" };
 
 export function startKeys(): void {
   let leader = 0;
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
     const since = event.timeStamp - leader;
-    const to = GOES[event.key];
+    const to = event.key === "a" && !may("admin") ? undefined : GOES[event.key];
     if (leader && since < WAIT_MS && to) go(to);
     else if (event.key === "?") helpOpen.value = true;
     else if (event.key === "t") toggleTheme();
@@ -44,6 +45,7 @@ export function KeyboardHelp() {
         <Key keys={["g", "f"]} what="flows" />
         <Key keys={["g", "w"]} what="workers" />
         <Key keys={["g", "l"]} what="limits" />
+        {may("admin") && <Key keys={["g", "a"]} what="audit" />}
         <Key keys={["/"]} what="search on this page" />
         <Key keys={["t"]} what="dark or light" />
         <Key keys={["?"]} what="this list" />

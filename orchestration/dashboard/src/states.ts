@@ -1,4 +1,5 @@
 // States of runs and task runs: their order is core.states.State's, whose values come as bytes.
+import { number } from "./time.ts";
 
 export const STATES = [
   "Pending",
@@ -97,4 +98,17 @@ export function total(counts: Partial<Record<string, number>>): number {
 
 export function finished(counts: Partial<Record<string, number>>): number {
   return Object.entries(counts).reduce((sum, [name, count]) => sum + (isTerminal(name) ? count ?? 0 : 0), 0);
+}
+
+/** What somebody wants to know beside how much has succeeded; what only waits for its turn is the rest. */
+const TOLD = BAR_ORDER.filter((state) =>
+  !["Completed", "Skipped", "Submitted", "Ready", "Pending"].includes(state)
+);
+
+/** "39 of 40 · 1 failed": how much has succeeded of how much, and what has not or is under way. */
+export function figures(counts: Partial<Record<string, number>>): string {
+  const succeeded = (counts.Completed ?? 0) + (counts.Skipped ?? 0);
+  const others = TOLD.filter((state) => counts[state])
+    .map((state) => `${number(counts[state]!)} ${words(state).toLowerCase()}`);
+  return [`${number(succeeded)} of ${number(total(counts))}`, ...others].join(" · ");
 }

@@ -5,9 +5,9 @@ import {
   columnsOf,
   endOf,
   extentOf,
-  marksOf,
   pack,
   shifted,
+  tallyOf,
   ticksOf,
   zoomed,
 } from "../src/canvas/lanes.ts";
@@ -77,7 +77,9 @@ Deno.test("a loss is seen before everything else, and marks are counted", () => 
   found.attempt[7] = 3;
   const [lane] = pack(found);
   assertEquals(columnsOf(found, lane!, extentOf(found)!, 100)[50], 507);
-  assertEquals(marksOf(found), { retries: 1, losses: 1 });
+  const { states, retries, losses } = tallyOf(found);
+  assertEquals([retries, losses], [1, 1]);
+  assertEquals(states[COMPLETED], 998); // without the crashed one, and the lost one, which has a colour of its own
 });
 
 Deno.test("the attempt under the mouse is found, also a bar that is thinner than the mouse", () => {

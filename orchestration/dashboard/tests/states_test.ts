@@ -1,5 +1,5 @@
 import { assertEquals } from "./assert.ts";
-import { BAR_ORDER, finished, STATES, total, words } from "../src/states.ts";
+import { BAR_ORDER, figures, finished, STATES, total, words } from "../src/states.ts";
 
 Deno.test("the states are the core's, in the order of their bytes", async () => {
   const source = await Deno.readTextFile(new URL("../../core/states.py", import.meta.url));
@@ -21,4 +21,12 @@ Deno.test("counts add up, and those of final states apart", () => {
   assertEquals(total(counts), 6);
   assertEquals(finished(counts), 4);
   assertEquals(words("AwaitingLimit"), "Awaiting limit");
+});
+
+Deno.test("figures tell what has succeeded, what has not, and what is under way", () => {
+  assertEquals(figures({ Completed: 38, Skipped: 1, Failed: 1 }), "39 of 40 · 1 failed");
+  assertEquals(
+    figures({ Completed: 2, Running: 1, UpstreamFailed: 3, Submitted: 1, Pending: 9 }),
+    "2 of 16 · 3 upstream failed · 1 running",
+  );
 });

@@ -71,14 +71,16 @@ export function isLost(timeline: Timeline, row: number): boolean {
   return timeline.outcome[row] === LOST;
 }
 
-/** How many attempts are shown with a mark. */
-export function marksOf(timeline: Timeline): { retries: number; losses: number } {
+/** How many attempts are shown in the colour of which state, and how many with a mark. */
+export function tallyOf(timeline: Timeline): { states: Uint32Array; retries: number; losses: number } {
+  const states = new Uint32Array(STATES.length);
   let [retries, losses] = [0, 0];
   for (let row = 0; row < timeline.attempt.length; row++) {
     if (timeline.attempt[row]! > 1) retries++;
     if (isLost(timeline, row)) losses++;
+    else states[timeline.state[row]!]!++;
   }
-  return { retries, losses };
+  return { states, retries, losses };
 }
 
 /** What is shown first where several meet in one column; losses come before all of them. */

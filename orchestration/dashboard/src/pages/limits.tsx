@@ -5,9 +5,11 @@ import { useLoad } from "../load.ts";
 import { at } from "../router.ts";
 import { may } from "../session.ts";
 import { number } from "../time.ts";
-import type { Limit } from "../types.ts";
+import type { Holder, Limit } from "../types.ts";
 import { Dialog } from "../ui/dialog.tsx";
 import { Empty, Failure, Loading, Moment } from "../ui/text.tsx";
+
+const MOST_WAITERS = 20;
 
 type Edited = Limit | "new" | null;
 
@@ -66,7 +68,6 @@ function LimitCard({ limit, edit }: { limit: Limit; edit: () => void }) {
           {limit.slots !== null && `${number(limit.held)} of ${number(slots)} held`}
           {limit.slots !== null && rate && ", "}
           {rate}
-          {limit.waiting > 0 && `, ${number(limit.waiting)} waiting`}
         </span>
         <div class="end">
           {may("admin") && <button type="button" onClick={edit}>Change</button>}
@@ -78,6 +79,7 @@ function LimitCard({ limit, edit }: { limit: Limit; edit: () => void }) {
           <span style={{ flexGrow: Math.max(0, slots - limit.held) }} />
         </div>
       )}
+      {limit.holders.length === 0 && <p class="muted">Nobody holds it.</p>}
       {limit.holders.length > 0 && (
         <div class="scroll">
           <table>
@@ -93,8 +95,10 @@ function LimitCard({ limit, edit }: { limit: Limit; edit: () => void }) {
               {limit.holders.map((holder) => (
                 <tr key={`${holder.run} ${holder.label}`}>
                   <td>
-                    <a href={at("runs", holder.run)}>{holder.label}</a>{" "}
-                    {holder.run_name && <span class="muted">of {holder.run_name}</span>}
+                    <Who lease={holder} />
+                    {holder.left && (
+                      <div class="muted small">its process is gone or silent: free when it expires</div>
+                    )}
                   </td>
                   <td class="num">{number(holder.slots)}</td>
                   <td>
@@ -109,17 +113,37 @@ function LimitCard({ limit, edit }: { limit: Limit; edit: () => void }) {
           </table>
         </div>
       )}
-      {limit.waiters.length > 0 && (
-        <p>
-          <span class="muted">Waiting:</span> {limit.waiters.map((waiter, i) => (
-            <span key={i}>
-              {i > 0 && ", "}
-              {waiter.run ? <a href={at("runs", waiter.run)}>{waiter.label ?? waiter.run}</a> : waiter.label}
-            </span>
-          ))}
-        </p>
-      )}
+      <Waiting limit={limit} />
     </section>
+  );
+}
+
+/** Who waits, first come first. */
+function Waiting({ limit }: { limit: Limit }) {
+  if (limit.waiters.length === 0) return <p class="muted">Nobody waits.</p>;
+  return (
+    <p>
+      <span class="muted">{number(limit.waiting)} {limit.waiting === 1 ? "waits" : "wait"}:</span>{" "}
+      {limit.waiters.slice(0, MOST_WAITERS).map((waiter, i) => (
+        <span key={i}>
+          {i > 0 && ", "}
+          <Who lease={waiter} />
+        </span>
+      ))}
+      {limit.waiters.length > MOST_WAITERS && ", …"}
+    </p>
+  );
+}
+
+/** "insert[3] of jumpy-puppy"; a flow run that holds it itself is not named twice. */
+function Who({ lease }: { lease: Holder }) {
+  return (
+    <>
+      <a href={at("runs", lease.run)}>{lease.label}</a>
+      {lease.run_name && !lease.label.endsWith(lease.run_name) && (
+        <span class="muted">of {lease.run_name}</span>
+      )}
+    </>
   );
 }
 

@@ -5,6 +5,7 @@ import { api, Problem } from "../api.ts";
 import type { RunFeed } from "../feed.ts";
 import { at, go } from "../router.ts";
 import { may } from "../session.ts";
+import { figures, total } from "../states.ts";
 import { duration, number } from "../time.ts";
 import type { Action, Json, RunDetail } from "../types.ts";
 import { Dialog } from "../ui/dialog.tsx";
@@ -30,7 +31,11 @@ export function RunHeader({ feed, run }: { feed: RunFeed; run: RunDetail }) {
         )}
         {may("run") && <Actions feed={feed} run={run} />}
       </div>
-      <Bar counts={run.counts} />
+      {total(run.counts) > 0 && (
+        <div class="progress">
+          <Bar counts={run.counts} /> <span class="muted small">{figures(run.counts)}</span>
+        </div>
+      )}
       <Facts run={run} />
       <Parameters parameters={run.parameters} />
       {run.stuck.length > 0 && (
@@ -44,7 +49,7 @@ export function RunHeader({ feed, run }: { feed: RunFeed; run: RunDetail }) {
         </div>
       )}
       {run.detail && (
-        <details class="card pad">
+        <details class="card pad" open={!run.counts.Failed && !run.counts.Crashed}>
           <summary>
             <b>Traceback</b>
           </summary>

@@ -24,7 +24,7 @@ export function Logs({ feed, run }: TabProps) {
   const lines = logs.lines.value;
   useEffect(() => () => logs.close(), [logs]);
   useEffect(() => {
-    if (follow.value && box.current) box.current.scrollTop = box.current.scrollHeight;
+    if (follow.value && box.current) showEnd(box.current);
   }, [lines, follow.value]);
 
   /** Who scrolls up wants to read; who is at the end again wants to follow. */
@@ -75,6 +75,24 @@ export function Logs({ feed, run }: TabProps) {
       )}
     </section>
   );
+}
+
+/** Scroll to the end, with as much room below it that no line is cut at the top. */
+function showEnd(box: HTMLElement): void {
+  const list = box.querySelector<HTMLElement>(".log");
+  if (!list) return;
+  list.style.paddingBottom = "0";
+  const hidden = box.scrollHeight - box.clientHeight;
+  const lines = list.children as HTMLCollectionOf<HTMLElement>;
+  let [low, high] = [0, lines.length - 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (lines[middle]!.offsetTop < hidden) low = middle + 1;
+    else high = middle;
+  }
+  const top = lines[low]?.offsetTop ?? 0;
+  if (hidden > 0 && top > hidden) list.style.paddingBottom = `${top - hidden}px`;
+  box.scrollTop = box.scrollHeight;
 }
 
 function NoLine({ filtered }: { filtered: boolean }) {

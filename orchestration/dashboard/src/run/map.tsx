@@ -30,6 +30,7 @@ export function MapGrid({ feed, run, node }: TabProps) {
   return (
     <section class="stack" aria-label="Items">
       <div class="filters">
+        <span class="muted" aria-hidden="true">Items of</span>
         <select
           aria-label="Task"
           value={shown.node}

@@ -1,5 +1,5 @@
 // The frame of a run's page: header, actions and tabs. What a tab shows is its own file, listed in tabs.ts.
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { RunFeed } from "../feed.ts";
 import { at } from "../router.ts";
 import { Empty, Failure, Loading } from "../ui/text.tsx";
@@ -26,17 +26,7 @@ export function RunPage({ id, tab, node }: { id: string; tab: string; node?: str
   return (
     <>
       <RunHeader feed={feed} run={run} />
-      <nav class="tabs" aria-label="Parts of this run">
-        {TABS.map((one) => (
-          <a
-            key={one.id}
-            href={one.id ? at("runs", id, one.id) : at("runs", id)}
-            aria-current={one === shown ? "page" : undefined}
-          >
-            {one.title}
-          </a>
-        ))}
-      </nav>
+      <Tabs run={id} tab={tab} />
       {shown
         ? <shown.component feed={feed} run={run} node={node} />
         : (
@@ -45,5 +35,29 @@ export function RunPage({ id, tab, node }: { id: string; tab: string; node?: str
           </Empty>
         )}
     </>
+  );
+}
+
+function Tabs({ run, tab }: { run: string; tab: string }) {
+  const nav = useRef<HTMLElement>(null);
+  useEffect(() => {
+    const link = nav.current?.querySelector<HTMLElement>("[aria-current]");
+    if (!nav.current || !link) return;
+    const { left, width } = link.getBoundingClientRect();
+    const middle = nav.current.getBoundingClientRect().left + nav.current.clientWidth / 2;
+    nav.current.scrollLeft += left + width / 2 - middle; // where not all tabs have room
+  }, [tab]);
+  return (
+    <nav class="tabs" aria-label="Parts of this run" ref={nav}>
+      {TABS.map((one) => (
+        <a
+          key={one.id}
+          href={one.id ? at("runs", run, one.id) : at("runs", run)}
+          aria-current={one.id === tab ? "page" : undefined}
+        >
+          {one.title}
+        </a>
+      ))}
+    </nav>
   );
 }

@@ -48,7 +48,9 @@ export function TaskRuns({ run, feed }: TabProps) {
           onChange={(event) => setQuery({ node: event.currentTarget.value })}
         >
           <option value="">Any task</option>
-          {feed.nodes.value.map((node) => <option key={node.node} value={node.node}>{lineOf(node.path)}</option>)}
+          {feed.nodes.value.map((node) => (
+            <option key={node.node} value={node.node}>{lineOf(node.path)}</option>
+          ))}
         </select>
       </form>
       {loaded.problem.value && !page && <Failure problem={loaded.problem.value} again={loaded.again} />}
@@ -134,7 +136,9 @@ function Listed({ run, name, filter, first }: ListedProps) {
       {failed.value && <p class="note bad" role="alert">{failed.value}</p>}
       {next && (
         <div class="centred">
-          <button type="button" disabled={busy.value} onClick={more}>{filter.search ? "Search on" : "More"}</button>
+          <button type="button" disabled={busy.value} onClick={more}>
+            {filter.search ? "Search on" : "More"}
+          </button>
         </div>
       )}
     </>

@@ -8,17 +8,17 @@ import {
   extentOf,
   isLost,
   type Lane,
-  marksOf,
   pack,
   shifted,
   type Span,
+  tallyOf,
   ticksOf,
   zoomed,
 } from "../canvas/lanes.ts";
 import { useLoad } from "../load.ts";
 import { namer } from "../names.ts";
 import { at, go } from "../router.ts";
-import { STATES, words } from "../states.ts";
+import { BAR_ORDER, STATES, words } from "../states.ts";
 import { type Palette, palette } from "../theme.ts";
 import { duration, number } from "../time.ts";
 import { Empty, Failure, Loading } from "../ui/text.tsx";
@@ -71,23 +71,29 @@ async function continued(run: string, before: Timeline | null, signal: AbortSign
   return more.started.length ? joined(before, more) : before;
 }
 
-/** What the marks mean, and how many there are. */
+/** What colours and marks mean, and how many there are of each. */
 function Legend({ timeline }: { timeline: Timeline }) {
-  const { retries, losses } = useMemo(() => marksOf(timeline), [timeline]);
-  if (!retries && !losses) return null;
+  const { states, retries, losses } = useMemo(() => tallyOf(timeline), [timeline]);
+  const shown = BAR_ORDER.map((state) => STATES.indexOf(state)).filter((state) => states[state]);
   return (
-    <p class="legend muted small">
-      {retries > 0 && (
-        <span>
-          <i class="mark-retry" aria-hidden="true" /> {number(retries)} retried
-        </span>
-      )}
+    <ul class="legend muted small" aria-label="Legend">
+      {shown.map((state) => (
+        <li key={state}>
+          <i class="swatch" data-state={STATES[state]} aria-hidden="true" />
+          {number(states[state]!)} {told(state)}
+        </li>
+      ))}
       {losses > 0 && (
-        <span>
+        <li>
           <i class="mark-loss" aria-hidden="true" /> {number(losses)} lost with their worker
-        </span>
+        </li>
       )}
-    </p>
+      {retries > 0 && (
+        <li>
+          <i class="mark-retry" aria-hidden="true" /> {number(retries)} second or later attempts
+        </li>
+      )}
+    </ul>
   );
 }
 
@@ -223,8 +229,10 @@ function describe(timeline: Timeline, name: ReturnType<typeof namer>, row: numbe
   return `${whose}: ${state} after ${duration(timeline.seconds[row])}${attempt}`;
 }
 
+/** How an attempt ended, by what its task run was then. */
 function told(state: number): string {
-  return words(STATES[state] ?? "").toLowerCase();
+  const name = STATES[state] ?? "";
+  return name === "AwaitingRetry" ? "failed, to be tried again" : words(name).toLowerCase();
 }
 
 /** Where an arrow leads: along the lane, or to what ran at that time in the next one. */

@@ -1,6 +1,5 @@
 import { at } from "../router.ts";
-import { finished, total } from "../states.ts";
-import { number } from "../time.ts";
+import { figures, total } from "../states.ts";
 import type { Run } from "../types.ts";
 import { Badge, Bar } from "./state.tsx";
 import { Lasting, Moment } from "./text.tsx";
@@ -46,7 +45,7 @@ function Row({ run }: { run: Run }) {
         {total(run.counts) > 0 && (
           <>
             <Bar counts={run.counts} />
-            <span class="muted small">{number(finished(run.counts))} of {number(total(run.counts))}</span>
+            <span class="muted small">{figures(run.counts)}</span>
           </>
         )}
       </td>

@@ -20,6 +20,9 @@ const TICK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-di
 const SECONDS = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const DATE = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 
+const LEFT = 62; // room for durations
+const BESIDE = 14;
+
 interface Named extends Point {
   name: string;
 }
@@ -31,7 +34,7 @@ export function Scatter({ points }: { points: readonly Named[] }) {
   const hovered = useMemo(() => signal<{ point: Named; x: number; y: number } | null>(null), []);
   const extent = useMemo(() => extentOf(points), [points]);
   const colours = palette.value;
-  const box: Box = { left: 62, top: 10, width: Math.max(40, width.value - 76), height: 142 };
+  const box: Box = { left: LEFT, top: 10, width: Math.max(40, width.value - LEFT - BESIDE), height: 142 };
 
   useEffect(() => {
     const observer = new ResizeObserver(([entry]) => (width.value = entry?.contentRect.width ?? 0));
@@ -115,7 +118,9 @@ function drawAxes(
     const x = Math.round(left + (at - extent.from) / span * width) + 0.5;
     context.moveTo(x, top + height);
     context.lineTo(x, top + height + 4);
-    context.fillText(format.format(new Date(at * 1000)), x, top + height + 8);
+    const text = format.format(new Date(at * 1000));
+    const half = context.measureText(text).width / 2;
+    context.fillText(text, Math.min(x, left + width + BESIDE - half), top + height + 8);
   }
   context.stroke();
 }

@@ -10,7 +10,7 @@ const PAUSE_MS = 300;
  */
 export function SearchField({ label, placeholder }: { label: string; placeholder: string }) {
   const field = useRef<HTMLInputElement>(null);
-  const timer = useRef<ReturnType<typeof setTimeout>>();
+  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
   const words = address.value.query.get("search") ?? "";
   const told = useRef(words);
   useEffect(() => {
