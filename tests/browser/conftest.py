@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.site import MILLRACE, browsing, chromium
+from orchestration.stores.sqlite import SqliteStore
+from orchestration.stores.tokens import Role, mint
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -79,6 +82,13 @@ class Site:
         self.process.kill()
         self.process.communicate()
 
+    def close(self) -> None:
+        """End the server and what still runs."""
+        self.stop()
+        for run in self.runs:
+            run.kill()
+            run.wait()
+
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
@@ -90,10 +100,29 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         made.millrace("run", f"shop:{flow}", "--quiet")
     made.start()
     yield made
-    made.stop()
-    for run in made.runs:
-        run.kill()
-        run.wait()
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, dict[Role, str]]]:
+    """A server over a store with a run, a limit and a token of each role."""
+    pytest.importorskip("orchestration.web", reason="needs the server")
+    site = Site(tmp_path_factory.mktemp("closed"))
+    assert site.millrace("limit", "set", "database", "2") == 0
+    site.millrace("run", "shop:ingest", "--quiet")
+    store, tokens = SqliteStore(site.folder / "store.sqlite3"), {}
+    for role in Role:
+        row, tokens[role] = mint(f"{role.word} of Ada", role, time.time())
+        store.add_token(row)
+    store.close()
+    site.start()
+    yield site, tokens
+    site.stop()
+
+
+def log_in(page: Page, token: str) -> None:
+    page.get_by_label("Token").fill(token)
+    page.get_by_role("button", name="Log in").click()
 
 
 @pytest.fixture(scope="session")
@@ -109,17 +138,17 @@ OpenPage = Callable[..., "Page"]
 
 @pytest.fixture
 def open_page(browser: Browser, site: Site) -> Iterator[OpenPage]:
-    """`open_page("/runs", width=390)`. A script's error or a breach of the policy fails the test."""
+    """`open_page("/runs", width=390, at=site)`. A script's error or a breach of the policy fails the test."""
     contexts, complaints = [], list[str]()
 
-    def opened(path: str, width: int = 1280, theme: str = "light") -> Page:
+    def opened(path: str, width: int = 1280, theme: str = "light", at: Site = site) -> Page:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)  # machines that run tests are busy
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda line: _note(line.type, line.text, complaints))
-        page.goto(site.url + path)
+        page.goto(at.url + path)
         return page
 
     yield opened

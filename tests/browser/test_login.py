@@ -12,26 +12,10 @@ from playwright.sync_api import expect
 from orchestration.stores.sqlite import SqliteStore
 from orchestration.stores.tokens import Role, mint
 
-from .conftest import Site
+from .conftest import Site, log_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-
-@pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, dict[Role, str]]]:
-    """A server over a store with a run, a limit and a token of each role."""
-    site = Site(tmp_path_factory.mktemp("closed"))
-    assert site.millrace("limit", "set", "database", "2") == 0
-    site.millrace("run", "shop:ingest", "--quiet")
-    store, tokens = SqliteStore(site.folder / "store.sqlite3"), {}
-    for role in Role:
-        row, tokens[role] = mint(f"{role.word} of Ada", role, time.time())
-        store.add_token(row)
-    store.close()
-    site.start()
-    yield site, tokens
-    site.stop()
 
 
 @pytest.fixture
@@ -41,11 +25,6 @@ def page(browser: Browser, closed: tuple[Site, dict[Role, str]]) -> Iterator[Pag
     page.set_default_timeout(60_000)
     yield page
     context.close()
-
-
-def log_in(page: Page, token: str) -> None:
-    page.get_by_label("Token").fill(token)
-    page.get_by_role("button", name="Log in").click()
 
 
 def test_the_page_that_was_asked_for_comes_after_the_login(
