@@ -35,7 +35,7 @@ LISTS: dict[str, Callable[[Store, str], object]] = {
         run, states=frozenset({State.FAILED}), after=(0, LARGE - 10_000), limit=50
     ),
     "one task run": lambda store, run: (store.attempts(run, 0, 777), store.history(run, 0, 777)),
-    "errors": lambda store, run: store.errors(run),
+    "failures": lambda store, run: store.failures(run),
 }
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import click
 
-from runners.messages import Detail
-
 from ..core.states import RUN_TERMINAL, TERMINAL, RunState, State
 from ..errors import UserError
 from ..stores.as_json import (
@@ -25,6 +23,7 @@ from ..stores.as_json import (
     timing_json,
 )
 from ..stores.base import NodeRow, RunRow, Store, TaskRunRow
+from ..stores.failures import FailureGroup
 from ..stores.lookup import states_named
 from ..stores.queues import waits_of
 from ..terminal import words
@@ -37,7 +36,6 @@ from .output import print_json, print_lines, print_table
 from .timing import print_timing
 
 MAX_NODES = 30
-_NO_ERRORS = ("Skip", "runners.errors.Skip")
 
 
 @click.command("ls")
@@ -139,7 +137,7 @@ def show(
 
     JSON keys: those of `runs ls`, nodes (node, path, task, kind, width, tags, upstream, policy, counts, created,
     started, ended), errors (type, message, traceback, count), and with --task-runs task_runs (node, index, task,
-    name, state, state_name, attempts, started, seconds, worker, reason, error). With --timing: timing (slots,
+    name, state, state_name, attempts, started, seconds, worker, reason, root, error). With --timing: timing (slots,
     wall_seconds, coordinator_seconds, and of the slots' time code_seconds, worker_seconds, engine_seconds,
     idle_seconds; nodes with node,
     path, task, attempts, started, ended, code_seconds, cpu_seconds, slot_wait_seconds, limit_wait_seconds,
@@ -151,11 +149,11 @@ def show(
     wanted = states_named(State, states)
     items = place.task_runs(row.run_id, states=wanted, limit=limit) if task_runs or states else None
     nodes = [node for node in place.nodes(row.run_id) if node.replaced_by is None]
-    found = errors_of(place, row.run_id)
+    found = failures_of(place, row.run_id)
     if as_json:
         shown: dict[str, Any] = run_json(row)
         shown["nodes"] = [node_json(node) for node in nodes]
-        shown["errors"] = [{**(detail_json(detail) or {}), "count": count} for detail, count in found]
+        shown["errors"] = [{**(detail_json(group.error) or {}), "count": group.count} for group in found]
         if items is not None:
             shown["task_runs"] = [task_run_json(item) for item in items]
         if timing:
@@ -216,11 +214,18 @@ def _short(value: Any) -> str:
 
 
 def _nodes(nodes: Sequence[NodeRow]) -> list[Line]:
+    seen = is_terminal(sys.stdout)
+    columns = columns_of(sys.stdout) if seen else 1000
+    return progress_lines(progress_of(nodes), columns=columns, rows=MAX_NODES, bars=seen)
+
+
+def progress_of(nodes: Sequence[NodeRow]) -> list[NodeProgress]:
+    """Return how far nodes are, single task runs of one task together."""
     together: dict[str, list[NodeRow]] = {}
     for node in nodes:
         line = node.path if node.kind == "map" else node.task_name
         together.setdefault(line.removesuffix("-0"), []).append(node)
-    shown = [
+    return [
         NodeProgress(
             line,
             group[0].width if len(group) == 1 else sum(node.width or 0 for node in group),
@@ -228,22 +233,22 @@ def _nodes(nodes: Sequence[NodeRow]) -> list[Line]:
         )
         for line, group in together.items()
     ]
-    seen = is_terminal(sys.stdout)
-    return progress_lines(shown, columns=columns_of(sys.stdout) if seen else 1000, rows=MAX_NODES, bars=seen)
 
 
-def errors_of(store: Store, run_id: str) -> list[tuple[Detail, int]]:
-    """Return a run's errors with how many task runs ended by each; asking to be skipped is none."""
-    return [(d, n) for d, n in store.errors(run_id, limit=1000) if d.type_name not in _NO_ERRORS]
+def failures_of(store: Store, run_id: str) -> list[FailureGroup]:
+    """Return what task runs failed by, without those that never ran because others failed."""
+    found = store.failures(run_id, limit=1000)
+    return [group for group in found if group.state is not State.UPSTREAM_FAILED]
 
 
-def error_kinds(found: Sequence[tuple[Detail, int]]) -> list[Failure]:
-    """Put errors of one type from one line together: their messages often differ by the data only."""
+def error_kinds(found: Sequence[FailureGroup]) -> list[Failure]:
+    """Put errors of one type from one line together, whatever way the code came to it."""
     kinds: dict[tuple[str, str], Failure] = {}
-    for detail, count in found:
-        key = (detail.type_name, location(detail.traceback) or detail.message)
-        new = Failure(detail.type_name, detail.message, detail.traceback, "")
-        kinds.setdefault(key, new).count += count
+    for group in found:
+        error = group.error
+        key = (error.type_name, location(error.traceback) or error.message)
+        new = Failure(error.type_name, error.message, error.traceback, "")
+        kinds.setdefault(key, new).count += group.count
     return list(kinds.values())
 
 

@@ -11,7 +11,7 @@ import click
 
 from ..errors import UserError
 from .common import find_run, open_reaped, run_argument, state_title, store_option
-from .runs_look import error_kinds, errors_of
+from .runs_look import error_kinds, failures_of
 
 if TYPE_CHECKING:
     from ..report import Report
@@ -67,7 +67,7 @@ def report_of(store: Store, row: RunRow) -> Report:
         run=row,
         state=state_title(store, row),
         nodes=nodes,
-        failures=error_kinds(errors_of(store, row.run_id)),
+        failures=error_kinds(failures_of(store, row.run_id)),
         lanes=lanes_of(items, made if row.ended is None else row.ended),
         slowest=heapq.nlargest(SLOWEST, timed, key=lambda item: item.seconds or 0.0),
         left_out=max(0, sum(row.counts) - len(items)),

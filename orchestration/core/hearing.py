@@ -164,14 +164,14 @@ class Hearing:
         if not settled and isinstance(indices, range):
             there = states[indices.start : indices.stop]
             if there.count(State.SUBMITTED) == len(indices):  # almost always
-                self.ledger.move(part.node, indices, Cause.STARTED)
+                self.ledger.move(part.node, indices, Cause.STARTED, worker=part.worker)
                 return
         fresh = [
             index
             for p, index in enumerate(indices, first)
             if p not in settled and states[index] == State.SUBMITTED
         ]
-        self.ledger.move(part.node, compact(sorted(fresh)), Cause.STARTED)
+        self.ledger.move(part.node, compact(sorted(fresh)), Cause.STARTED, worker=part.worker)
 
 
 def may_be_ended(flight: Flight) -> bool:

@@ -55,12 +55,32 @@ class WidthLearned:
 
 
 @dataclass(frozen=True, slots=True)
+class Roots:
+    """Whose failure kept items from running.
+
+    Attributes:
+        task_name: of the node `node_id`.
+        indices: of its items, one for each item that was kept from running, or one for all of them.
+    """
+
+    node_id: int
+    task_name: str
+    indices: Sequence[int]
+
+    def of(self, k: int) -> tuple[int, int]:
+        """Return the (node, index) that the k-th of the items did not run for."""
+        return self.node_id, self.indices[k if len(self.indices) > 1 else 0]
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """Items have changed state, other than by the end of an attempt.
 
     Attributes:
         indices: of the items; a range where they are contiguous.
         reason: for people, in words: the limit waited for, the root cause, why it is tried again.
+        worker: where they run, of a move to Running.
+        roots: whose failure it was, of a move to UpstreamFailed; None where no task run's was.
     """
 
     node_id: int
@@ -69,6 +89,8 @@ class Moved:
     at: float
     reason: str = ""
     name: str = ""  # where it says more than the state's own, such as "Cached"
+    worker: str = ""
+    roots: Roots | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from .commands import Command
-from .journal import Counted, Moved
+from .journal import Counted, Moved, Roots
 from .records import Flight, Node
 from .states import TABLE, TERMINAL, Cause, State
 from .story import Story
@@ -54,11 +54,15 @@ class Ledger:
         cause: Cause,
         reason: str = "",
         *,
+        worker: str = "",
+        roots: Roots | None = None,
         told: bool = False,
     ) -> None:
         """Move items along the table.
 
         Args:
+            worker: that runs them, where they have started.
+            roots: whose failure it was, where they will never run.
             told: another journal entry says it.
 
         Raises:
@@ -71,7 +75,7 @@ class Ledger:
         self.story.add(self.now, node.node_id, indices, cause, reason)
         self.dirty.add(node.node_id)
         if not told and cause not in _SILENT:
-            self.emit(Moved(node.node_id, indices, target, self.now, reason))
+            self.emit(Moved(node.node_id, indices, target, self.now, reason, "", worker, roots))
         if target in TERMINAL:
             if reason:
                 node.facts.reasons.put(indices, reason, node.width)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from runners.messages import Detail
 
+from .journal import Roots
 from .ledger import Ledger, compact
 from .records import Edge, Node, Reach
 from .retry import in_words
@@ -56,7 +57,13 @@ class Verdicts:
                 self._judge_singly(node, indices)
             else:
                 tally, root = self._base(node)
-                self._follow(node, indices, self._verdict(node, tally, root, many=False), root)
+                verdict = self._verdict(node, tally, root, many=False)
+                roots = None
+                if root is not None and verdict.cause is Cause.UPSTREAM_FAILED:
+                    origin = _origin(root)
+                    node.facts.roots.put(indices, origin, node.width)
+                    roots = self._roots(origin[0], origin[1:])
+                self._follow(node, indices, verdict, roots)
 
     def why_unusable(self, edge: Edge, width: int | None) -> str:
         """Say in words why the result at an ELEMENTS edge cannot be mapped over with this width."""
@@ -82,15 +89,15 @@ class Verdicts:
             return
         tally = Tally(self._base(node)[0].counts)
         tally.add(State.COMPLETED, len(own))
-        self._follow(node, indices, self._verdict(node, tally, None, many=False), None)
+        self._follow(node, indices, self._verdict(node, tally, None, many=False))
 
-    def _follow(self, node: Node, indices: Sequence[int], verdict: Verdict, root: Root | None) -> None:
+    def _follow(
+        self, node: Node, indices: Sequence[int], verdict: Verdict, roots: Roots | None = None
+    ) -> None:
         if verdict.cause is Cause.UPSTREAM_DONE:
             self._may_run(node, indices)
             return
-        if root is not None and verdict.cause is Cause.UPSTREAM_FAILED:
-            node.facts.roots.put(indices, _origin(root), node.width)
-        self.ledger.move(node, indices, verdict.cause, verdict.reason)
+        self.ledger.move(node, indices, verdict.cause, verdict.reason, roots=roots)
 
     def _may_run(self, node: Node, indices: Sequence[int]) -> None:
         if not len(indices):
@@ -109,18 +116,25 @@ class Verdicts:
         own = [edge for edge in node.ins if edge.per_item and not edge.dead]
         base, base_root = self._base(node)
         many = len(indices) > MANY
-        groups: dict[Verdict, list[int]] = {}
+        groups: dict[tuple[Verdict, int | None], tuple[list[int], list[int]]] = {}
         for index in indices:
             tally = Tally(base.counts)
             root = base_root
             for edge in own:
                 root = _count(tally, edge, edge.uppers(index), root)
             verdict = self._verdict(node, tally, root, many=many)
-            groups.setdefault(verdict, []).append(index)
+            blamed = None
             if verdict.cause is Cause.UPSTREAM_FAILED and root is not None:
-                node.facts.roots[index] = _origin(root)
-        for verdict, members in groups.items():
-            self._follow(node, compact(members), verdict, None)
+                blamed = node.facts.roots[index] = _origin(root)
+            members, origins = groups.setdefault((verdict, None if blamed is None else blamed[0]), ([], []))
+            members.append(index)
+            origins += blamed[1:] if blamed else ()
+        for (verdict, up), (members, origins) in groups.items():
+            roots = None if up is None else self._roots(up, origins)
+            self._follow(node, compact(members), verdict, roots)
+
+    def _roots(self, node_id: int, indices: Sequence[int]) -> Roots:
+        return Roots(node_id, self.ledger.nodes[node_id].spec.task_name, indices)
 
     def _base(self, node: Node) -> tuple[Tally, Root | None]:
         """Count the upstream states that concern all items, once; also return the first that failed."""

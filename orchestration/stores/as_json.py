@@ -67,7 +67,10 @@ def node_json(node: NodeRow) -> dict[str, Any]:
 
 
 def task_run_json(row: TaskRunRow) -> dict[str, Any]:
-    """Keys: node, index, task, name, state, state_name, attempts, started, seconds, worker, reason, error."""
+    """Keys: node, index, task, name, state, state_name, attempts, started, seconds, worker, reason, root, error.
+
+    root: node and index of the task run whose failure kept it from running.
+    """
     return {
         "node": row.node_id,
         "index": row.index,
@@ -80,8 +83,14 @@ def task_run_json(row: TaskRunRow) -> dict[str, Any]:
         "seconds": row.seconds,
         "worker": row.worker,
         "reason": row.reason,
+        "root": root_json(row.root),
         "error": detail_json(row.detail),
     }
+
+
+def root_json(root: tuple[int, int] | None) -> dict[str, int] | None:
+    """Keys: node, index."""
+    return None if root is None else {"node": root[0], "index": root[1]}
 
 
 def attempt_json(row: AttemptRow) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from runners.messages import Detail, Stored
 from ..core.journal import Entry
 from ..core.states import RunState, State
 from .clock import steady_now
+from .failures import FailureGroup
 from .newsroom import Newsroom
 from .timeline import Timeline
 from .timing import RunTiming
@@ -108,7 +109,11 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True)
 class TaskRunRow:
-    """One item of a node: its state now and its last attempt."""
+    """One item of a node: its state now and its last attempt.
+
+    Attributes:
+        root: node and index of the task run whose failure kept it from running.
+    """
 
     node_id: int
     index: int
@@ -122,6 +127,7 @@ class TaskRunRow:
     name: str = ""
     reason: str = ""
     detail: Detail | None = None
+    root: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,8 +442,8 @@ class Store(abc.ABC):
         """Return log lines with a `seq` above `after`, in its order."""
 
     @abc.abstractmethod
-    def errors(self, run_id: str, limit: int = 20) -> list[tuple[Detail, int]]:
-        """Return distinct errors of final attempts with how many task runs ended by each, most first."""
+    def failures(self, run_id: str, limit: int = 20) -> list[FailureGroup]:
+        """Return the task runs that failed, those that are alike as one: roots first, of these the most frequent."""
 
     # --- limits ---------------------------------------------------------------------------------
 

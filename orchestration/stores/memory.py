@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from runners.messages import Detail
-
 from ..core.journal import Entry, LeasesReturned, RunMoved
 from ..core.states import RUN_TERMINAL, RunState, State
 from ..errors import UserError
@@ -30,6 +28,7 @@ from .base import (
     RunRow,
     TaskRunRow,
 )
+from .failures import FailureGroup
 from .limits import (
     Bucket,
     Claim,
@@ -262,17 +261,11 @@ class MemoryStore(MemoryAccess):
             ]
             return found[:limit]
 
-    def errors(self, run_id: str, limit: int = 20) -> list[tuple[Detail, int]]:
+    def failures(self, run_id: str, limit: int = 20) -> list[FailureGroup]:
         with self._lock:
             record = self._record(run_id)
-            totals: dict[Detail, int] = {}
-            for node in record.nodes():
-                counts = record.errors.get(node.node_id, {}) if node.replaced_by is None else {}
-                for detail, count in counts.items():
-                    if detail.type_name == "Skip":  # a success
-                        continue
-                    totals[detail] = totals.get(detail, 0) + count
-            return sorted(totals.items(), key=lambda pair: -pair[1])[:limit]
+            current = {node.node_id for node in record.nodes() if node.replaced_by is None}
+            return record.failures.groups(current, limit)
 
     # --- limits ---------------------------------------------------------------------------------
 

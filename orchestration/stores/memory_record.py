@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from runners.messages import Detail, LogLine
+from runners.messages import LogLine
 
 from ..core.journal import (
     AttemptsEnded,
@@ -20,9 +20,10 @@ from ..core.journal import (
     StartRepeated,
     WidthLearned,
 )
-from ..core.states import RUN_TERMINAL, TERMINAL, RunState, State
+from ..core.states import RUN_TERMINAL, RunState, State
 from . import replay
 from .base import DEAD_AFTER_SECONDS, LogRow, NodeRow, Requests, RunRow
+from .failures import Failures
 from .limits import LOGGER_NAME
 from .liveness import is_gone, mark_at
 from .timeline import Ended
@@ -40,7 +41,7 @@ class RunRecord:
         self.by_node: dict[int, NodeRow] = {}
         self.paths: dict[str, int] = {}  # the newest node of each path
         self.items: dict[int, list[tuple[int, replay.ItemEntry]]] = {}
-        self.errors: dict[int, dict[Detail, int]] = {}
+        self.failures = Failures()
         self.logs: list[LogRow] = []
         self.seq = 0
         self.next_batch = 0
@@ -108,8 +109,10 @@ class RunRecord:
         match entry:
             case Moved() | StartRepeated():
                 self._add(entry)
-                if isinstance(entry, Moved) and entry.state is State.RUNNING:
-                    self._span(entry.node_id, entry.at, None)
+                if isinstance(entry, Moved):
+                    self.failures.moved(entry)
+                    if entry.state is State.RUNNING:
+                        self._span(entry.node_id, entry.at, None)
             case AttemptsEnded():
                 self._ended(entry)
             case Counted():
@@ -154,10 +157,7 @@ class RunRecord:
             run = self.run
             self.run = replace(run, retries=run.retries + retries, retry_seconds=run.retry_seconds + seconds)
         self._span(entry.node_id, min(filter(None, entry.started), default=None), entry.at)
-        totals = self.errors.setdefault(entry.node_id, {}) if entry.details else {}
-        for k, detail in entry.details.items():
-            if State(entry.states[k]) in TERMINAL:
-                totals[detail] = totals.get(detail, 0) + 1
+        self.failures.ended(entry)
 
     def _span(self, node_id: int, started: float | None, ended: float | None) -> None:
         node = self.by_node.get(node_id)

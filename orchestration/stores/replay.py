@@ -211,7 +211,7 @@ def _rows(view: JournalView, node: NodeRow, chosen: Sequence[int]) -> list[TaskR
 class _Item:
     """The last that is known of one item."""
 
-    __slots__ = ("ended", "k", "last", "name", "spent", "started")
+    __slots__ = ("ended", "k", "last", "name", "root", "spent", "started")
 
     def __init__(self) -> None:
         self.last: Moved | AttemptsEnded | None = None  # what brought it to its state
@@ -219,14 +219,16 @@ class _Item:
         self.k = 0  # its entry there
         self.spent = 0
         self.started: float | None = None  # of the attempt that runs
+        self.root: tuple[int, int] | None = None
         self.name = ""
 
     def apply(self, entry: Moved | AttemptsEnded, k: int) -> None:
         self.last = entry
         if isinstance(entry, Moved):
             self.started = entry.at if entry.state is State.RUNNING else None
+            self.root = None if entry.roots is None else entry.roots.of(k)
             return
-        self.started = None
+        self.started = self.root = None
         self.name = entry.names.get(k, self.name)
         self.ended, self.k = entry, k
         if entry.outcomes[k] != Outcome.UNSTARTED:
@@ -243,6 +245,7 @@ class _Item:
         else:
             state, state_name = (last.state, last.name) if last else (State.PENDING, "")
         running = self.started is not None
+        worker = last.worker if last is not None and running else "" if ended is None else ended.worker
         return TaskRunRow(
             node_id=node.node_id,
             index=index,
@@ -252,10 +255,11 @@ class _Item:
             attempts=self.spent + running,
             started=self.started if running or not ended else ended.started[k] or None,
             seconds=None if running or not ended or not ended.started[k] else ended.durations[k],
-            worker="" if running or not ended else ended.worker,
+            worker=worker,
             name=self.name,
             reason=last.reason if last else "",
             detail=ended.details.get(k) if ended and not running else None,
+            root=self.root,
         )
 
 

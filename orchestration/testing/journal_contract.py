@@ -16,12 +16,14 @@ from ..core.journal import (
     LogWritten,
     Moved,
     NodeAdded,
+    Roots,
     StartRepeated,
     WidthLearned,
 )
 from ..core.states import State
 from ..errors import FencedError, RunNotFoundError
 from ..stores.base import Store
+from ..stores.failures import Place
 from .store_entries import BOOM, NOW, counts, ended, new_run, node
 
 
@@ -237,9 +239,58 @@ class JournalContract:
                 ended(0, [3], State.AWAITING_RETRY, Outcome.FAILED, details={0: Detail("OSError")}),
             ],
         )
-        found = [(detail.type_name, count) for detail, count in store.errors(run_id)]
-        assert found == [("ValueError", 2), ("KeyError", 1)]
-        assert len(store.errors(run_id, limit=1)) == 1
+        found = [(group.error.type_name, group.count, group.state) for group in store.failures(run_id)]
+        assert found == [("ValueError", 2, State.FAILED), ("KeyError", 1, State.FAILED)]
+        assert len(store.failures(run_id, limit=1)) == 1
+
+    def test_failures_that_are_alike_are_one(self, store: Store) -> None:
+        """Of one type from the same lines, whatever they say; with the first and the last by the time they ended."""
+        run_id = new_run(store)
+        trace = 'Traceback:\n  File "flows.py", line 3, in f\nValueError: '
+        errors = [Detail("ValueError", f"no {k}", f"{trace}no {k}") for k in range(4)]
+        elsewhere = Detail(
+            "ValueError", "no 4", 'Traceback:\n  File "flows.py", line 9, in g\nValueError: no 4'
+        )
+        late = ended(
+            0, [2, 3], State.FAILED, Outcome.FAILED, details=dict(enumerate(errors[2:])), started=NOW + 5
+        )
+        early = ended(
+            0, [0, 1], State.FAILED, Outcome.FAILED, details=dict(enumerate(errors[:2])), started=NOW - 5
+        )
+        other = ended(0, [4], State.FAILED, Outcome.FAILED, details={0: elsewhere})
+        store.append(run_id, 1, [node(1, 2), late])
+        store.append(run_id, 1, [other, replace(early, node_id=1)])
+        one, two = store.failures(run_id)
+        assert (one.count, one.error.message, one.root, two.count) == (4, "no 0", None, 1)
+        assert (one.first, one.last) == (Place(1, 0, NOW - 4.75), Place(0, 3, NOW + 5.25))
+
+    def test_failures_without_an_error(self, store: Store) -> None:
+        """By reason; those that never ran come last, by the task whose failure it was, and say whose it was."""
+        run_id = new_run(store)
+        lost = ended(0, [0], State.CRASHED, LOST, reason="its worker died")
+        own, shared = Roots(0, "task", array("i", [7, 0, 5])), Roots(0, "task", [3])
+        moves: list[Entry] = [
+            Moved(1, [1, 2, 4], State.UPSTREAM_FAILED, NOW, "one of task ended Failed", roots=own),
+            Moved(1, range(5, 7), State.UPSTREAM_FAILED, NOW + 1, "task[3] ended Crashed", roots=shared),
+            Moved(0, [9], State.CRASHED, NOW + 3, "its worker died"),
+            Moved(0, [8], State.CRASHED, NOW, "interrupted"),
+        ]
+        store.append(run_id, 1, [node(1, 8), lost, *moves])
+        died, other, never = store.failures(run_id)
+        assert (died.state, died.count, died.error) == (State.CRASHED, 2, Detail(message="its worker died"))
+        assert (other.reason, other.count, other.root) == ("interrupted", 1, None)
+        assert (never.state, never.count, never.root) == (State.UPSTREAM_FAILED, 5, (0, 7))
+        assert (never.first, never.last) == (Place(1, 1, NOW), Place(1, 6, NOW + 1))
+        found = {item.index: item.root for item in store.task_runs(run_id, node_id=1)}
+        assert found == {0: None, 1: (0, 7), 2: (0, 0), 3: None, 4: (0, 5), 5: (0, 3), 6: (0, 3), 7: None}
+
+    def test_a_running_task_run_tells_its_worker(self, store: Store) -> None:
+        """From its start on, not only when its attempt has ended."""
+        run_id = new_run(store)
+        store.append(run_id, 1, [Moved(0, range(2), State.RUNNING, NOW, worker="worker-7")])
+        store.append(run_id, 1, [ended(0, [1])])
+        first, second = store.task_runs(run_id, limit=2)
+        assert (first.state, first.worker, second.worker) == (State.RUNNING, "worker-7", "worker-1")
 
     def test_an_append_is_all_or_nothing(self, store: Store) -> None:
         """What comes with an old epoch leaves no trace at all."""

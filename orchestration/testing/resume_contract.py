@@ -151,7 +151,7 @@ class ResumeContract:
         assert store.run(run_id).counts == counts(pending=10)
         assert {row.node_id for row in store.task_runs(run_id)} == {1}
         assert store.task_runs(run_id, node_id=0, limit=1)[0].state is State.FAILED
-        assert store.errors(run_id) == []
+        assert store.failures(run_id) == []
 
     def test_a_flow_that_is_tried_again_replaces_its_nodes(self, store: Store) -> None:
         """`@flow(retries=1)`: its second attempt records its task runs anew, in the same epoch."""
@@ -163,7 +163,7 @@ class ResumeContract:
         assert [(row.node_id, row.replaced_by) for row in store.nodes(run_id)] == [(0, 1), (1, None)]
         assert store.run(run_id).counts == counts(pending=10)
         assert {row.node_id for row in store.task_runs(run_id)} == {1}
-        assert store.errors(run_id) == []
+        assert store.failures(run_id) == []
 
     def test_next_ids_are_unused(self, store: Store) -> None:
         """Also by batches that were at the engine when the process died and never came back."""

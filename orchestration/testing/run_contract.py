@@ -93,7 +93,14 @@ class RunContract:
         """A typo and an empty store are told apart."""
         with pytest.raises(RunNotFoundError, match="no runs"):
             store.run("x")
-        for call in (store.nodes, store.task_runs, store.logs, store.errors, store.recovered, store.next_ids):
+        for call in (
+            store.nodes,
+            store.task_runs,
+            store.logs,
+            store.failures,
+            store.recovered,
+            store.next_ids,
+        ):
             with pytest.raises(RunNotFoundError):
                 call("x")
 

@@ -17,6 +17,7 @@ from ..stores.as_json import log_json, seconds_of, timing_json
 from ..stores.base import RunRow, Store, TaskRunRow
 from ..stores.lookup import states_named
 from . import shown
+from ..stores.running import running_now
 from .answers import as_json
 from .binary import snapshot, timeline_bytes
 from .stuck import why_stuck
@@ -288,24 +289,10 @@ def logs(
 
 @router.get("/runs/{run}/errors")
 def errors(request: Request, run: str) -> Response:
-    """List errors that ended task runs, those that are alike once, most frequent first."""
+    """Count all task runs that failed, those that failed alike as one: roots first, of these the most frequent."""
     store = store_of(request)
-    run_id = store.run(run).run_id
-    bad = frozenset({State.FAILED, State.CRASHED})
-    places: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in store.task_runs(run_id, states=bad, limit=1000):
-        if row.detail is not None:
-            ended = None if row.started is None else row.started + (row.seconds or 0.0)
-            place = {"node": row.node_id, "index": row.index, "name": row.name, "at": ended}
-            places.setdefault((row.detail.type_name, row.detail.message), []).append(place)
-    groups = []
-    for detail, count in store.errors(run_id, limit=MOST_GROUPS):
-        known = sorted(places.get((detail.type_name, detail.message), []), key=lambda one: one["at"] or 0.0)
-        if known:
-            groups.append(
-                shown.shown_group(detail, count, root=True) | {"first": known[0], "last": known[-1]}
-            )
-    return as_json(groups)
+    groups = store.failures(store.run(run).run_id, limit=MOST_GROUPS)
+    return as_json([shown.shown_group(group) for group in groups])
 
 
 @router.get("/runs/{run}/timing")
@@ -377,11 +364,10 @@ def _flow(store: Store, name: str, counts: dict[RunState, int], now: float) -> d
 def workers(request: Request) -> Response:
     """List what is running now, by the worker that does it."""
     store, found = store_of(request), list[dict[str, Any]]()
-    running = frozenset({State.RUNNING})
     for row in store.runs(states=frozenset({RunState.RUNNING, RunState.CANCELLING}), limit=PAGE):
-        busy = store.task_runs(row.run_id, states=running, limit=PAGE)
-        kinds = {node.node_id: node.kind for node in store.nodes(row.run_id)} if busy else {}
-        for one in busy:
+        nodes = store.nodes(row.run_id)
+        kinds = {node.node_id: node.kind for node in nodes}
+        for one in running_now(store, row.run_id, nodes, PAGE):
             found.append(
                 {
                     "worker": one.worker or row.host,

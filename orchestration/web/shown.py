@@ -12,13 +12,14 @@ from ..core.states import RUN_TERMINAL, RunState, State
 from ..stores.as_json import (
     attempt_json,
     counts_json,
-    detail_json,
     history_json,
     node_json,
+    root_json,
     run_json,
     task_run_json,
 )
 from ..stores.base import AttemptRow, HistoryRow, LeaseRow, Limit, NodeRow, Requests, RunRow, TaskRunRow
+from ..stores.failures import FailureGroup, Place
 from ..terminal import words
 
 _RETRIABLE = frozenset({RunState.FAILED, RunState.CRASHED, RunState.CANCELLED})
@@ -137,17 +138,25 @@ def shown_limit(limit: Limit, leases: Sequence[LeaseRow], names: dict[str, str])
     }
 
 
-def shown_group(detail: Detail, count: int, *, root: bool) -> dict[str, Any]:
-    """Return errors that are alike, counted once.
-
-    Args:
-        root: no other error has caused it.
-    """
-    plain = detail_json(detail) or {}
+def shown_group(group: FailureGroup) -> dict[str, Any]:
+    """Return failures that are alike. `cause` is the task run whose failure kept the first of them from running."""
+    error = group.error
     return {
-        "type": short_type(detail.type_name),
-        "message": detail.message,
-        "traceback": plain.get("traceback") or None,
-        "count": count,
-        "root": root,
+        "type": short_type(error.type_name) or group.state.title,
+        "state": group.state.title,
+        "message": error.message,
+        "traceback": error.traceback or None,
+        "count": group.count,
+        "root": group.root is None,
+        "cause": root_json(group.root),
+        "first": _place(group.first),
+        "last": _place(group.last),
     }
+
+
+def _place(place: Place | None) -> dict[str, Any] | None:
+    return (
+        None
+        if place is None
+        else {"node": place.node_id, "index": place.index, "name": place.name, "at": place.at}
+    )

@@ -14,7 +14,18 @@ from orchestration.testing.server import ServerProcess
 from orchestration.testing.store_contract import StoreContract
 from orchestration.testing.store_entries import new_run
 
-TABLES = ("run", "node", "journal", "error", "run_history", "log", "limit_", "lease", "remote_writer")
+TABLES = (
+    "run",
+    "node",
+    "journal",
+    "error",
+    "failure",
+    "run_history",
+    "log",
+    "limit_",
+    "lease",
+    "remote_writer",
+)
 
 
 @pytest.fixture(scope="module")

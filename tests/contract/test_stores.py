@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.core.journal import LOST, AttemptsEnded, Entry, Moved
+from orchestration.core.journal import LOST, AttemptsEnded, Entry, Moved, Roots
 from orchestration.core.states import State
 from orchestration.stores.base import Store
 from orchestration.stores.memory import MemoryStore
@@ -61,7 +61,9 @@ INDICES = st.lists(st.integers(0, WIDTH - 1), min_size=1, unique=True) | st.buil
 STATES = st.sampled_from(State)
 TIMES = st.floats(NOW, NOW + 100)
 DETAILS = st.builds(Detail, st.sampled_from(["ValueError", "KeyError"]), TEXTS)
-MOVES = st.builds(Moved, st.just(0), INDICES, STATES, TIMES, TEXTS, st.sampled_from(["", "Cached"]))
+ROOTS = st.none() | st.builds(Roots, st.just(0), st.sampled_from(["one", "other"]), st.just([7]))
+NAMES, WORKERS = st.sampled_from(["", "Cached"]), st.sampled_from(["", "w1"])
+MOVES = st.builds(Moved, st.just(0), INDICES, STATES, TIMES, TEXTS, NAMES, WORKERS, ROOTS)
 
 
 @st.composite
@@ -147,7 +149,7 @@ def told(store: Store, run_id: str, entries: list[Entry]) -> tuple[object, ...]:
         [store.attempts(run_id, 0, k) for k in range(WIDTH)],
         [[(b[0] - a[0], *b[1:]) for a, b in itertools.pairwise(rows)] for rows in histories],
         store.recovered(run_id),
-        sorted(store.errors(run_id), key=repr),
+        sorted(store.failures(run_id, limit=1000), key=repr),
         store.nodes(run_id),
         store.timing(run_id),
         store.next_ids(run_id),

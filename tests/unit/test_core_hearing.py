@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestration.core.commands import CancelBatches
 from orchestration.core.events import PermitAsked, SlotLent, SlotReclaimed
-from orchestration.core.journal import AttemptsEnded, LogWritten, StartRepeated
+from orchestration.core.journal import AttemptsEnded, LogWritten, Moved, StartRepeated
 from orchestration.core.specs import INLINE, Policy
 from orchestration.core.states import State
 from orchestration.testing.handdriven import HandDriven
@@ -27,7 +27,8 @@ def test_hints_show_what_runs() -> None:
     run.progress(0, 0)
     run.progress(0, 77)
     assert run.states(node) == [State.RUNNING] * 3
-    assert [list(indices) for state, indices in run.moves(node) if state is State.RUNNING] == [[0], [1], [2]]
+    started = [move for move in run.all_said(Moved) if move.state is State.RUNNING]
+    assert [(list(move.indices), move.worker) for move in started] == [([0], "w"), ([1], "w"), ([2], "w")]
 
 
 def test_without_hints_the_end_is_the_same() -> None:

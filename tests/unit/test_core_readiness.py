@@ -6,7 +6,7 @@ import pytest
 
 from orchestration.core.commands import SubmitBatch
 from orchestration.core.events import CancelRequested
-from orchestration.core.journal import AttemptsEnded, WidthLearned
+from orchestration.core.journal import AttemptsEnded, Moved, WidthLearned
 from orchestration.core.specs import Dependency, Policy, Reach, Recovered
 from orchestration.core.states import State
 from orchestration.core.triggers import all_finished
@@ -198,6 +198,28 @@ def test_upstream_that_ended_in_part_before_the_submission() -> None:
     assert run.states(down) == [P, State.UPSTREAM_FAILED, S]
     run.end(batch_id=0)
     assert run.states(down) == [S, State.UPSTREAM_FAILED, S]
+
+
+def test_what_never_runs_tells_whose_failure_it_was() -> None:
+    """The journal names the task run that failed first, of each item its own, however many nodes lie between."""
+    run = driven()
+    up = run.add(width=3, policy=ONE)
+    down = run.add(Dependency(up, Reach.ALIGNED), width=None, policy=ONE)
+    after = run.add(Dependency(down, Reach.ALIGNED), width=None, policy=ONE)
+    total = run.add(Dependency(down, Reach.ALL), width=2)
+    for outcome in (Outcome.FAILED, Outcome.COMPLETED, Outcome.FAILED):
+        run.end(outcome)
+    run.finish_all()
+    told = {}
+    for move in run.all_said(Moved):
+        if move.state is State.UPSTREAM_FAILED:
+            assert move.roots is not None
+            assert (move.roots.node_id, move.roots.task_name) == (up, "t0")
+            told |= {(move.node_id, index): move.roots.of(k) for k, index in enumerate(move.indices)}
+        else:
+            assert move.roots is None
+    aligned = {(node, index): (up, index) for node in (down, after) for index in (0, 2)}
+    assert told == aligned | {(total, 0): (up, 0), (total, 1): (up, 0)}
 
 
 @pytest.mark.parametrize("trigger", ["all_successful", "all_finished"])

@@ -18,6 +18,7 @@ from orchestration.core.journal import (
     LogWritten,
     Moved,
     NodeAdded,
+    Roots,
     RunMoved,
     StartRepeated,
     WidthLearned,
@@ -31,14 +32,14 @@ from orchestration.testing.store_entries import BOOM, NOW, counts, ended, node
 from runners.messages import Detail, LogLine, Stored
 
 # The forms of VERSION. If they change, what older programs say cannot be read: raise VERSION, and this.
-FORMS = (5, "cec86d261d9c3c6b")
+FORMS = (6, "56f7b5509fd60d1d")
 
 ENTRIES: list[Entry] = [
     node(0, 10),
     NodeAdded(1, "p", "t", "single", None, NOW, frozenset({"a"}), (0,), "f", {"retries": 2}, (0, 3)),
     WidthLearned(1, 7),
     Moved(0, range(3, 9), State.RUNNING, NOW, "\udc80", "Cached"),
-    Moved(0, [7, 1], State.READY, NOW),
+    Moved(0, [7, 1], State.UPSTREAM_FAILED, NOW, roots=Roots(2, "load", [3, 4])),
     StartRepeated(0, 3, [1, 2], "e", "w", NOW),
     Counted(0, counts(completed=3), (0.5, 0.0, 0.0)),
     LogWritten(-1, [-1], [0], [LogLine(0, 0, 0, NOW, 20, "user", "hello \x00")]),
@@ -58,10 +59,13 @@ def received(entries: list[Entry]) -> list[Entry]:
     return got.arguments["entries"]
 
 
-def plain(entry: Entry) -> list[object]:
+def plain(entry: Entry | Roots) -> list[object]:
     """Return an entry's values, columns of any kind as lists."""
     values = [getattr(entry, name) for name in type(entry).__dataclass_fields__]
-    return [list(v) if isinstance(v, range | array | list | tuple) else v for v in values]
+    return [
+        list(v) if isinstance(v, range | array | list | tuple) else plain(v) if isinstance(v, Roots) else v
+        for v in values
+    ]
 
 
 def test_every_kind_of_entry_arrives_as_it_was() -> None:

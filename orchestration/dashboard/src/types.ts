@@ -75,7 +75,14 @@ export interface TaskRun {
   seconds: number | null;
   worker: string | null;
   reason: string | null;
+  /** The task run whose failure kept it from running. */
+  root: Origin | null;
   error: string | null;
+}
+
+export interface Origin {
+  node: number;
+  index: number;
 }
 
 export interface Attempt {
@@ -117,21 +124,24 @@ export interface LogLine {
   attempt: number | null;
 }
 
-export interface Place {
-  node: number;
-  index: number;
+export interface Place extends Origin {
   name: string;
-  at: number | null;
+  at: number;
 }
 
+/** Task runs that failed alike. */
 export interface ErrorGroup {
   type: string;
+  state: string;
   message: string;
   traceback: string | null;
   count: number;
-  first: Place;
-  last: Place;
+  /** By time; unknown where an earlier version has recorded the run. */
+  first: Place | null;
+  last: Place | null;
   root: boolean;
+  /** Of failures that are no roots: the task run whose failure kept the first of them from running. */
+  cause: Origin | null;
 }
 
 export interface Holder {

@@ -14,7 +14,7 @@ _COPY_FROM_ROWS = 20  # fewer are faster in one INSERT each, for which nobody wa
 _TYPES = {
     **dict.fromkeys(("at", "submitted_at", "cpu_seconds"), "float8"),
     **dict.fromkeys(
-        ("indices", "states", "outcomes", "attempts", "positions", "started", "seconds"), "bytea"
+        ("indices", "states", "outcomes", "attempts", "positions", "started", "seconds", "roots"), "bytea"
     ),
     **dict.fromkeys(
         (

@@ -117,7 +117,7 @@ class Database(GroupCommit[PostgresConnection]):
                 raw.execute(
                     "DELETE FROM writer WHERE at < extract(epoch FROM now()) - 7 * 86400"
                 )  # left by the dead
-                raw.execute("VACUUM run, node, journal, error, run_history, log, lease, writer")
+                raw.execute("VACUUM run, node, journal, error, failure, run_history, log, lease, writer")
         except psycopg.Error as error:
             self.explain(error, lost=is_lost(error, None))
 

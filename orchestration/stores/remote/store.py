@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from runners.messages import Detail
-
 from ... import settings
 from ...core.journal import Entry
 from ...core.states import RunState, State
@@ -29,6 +27,7 @@ from ..base import (
     Store,
     TaskRunRow,
 )
+from ..failures import FailureGroup
 from ..liveness import mark_at
 from ..newsroom import Newsroom
 from ..patience import PATIENCE_SECONDS
@@ -247,8 +246,8 @@ class RemoteStore(Store):
         )
         return found
 
-    def errors(self, run_id: str, limit: int = 20) -> list[tuple[Detail, int]]:
-        found: list[tuple[Detail, int]] = self._call("errors", run_id=run_id, limit=limit)
+    def failures(self, run_id: str, limit: int = 20) -> list[FailureGroup]:
+        found: list[FailureGroup] = self._call("failures", run_id=run_id, limit=limit)
         return found
 
     # --- limits ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from .connection import Connection
 from .rows import RunView
 from .runs import dead
 
-_OF_A_RUN = ("node", "journal", "error", "run_history", "log")
+_OF_A_RUN = ("node", "journal", "error", "failure", "run_history", "log")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,24 +23,25 @@ from ...core.journal import (
     StartRepeated,
     WidthLearned,
 )
-from ...core.states import RUN_TERMINAL, TERMINAL, RunState, State
+from ...core.states import RUN_TERMINAL, RunState, State
 from ..columns import pack_floats, pack_ints
+from ..failures import FailureGroup, Failures
 from ..limits import Tie
 from ..lookup import fenced, unknown
 from .connection import Connection
+from .failures import FAILURE, failure_values
 from .text import clean, counts_to_json, plain, to_json
 
 MOVED, ENDED, REPEATED = 0, 1, 2
 _NO_COUNTS = (0,) * len(State)
 _NO_WAITS = to_json((0.0, 0.0, 0.0))
 FLOW = -1  # in place of a node_id
-_TERMINAL_BYTES = frozenset(int(state) for state in TERMINAL)
 
 # Columns by name: a later version's migration may add some while this one has the database open.
 _JOURNAL = (
     "run_no", "node_id", "seq", "kind", "first_index", "last_index", "at", "state", "indices", "states", "outcomes",
     "attempts", "positions", "started", "seconds", "details", "names", "batch_id", "execution_id", "worker",
-    "stored_url", "stored_digest", "reason", "name", "submitted_at", "cpu_seconds",
+    "stored_url", "stored_digest", "reason", "name", "submitted_at", "cpu_seconds", "root_node", "roots",
 )  # fmt: skip
 LOG = ("run_no", "seq", "node_id", "item_index", "attempt", "at", "level", "logger", "message")
 _NODE = f"""
@@ -48,10 +49,10 @@ _NODE = f"""
                       parent_node, parent_index, counts, waited)
     VALUES ({",".join("?" * 15)})"""
 _ERROR = """
-    INSERT INTO error (run_no, node_id, digest, ended, type_name, message, traceback, exception,
+    INSERT INTO error (run_no, node_id, digest, type_name, message, traceback, exception,
                        after_seconds, retriable, abandoned)
-    VALUES (?,?,?,?,?,?,?,?,?,?,?)
-    ON CONFLICT (run_no, node_id, digest) DO UPDATE SET ended = error.ended + excluded.ended
+    VALUES (?,?,?,?,?,?,?,?,?,?)
+    ON CONFLICT (run_no, node_id, digest) DO UPDATE SET digest = excluded.digest
     RETURNING error_no"""
 # Asked for paths directly, SQLite goes through all nodes of the run: it takes the primary key for as good as the
 # index, which lacks the columns wanted. To find node_ids the index is enough.
@@ -111,6 +112,7 @@ class _Turn:
         self.waits: dict[int, tuple[float, ...]] = {}
         self.spans: dict[int, tuple[float | None, float | None]] = {}
         self.retries, self.retry_seconds = 0, 0.0
+        self.failures = Failures()
 
     def next_seq(self) -> int:
         seq: int = self.seq
@@ -124,15 +126,20 @@ class _Turn:
             return
         if entry.state is State.RUNNING:
             self._span(entry.node_id, entry.at, None)
+        self.failures.moved(entry)
+        roots = entry.roots
         self.journal.append(
             (
                 *self._head(entry.node_id, MOVED, entry.indices, entry.at),
                 int(entry.state),
                 pack_ints(entry.indices),
-                *(None,) * 13,
+                *(None,) * 10,
+                clean(entry.worker) or None,
+                *(None,) * 2,
                 clean(entry.reason) or None,
                 clean(entry.name) or None,
                 *(None,) * 2,
+                *((None, None) if roots is None else (roots.node_id, pack_ints(roots.indices))),
             )
         )
 
@@ -147,7 +154,8 @@ class _Turn:
         retries, seconds = entry.retried()
         self.retries += retries
         self.retry_seconds += seconds
-        details = {k: self._attempt_error(entry, k, detail) for k, detail in entry.details.items()}
+        self.failures.ended(entry)
+        details = {k: self.error(entry.node_id, detail) for k, detail in entry.details.items()}
         stored = entry.stored
         self.journal.append(
             (
@@ -171,6 +179,7 @@ class _Turn:
                 None,
                 entry.submitted_at or None,
                 entry.cpu_seconds or None,
+                *(None,) * 2,
             )
         )
 
@@ -187,7 +196,7 @@ class _Turn:
                 entry.batch_id,
                 entry.execution_id,
                 clean(entry.worker),
-                *(None,) * 6,
+                *(None,) * 8,
             )
         )
 
@@ -204,16 +213,14 @@ class _Turn:
         last = ended if last is None else last if ended is None else max(last, ended)
         self.spans[node_id] = first, last
 
-    def _attempt_error(self, entry: AttemptsEnded, k: int, detail: Detail) -> int:
-        return self.error(entry.node_id, detail, int(entry.states[k] in _TERMINAL_BYTES))
-
-    def error(self, node_id: int, detail: Detail, ended: int) -> int:
+    def error(self, node_id: int, detail: Detail) -> int:
         texts = (clean(detail.type_name), clean(detail.message), clean(detail.traceback))
         flags = (detail.after_seconds, bool(detail.retriable), bool(detail.abandoned))
         digest = hashlib.blake2b(repr((texts, flags)).encode(), digest_size=16)
         digest.update(detail.exception or b"")
-        row = (self.run_no, node_id, digest.digest(), ended, *texts, detail.exception, *flags)
-        # All rows of RETURNING have to be read, else the statement stays open.
+        row = (self.run_no, node_id, digest.digest(), *texts, detail.exception, *flags)
+        # What is there already is "updated", else it would not be returned; and all rows of RETURNING have to be
+        # read, else the statement stays open.
         ((number,),) = self.connection.execute(_ERROR, row).fetchall()
         return int(number)
 
@@ -287,7 +294,7 @@ class _Turn:
 
     def run_moved(self, entry: RunMoved) -> None:
         self.anew = self.anew or entry.state is RunState.AWAITING_RETRY
-        error_no = self.error(FLOW, entry.detail, 0) if entry.detail else None
+        error_no = self.error(FLOW, entry.detail) if entry.detail else None
         name, message = clean(entry.name), clean(entry.message)
         over = entry.state in RUN_TERMINAL
         self.connection.execute(
@@ -329,6 +336,8 @@ class _Turn:
             connection.insert("journal", _JOURNAL, self.journal)
         if self.logs:
             connection.insert("log", LOG, self.logs)
+        if self.failures.kinds:
+            connection.executemany(FAILURE, [self._failure(*pair) for pair in self.failures.kinds.items()])
         if self.spans:
             connection.executemany(_SPANS, [(a, a, b, b, run_no, n) for n, (a, b) in self.spans.items()])
         connection.execute(
@@ -336,6 +345,10 @@ class _Turn:
             "retry_seconds = retry_seconds + ? WHERE run_no = ?",
             (self.seq, self.batch, counts_to_json(self.counts), self.retries, self.retry_seconds, run_no),
         )
+
+    def _failure(self, kind: tuple[int, bytes], group: FailureGroup) -> tuple[Any, ...]:
+        number = None if group.detail is None else self.error(kind[0], group.detail)
+        return (self.run_no, *kind, *failure_values(group, number))
 
     def _flush_counts(self) -> None:
         """Write what is known of nodes by now: few statements for many nodes, since most of them are single items."""

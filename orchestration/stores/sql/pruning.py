@@ -10,7 +10,7 @@ from ...core.states import RUN_TERMINAL, RunState
 from ..base import REUSE_TAG
 from .connection import Connection
 
-_OF_A_RUN = ("journal", "log", "error", "node", "run_history", "run")
+_OF_A_RUN = ("journal", "log", "error", "failure", "node", "run_history", "run")
 
 
 @dataclass(frozen=True, slots=True)

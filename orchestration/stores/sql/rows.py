@@ -12,13 +12,15 @@ from typing import Any
 
 from runners.messages import Detail, Stored
 
-from ...core.journal import AttemptsEnded, Moved, StartRepeated
+from ...core.journal import AttemptsEnded, Moved, Roots, StartRepeated
 from ...core.states import RunState, State
 from ..base import LogRow, NodeRow, RunRow
 from ..columns import unpack_floats, unpack_ints
+from ..failures import FailureGroup
 from ..replay import MAX_INDEX, ItemEntry, NodeHead, Trace
 from ..timeline import Ended
 from .connection import Connection
+from .failures import groups
 from .journal import ENDED, MOVED, REPEATED
 from .text import keyed
 
@@ -31,7 +33,7 @@ RUN_TABLES = "run LEFT JOIN error ON error.error_no = run.error_no"
 _ENTRY_COLUMNS = """
     seq, kind, at, state, indices, states, outcomes, attempts, positions, started, seconds, details, names,
     batch_id, execution_id, worker, stored_url, stored_digest, reason, name,
-    submitted_at, cpu_seconds"""
+    submitted_at, cpu_seconds, root_node, roots"""
 _LOG_COLUMNS = "seq, log.node_id, item_index, attempt, task_name, at, level, logger, message"
 
 
@@ -134,19 +136,8 @@ class RunView:
         )
         return [_to_log(row) for row in found]
 
-    def final_errors(self, limit: int) -> list[tuple[Detail, int]]:
-        """Return the errors that task runs of nodes which are not replaced have ended by."""
-        found = self._connection.execute(
-            f"""SELECT {_DETAIL}, task_runs FROM error JOIN (
-                  SELECT min(error_no) AS error_no, sum(error.ended) AS task_runs
-                  FROM error JOIN node USING (run_no, node_id)
-                  WHERE run_no = ? AND replaced_by IS NULL AND type_name <> 'Skip' -- a skip is a success
-                  GROUP BY digest
-                ) AS total USING (error_no)
-                WHERE task_runs > 0 ORDER BY task_runs DESC, error_no LIMIT ?""",
-            (self._run_no, limit),
-        )
-        return [(to_detail(row[:7]), row[7]) for row in found]
+    def failures(self, limit: int) -> list[FailureGroup]:
+        return groups(self._connection, self._run_no, limit)
 
     def ended(self, after: int) -> Iterator[Ended]:
         # CROSS JOIN: each node's entries are sought; from the journal SQLite would go through all of the run's.
@@ -214,11 +205,13 @@ def _to_entry(node_id: int, row: tuple[Any, ...], errors: dict[int, Detail]) -> 
         row[:13]
     )
     (batch_id, execution_id, worker, stored_url, stored_digest, reason, name, submitted_at, cpu_seconds) = (
-        row[13:]
+        row[13:22]
     )
+    root_node, roots = row[22:]
     indices = unpack_ints(packed)
     if kind == MOVED:
-        return Moved(node_id, indices, State(state), at, reason or "", name or "")
+        by = None if root_node is None else Roots(root_node, "", unpack_ints(roots))
+        return Moved(node_id, indices, State(state), at, reason or "", name or "", worker or "", by)
     if kind != ENDED:
         return StartRepeated(node_id, batch_id, indices, execution_id, worker, at)
     return AttemptsEnded(

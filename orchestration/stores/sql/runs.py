@@ -14,7 +14,7 @@ from ..base import BATCH_IDS_PER_EPOCH, DEAD_AFTER_SECONDS, Requests, RunRow
 from ..liveness import is_gone
 from ..lookup import MIN_PREFIX, alive, ambiguous, completed, not_found, unknown
 from ..replay import counts_of, interrupted, states_of
-from . import journal, leases
+from . import failures, journal, leases
 from .connection import Connection
 from .rows import RUN_COLUMNS, RUN_TABLES, RunView, to_run
 from .text import clean, plain, to_json
@@ -239,6 +239,7 @@ def _undone(connection: Connection, run_no: int, epoch: int) -> list[Counted]:
         "DELETE FROM journal WHERE run_no = ? AND kind = ? AND state = ? AND at = ? RETURNING node_id",
         (run_no, journal.MOVED, int(State.CRASHED), at),
     ).fetchall()
+    failures.take_back(connection, run_no, at)
     touched, view = {node_id for (node_id,) in gone}, RunView(connection, run_no)
     nodes = [node for node in view.nodes() if node.node_id in touched]
     return [Counted(node.node_id, counts_of(states_of(view, node))) for node in nodes]

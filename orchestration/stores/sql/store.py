@@ -6,8 +6,6 @@ import abc
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from runners.messages import Detail
-
 from ...core.journal import Entry
 from ...core.states import RunState, State
 from .. import limits as rules
@@ -26,6 +24,7 @@ from ..base import (
     RunRow,
     TaskRunRow,
 )
+from ..failures import FailureGroup
 from ..liveness import mark_at
 from ..newsroom import frees_leases
 from ..served import ServedStore
@@ -183,8 +182,8 @@ class SqlStore(ServedStore):
             ),
         )
 
-    def errors(self, run_id: str, limit: int = 20) -> list[tuple[Detail, int]]:
-        return self._look(run_id, lambda view: view.final_errors(limit))
+    def failures(self, run_id: str, limit: int = 20) -> list[FailureGroup]:
+        return self._look(run_id, lambda view: view.failures(limit))
 
     # --- limits ---------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ def test_states_attempts_and_errors(runner: TaskRunner, record: Any) -> None:
     assert len({row.execution_id for row in failed}) == 3
     assert "act[3]" in record.task_runs("after")[3].reason
     assert [Outcome(row.outcome).name for row in record.attempts("act", 2)] == ["FAILED", "COMPLETED"]
-    errors = {detail.type_name: count for detail, count in record.store.errors(record.run().run_id)}
+    errors = {group.error.type_name: group.count for group in record.store.failures(record.run().run_id)}
     assert errors["ValueError"] == 1
     assert "KeyError" not in errors
 

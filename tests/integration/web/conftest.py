@@ -37,6 +37,14 @@ def checks(n: int = 30):
     futures.wait()
     return sum(future.state.is_completed() for future in futures)
 
+@task
+def follow(n):
+    return n
+
+@flow
+def chained(n: int = 30):
+    follow.map(check.with_options(retries=0).map(range(n))).wait()
+
 @flow
 def slow(n: int = 4, seconds: float = 0.05):
     return sum(pause.map(range(n), seconds).result())

@@ -102,14 +102,24 @@ def test_a_task_run_tells_its_story(served: Served, checks: str) -> None:
 
 
 def test_errors_are_counted_once(served: Served, checks: str) -> None:
-    """With where each was first and last."""
-    groups = served.read(f"/api/runs/{checks}/errors")
-    assert sorted((one["message"], one["count"], one["first"]["index"]) for one in groups) == [
-        ("no 13", 1, 13),
-        ("no 23", 1, 23),
-        ("no 3", 1, 3),
-    ]
-    assert "Traceback" in groups[0]["traceback"]
+    """By the lines that raised them, with where the first and the last was."""
+    (group,) = served.read(f"/api/runs/{checks}/errors")
+    assert (group["type"], group["count"], group["root"], group["cause"]) == ("ValueError", 3, True, None)
+    assert {group["first"]["index"], group["last"]["index"]} < {3, 13, 23}
+    assert group["first"]["at"] <= group["last"]["at"]
+    assert group["message"] == f"no {group['first']['index']}"
+    assert "Traceback" in group["traceback"]
+
+
+def test_errors_tell_root_causes_from_what_followed(served: Served) -> None:
+    """What never ran is no root: it points to the task run whose failure it was, in the list and by itself."""
+    run = served.run("chained", n=2000)
+    root, never = served.read(f"/api/runs/{run}/errors")
+    assert (root["type"], root["count"], root["root"]) == ("ValueError", 200, True)
+    assert (never["type"], never["count"], never["root"]) == ("UpstreamFailed", 200, False)
+    assert never["cause"] == {"node": 0, "index": never["first"]["index"]}
+    (one, *_) = served.read(f"/api/runs/{run}/task-runs", state="UpstreamFailed")["items"]
+    assert (one["node"], one["root"]) == (1, {"node": 0, "index": one["index"]})
 
 
 def test_states_as_bytes(served: Served, checks: str) -> None:
@@ -199,6 +209,8 @@ def test_a_run_is_started_watched_paused_and_cancelled(served: Served) -> None:
         lambda: served.read("/api/workers"), lambda seen: any(one["task"] == "pause" for one in seen)
     )
     assert {one["kind"] for one in busy if one["task"] == "pause"} == {"map"}
+    pid = served.read(path)["pid"]
+    assert all(f":{pid}:millrace-slot-" in one["worker"] for one in busy if one["run"] == begun.json()["run"])
     assert served.do("POST", f"{path}/cancel").status_code == 202
     until(lambda: served.read(path)["state"], lambda state: state == "Cancelled")
     refused = served.do("POST", f"{path}/pause")

@@ -4,11 +4,11 @@ import { useLoad } from "../load.ts";
 import { namer } from "../names.ts";
 import { at } from "../router.ts";
 import { number } from "../time.ts";
-import type { ErrorGroup, Place } from "../types.ts";
+import type { ErrorGroup, Origin } from "../types.ts";
 import { Empty, Failure, Loading, Moment } from "../ui/text.tsx";
 import type { TabProps } from "./tabs.ts";
 
-/** Failures by their traceback, each counted once, the root cause first. */
+/** Failures that are alike as one, root causes first. */
 export function Errors({ run, feed }: TabProps) {
   const name = namer(feed.nodes.value);
   const loaded = useLoad(
@@ -33,10 +33,10 @@ export function Errors({ run, feed }: TabProps) {
       </Empty>
     );
   }
-  const where = (place: Place) => (
+  const where = (place: Origin & { at?: number }) => (
     <>
       <a href={at("runs", run.id, "items", place.node, place.index)}>{name(place)}</a>{" "}
-      <Moment at={place.at} />
+      {place.at !== undefined && <Moment at={place.at} />}
     </>
   );
   return (
@@ -49,7 +49,7 @@ export function Errors({ run, feed }: TabProps) {
 interface GroupProps {
   group: ErrorGroup;
   open: boolean;
-  where: (place: Place) => ComponentChildren;
+  where: (place: Origin) => ComponentChildren;
 }
 
 function Group({ group, open, where }: GroupProps) {
@@ -60,9 +60,16 @@ function Group({ group, open, where }: GroupProps) {
         {group.root && <span class="tag">root cause</span>}
       </summary>
       <div class="stack inner">
-        <p class="muted">
-          {group.count > 1 ? <>first {where(group.first)}, last {where(group.last)}</> : where(group.first)}
-        </p>
+        {group.first && group.last && (
+          <p class="muted">
+            {group.count > 1 ? <>first {where(group.first)}, last {where(group.last)}</> : where(group.first)}
+          </p>
+        )}
+        {group.cause && (
+          <p class="muted">
+            {group.count > 1 ? "The first of them" : "It"} never ran because of {where(group.cause)}
+          </p>
+        )}
         {group.traceback && <pre class="block">{group.traceback}</pre>}
       </div>
     </details>
