@@ -10,7 +10,16 @@ from typing import Any
 
 import click
 
-from ..terminal.styled import Line, ansi, columns_of, is_terminal, plain, wants_colour
+from ..terminal.styled import (
+    Line,
+    ansi,
+    ascii_only,
+    columns_of,
+    is_terminal,
+    plain,
+    speaks_unicode,
+    wants_colour,
+)
 
 GAP = "  "
 
@@ -21,10 +30,10 @@ def print_json(value: Any) -> None:
 
 
 def print_lines(lines: Sequence[Line]) -> None:
-    """Print styled lines, with colour only where people see it."""
-    paint = ansi if wants_colour(sys.stdout) else plain
+    """Print styled lines, with colour only where people see it, in ASCII where nothing else can be shown."""
+    paint, unicode = ansi if wants_colour(sys.stdout) else plain, speaks_unicode(sys.stdout)
     for line in lines:
-        sys.stdout.write(paint(line) + "\n")
+        sys.stdout.write(paint(line if unicode else ascii_only(line)) + "\n")
     sys.stdout.flush()
 
 

@@ -16,7 +16,7 @@ from .lazy import LazyGroup
         "story": ("runs_look:story", "Show what happened to one task run."),
         "logs": ("runs_follow:logs", "Print log lines; -f follows them."),
         "report": ("runs_report:report", "Write a page about a run to mail to somebody."),
-        "watch": ("runs_follow:watch", "Watch a run until it ends."),
+        "watch": ("runs_watch:watch", "Watch a run until it ends."),
         "cancel": ("runs_act:cancel", "Cancel a run."),
         "pause": ("runs_act:pause", "Let a run start nothing new."),
         "resume": ("runs_act:resume", "Continue a paused, crashed, failed or cancelled run."),

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 Part = tuple[str, str]  # text, style
 Line = list[Part]
 
+_PUT_BY_PYTHON = ("C.UTF-8", "C.utf8", "UTF-8")  # in LC_CTYPE, where the locale was C (PEP 538)
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 STATE_STYLE = {
@@ -37,7 +38,21 @@ def wants_colour(stream: Any) -> bool:
 
 
 def speaks_unicode(stream: TextIO) -> bool:
-    return (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
+    """Whether a stream takes any character, and a terminal shows it."""
+    encoding = (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "")
+    return encoding.startswith("utf") and not (is_terminal(stream) and _wants_ascii())
+
+
+def _wants_ascii() -> bool:
+    """Whether somebody has chosen the C locale: Python encodes as UTF-8 in spite of it."""
+    ctype = os.environ.get("LC_CTYPE", "")
+    chosen = "" if ctype in _PUT_BY_PYTHON else ctype
+    return (os.environ.get("LC_ALL") or chosen or os.environ.get("LANG", "")) in ("C", "POSIX")
+
+
+def ascii_only(line: Line) -> Line:
+    """Return a line for terminals that show nothing else."""
+    return [(text.replace("…", "~").encode("ascii", "replace").decode(), style) for text, style in line]
 
 
 def plain(line: Line) -> str:

@@ -298,12 +298,12 @@ def test_a_store_that_cannot_be_written(place: Place, require: Callable[[str, ob
 
 
 def terminal(
-    place: Place, *args: str, on_output: Callable[[int, str], None] | None = None
+    place: Place, *args: str, on_output: Callable[[int, str], None] | None = None, **environ: str
 ) -> tuple[int, str]:
     """Run a command on a terminal of 80 columns: (exit code, everything that was written to it)."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    env = {**place.env, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+    env = {**place.env, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **environ}
     env.pop("NO_COLOR", None)
     std = {"stdin": slave, "stdout": slave, "stderr": slave, "text": None}
     process = place.start(*args, **std, env=env, start_new_session=True)
@@ -365,17 +365,64 @@ def test_an_interrupt_leaves_the_terminal_clean(place: Place) -> None:
 
 
 def test_watching_on_a_terminal(place: Place) -> None:
-    """The same lines as the run's own display, from the record."""
+    """How far all of it is, each node, and what runs where."""
     process = held(place)
 
     def open_gate(_pid: int, text: str) -> None:
-        if "held" in text and "3/6" in text:
+        if "3/6" in text and "step[5]" in text:
             place.go()
 
     code, seen = terminal(place, "runs", "watch", "held", on_output=open_gate)
+    text = ESCAPE.sub("", seen)
     assert code == 0
-    assert "held Completed after" in ESCAPE.sub("", seen)
+    assert "held Completed after" in text
+    assert re.search(r"^held  Running  0:\d\d  3/6", text, re.MULTILINE), text
+    assert "3 running on 3 workers" in text
+    assert re.search(r"millrace-slot-\d +\d\S+  step\[3\]", text), text
     process.communicate(timeout=PATIENCE_SECONDS)
+
+
+def test_watching_failures_on_an_ascii_terminal(place: Place) -> None:
+    """LANG=C: nothing but ASCII; the errors are told with their number; no line is wider than the terminal."""
+    process = place.start("run", "flows.py:naps", "-p", "n=500", "--name", "naps", "--quiet")
+    until(lambda: "naps" in place.call("runs", "ls")[1])
+    code, seen = terminal(place, "runs", "watch", "naps", LC_ALL="C")
+    text = ESCAPE.sub("", seen)
+    assert code == 0
+    assert text.isascii(), text
+    assert re.search(r"nap +#+-* +\d+/500 ", text), text
+    assert "ValueError: bad 7 (50 task runs, first nap[7], flows.py:" in text
+    assert [line for line in re.split(r"[\r\n]+", text) if len(line) > 80] == []
+    process.communicate(timeout=PATIENCE_SECONDS)
+
+
+def test_an_interrupt_ends_the_watching_only(place: Place) -> None:
+    """Quietly, with its exit code; the run goes on."""
+    process = held(place)
+    struck: list[int] = []
+
+    def strike(pid: int, text: str) -> None:
+        if "step[3]" in text and not struck:
+            struck.append(pid)
+            os.kill(pid, signal.SIGINT)
+
+    code, seen = terminal(place, "runs", "watch", "held", on_output=strike)
+    assert code == 130, seen
+    assert not re.search("Traceback|interrupted|Cancel", seen), seen
+    assert seen.rfind("\x1b[?25h") >= seen.rfind("\x1b[?25l")
+    assert place.run("held")["state"] == "Running"
+    watcher = place.start("runs", "watch", "held")
+    assert watcher.stdout is not None
+    line = watcher.stdout.readline()  # in a pipe: whole lines, no control codes
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d held Running 3/6, 3 workers busy, longest with step\[\d\] for .*: step 3/6\n", line
+    ), line
+    watcher.send_signal(signal.SIGINT)
+    assert watcher.communicate(timeout=PATIENCE_SECONDS) == ("", "")
+    assert watcher.returncode == 130
+    place.go()
+    process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0
 
 
 def test_a_script_that_is_interrupted(place: Place) -> None:

@@ -23,8 +23,9 @@ from orchestration.core.journal import (
 from orchestration.core.states import RunState, State
 from orchestration.stores.base import RunRow
 from orchestration.terminal import display_for, summary, words
+from orchestration.terminal.overview import Busy, Overview, overview_lines, overview_text
 from orchestration.terminal.progress import NodeProgress, Speed, progress_lines, progress_text
-from orchestration.terminal.styled import ansi, cut, is_terminal, plain, wrapped
+from orchestration.terminal.styled import ansi, ascii_only, cut, is_terminal, plain, speaks_unicode, wrapped
 from orchestration.terminal.tally import MAX_WAITING_LINES, Tally
 from orchestration.terminal.view import shown_level
 from runners.messages import Detail, LogLine, Outcome
@@ -112,6 +113,60 @@ def test_without_unicode_and_without_bars() -> None:
     node = [NodeProgress("t", 4, counts(completed=2))]
     assert plain(progress_lines(node, unicode=False)[0]).isascii()
     assert plain(progress_lines(node, bars=False)[0]).split() == ["t", "2/4"]
+
+
+@pytest.mark.parametrize("rows", [8, 12, 16, 24])
+def test_a_whole_run_fits_its_window(rows: int) -> None:
+    """80 columns and few rows: how far all of it is, what runs where, what went wrong; less of each in small ones."""
+    now = counts(completed=400, failed=30, running=9, pending=561)
+    workers = [Busy(f"a-long-name-of-a-host:{n}:millrace-slot-{n}", f"load[{n}]", 90.0 - n) for n in range(9)]
+    errors = [f"ValueError: bad {n} {'and more ' * 12}(30 task runs)" for n in range(3)]
+    nodes = [NodeProgress(f"node-{n}", 1000, now, 50.0) for n in range(40)]
+    run = Overview("held", "Running", 75, NodeProgress("", 1000, now, 50.0), nodes, workers, errors, 2)
+    lines = overview_lines(run, columns=80, rows=rows)
+    texts = [plain(line) for line in lines]
+    assert len(texts) <= rows
+    assert all(len(text) < 80 for text in texts)
+    assert texts[0] == "held  Running  1:15  430/1,000  50.0/s  0:11 left"
+    assert any("9 running on 9 workers" in text for text in texts)
+    assert any("load[0]" in text and ("1m30s" in text) for text in texts)
+    assert any("ValueError: bad 0" in text for text in texts)
+    assert plain(lines[-1]).endswith("other kinds of error")
+    ascii_lines = overview_lines(run, columns=80, rows=rows, unicode=False)
+    assert all(plain(ascii_only(line)).isascii() for line in ascii_lines)
+
+
+def test_a_run_of_which_little_is_known() -> None:
+    """No task runs yet, or a map whose width is not known: no speed and no end are made up."""
+    nothing = Overview("new", "Running", 1, NodeProgress("", 0, counts()))
+    assert [plain(line) for line in overview_lines(nothing, columns=80, rows=24)] == [
+        "new  Running  0:01  0/0"
+    ]
+    growing = Overview("new", "Running", 1, NodeProgress("", None, counts(completed=3), 2.0))
+    assert overview_text(growing) == "new Running 3/?, 2.0/s"
+
+
+@pytest.mark.parametrize(
+    ("locale", "spoken"),
+    [
+        ({"LANG": "C"}, False),
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, False),  # which Python has put there
+        ({"LC_ALL": "POSIX", "LANG": "de_DE.UTF-8"}, False),
+        ({"LANG": "C", "LC_ALL": "C.UTF-8"}, True),
+        ({"LC_CTYPE": "C.UTF-8"}, True),
+        ({"LANG": "en_US.UTF-8"}, True),
+    ],
+)
+def test_the_c_locale_is_ascii(locale: dict[str, str], spoken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal; what goes to a file is as the program made it."""
+    for name in ("LANG", "LC_ALL", "LC_CTYPE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**locale, "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    assert speaks_unicode(file)
+    monkeypatch.setattr(file, "isatty", lambda: True, raising=False)
+    assert speaks_unicode(file) is spoken
 
 
 def test_many_nodes_are_folded() -> None:
