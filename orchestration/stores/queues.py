@@ -13,11 +13,13 @@ class Waiting:
     """A run's first place in the queue of a limit.
 
     Attributes:
+        since: when it came.
         holders: leases that are held, in the order of their arrival.
         ahead: how many wait before it.
     """
 
     limit: str
+    since: float
     holders: Sequence[LeaseRow]
     ahead: int
 
@@ -29,4 +31,5 @@ def waits_of(store: Store, run_id: str, now: float) -> Iterator[Waiting]:
         waiting = [lease for lease in leases if not lease.held]
         first = next((k for k, lease in enumerate(waiting) if lease.run_id == run_id), None)
         if first is not None:
-            yield Waiting(limit.name, [lease for lease in leases if lease.held], first)
+            held = [lease for lease in leases if lease.held]
+            yield Waiting(limit.name, waiting[first].since, held, first)
