@@ -4,7 +4,8 @@ their own, never in the event loop."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from dataclasses import dataclass
 from statistics import median
 from typing import Annotated, Any
 
@@ -16,8 +17,8 @@ from ..errors import RunNotFoundError, UserError
 from ..stores.as_json import log_json, seconds_of, timing_json
 from ..stores.base import RunRow, Store, TaskRunRow
 from ..stores.lookup import states_named
-from . import shown
 from ..stores.running import running_now
+from . import shown
 from .answers import as_json
 from .binary import snapshot, timeline_bytes
 from .stuck import why_stuck
@@ -72,20 +73,39 @@ class Filter:
         found = (row.name, row.flow_name, row.run_id, row.message, *row.tags)
         return not self.search or any(self.search in text.lower() for text in found)
 
-    def rows(self, store: Store, before: tuple[float, str] | None = None) -> Iterator[RunRow]:
-        """Yield runs that may be shown, newest first, and those that are not, too: at most MOST_SCANNED."""
-        scanned = 0
+    def scan(self, store: Store, limit: int = MOST_SCANNED, before: tuple[float, str] | None = None) -> Scan:
+        """Look for at most `limit` runs, newest first, among MOST_SCANNED of the store."""
+        found: list[RunRow] = []
+        scanned, last = 0, None
         if before is None and self.until is not None:
             before = self.until, ""
-        while scanned < MOST_SCANNED:
+        while True:
             page = store.runs(states=self.states, flow_name=self.flow, limit=PAGE, before=before)
             for row in page:
                 if self.since is not None and row.created < self.since:
-                    return
-                yield row
+                    return Scan(found, scanned, None)
+                if len(found) == limit or scanned == MOST_SCANNED:
+                    return Scan(found, scanned, last)
+                scanned, last = scanned + 1, row
+                if self.takes(row):
+                    found.append(row)
             if len(page) < PAGE:
-                return
-            scanned, before = scanned + len(page), (page[-1].created, page[-1].run_id)
+                return Scan(found, scanned, None)
+            before = page[-1].created, page[-1].run_id
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Runs that were found.
+
+    Attributes:
+        scanned: how many were looked at.
+        last: the last of these, where there are more behind it; None: all were looked at.
+    """
+
+    found: list[RunRow]
+    scanned: int
+    last: RunRow | None
 
 
 Filtered = Annotated[Filter, Depends(Filter)]
@@ -93,30 +113,19 @@ Filtered = Annotated[Filter, Depends(Filter)]
 
 @router.get("/runs")
 def list_runs(request: Request, wanted: Filtered, limit: Limit = 50, cursor: Cursor = None) -> Response:
-    """List runs, newest first."""
+    """List runs, newest first; a search that finds little goes on from `next`."""
     store = store_of(request)
-    items: list[RunRow] = []
-    last: RunRow | None = None
-    more = False
-    for row in wanted.rows(store, _run_cursor(cursor)):
-        if len(items) == limit:
-            more = True
-            break
-        last = row
-        if wanted.takes(row):
-            items.append(row)
-    following = f"{last.created!r}-{last.run_id}" if more and last is not None else None
-    return as_json({"items": [_shown(store, row) for row in items], "next": following})
+    scan = wanted.scan(store, limit, _run_cursor(cursor))
+    following = None if scan.last is None else f"{scan.last.created!r}-{scan.last.run_id}"
+    return as_json({"items": [_shown(store, row) for row in scan.found], "next": following})
 
 
 @router.get("/runs/summary")
 def summary(request: Request, wanted: Filtered) -> Response:
-    """Count runs by state, of the newest that match."""
-    counts: dict[str, int] = {}
-    for row in wanted.rows(store_of(request)):
-        if wanted.takes(row):
-            counts[row.state.title] = counts.get(row.state.title, 0) + 1
-    return as_json({"states": counts})
+    """Count runs by state. `of_newest` says how many were looked at, null where it was all of them."""
+    scan = wanted.scan(store_of(request))
+    counts = Counter(row.state.title for row in scan.found)
+    return as_json({"states": counts, "of_newest": None if scan.last is None else scan.scanned})
 
 
 def _shown(store: Store, row: RunRow) -> dict[str, Any]:
