@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ LANE_HEIGHT = 18
 MAX_NODES = 200
 MAX_FAILURES = 50
 # Scripts, images, fonts and connections are all refused: the page is what it holds.
+_DARK = re.compile(
+    r':root\[data-theme="dark"\] (\{[^}]*\})'
+)  # for a page that has no script to choose a theme by
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
@@ -44,7 +48,7 @@ class Report:
 
 def page_of(report: Report) -> str:
     """Return the whole page."""
-    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    style = _style()
     parts = (
         _head(report),
         _nodes(report),
@@ -60,6 +64,16 @@ def page_of(report: Report) -> str:
         f"<title>{escape(report.run.name)}: {escape(report.state)}</title>\n"
         f"<style>\n{style}</style>\n</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
     )
+
+
+def _style() -> str:
+    """Return the page's style: the dashboard's colours, by the reader's own theme, and what is the page's alone."""
+    whole = files(__package__.rpartition(".")[0])
+    tokens = whole.joinpath("dashboard", "src", "tokens.css").read_text(encoding="utf-8")
+    (dark,) = _DARK.findall(tokens)
+    states = "\n".join(f".s-{state.title} {{ --state: var(--state-{state.title}); }}" for state in State)
+    own = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    return f"{tokens}@media (prefers-color-scheme: dark) {{ :root {dark} }}\n{states}\n{own}"
 
 
 def _head(report: Report) -> str:

@@ -62,6 +62,13 @@ def test_wheel_holds_types_and_migrations(root: Path, wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_of_the_dashboard_the_wheel_holds_what_is_read(wheel: Path) -> None:
+    """The bundle is made of its sources; only the colours are read as they are, by `millrace runs report`."""
+    names = zipfile.ZipFile(wheel).namelist()
+    sources = [name for name in names if name.startswith("orchestration/dashboard/src/")]
+    assert sources == ["orchestration/dashboard/src/tokens.css"]
+
+
 def test_wheel_holds_only_the_two_packages(wheel: Path) -> None:
     """Tests, benchmarks and examples stay in the repository."""
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -172,6 +171,11 @@ def test_a_folder_that_is_not_there(call: Callable[..., tuple[int, str, str]], t
 
 @pytest.mark.parametrize("state", list(State))
 def test_every_state_has_a_colour_in_both_themes(state: State) -> None:
-    style = files("orchestration.report").joinpath("page.css").read_text(encoding="utf-8")
-    assert len(re.findall(rf"--{state.title}: #", style)) == 2
-    assert f".s-{state.title} {{" in style
+    """Those of the dashboard, light ones first, dark ones where the reader's system is dark."""
+    page = page_of(report())
+    light, _, rest = page.partition("@media (prefers-color-scheme: dark) { :root {")
+    dark = rest.partition("}")[0]
+    name = f"--state-{state.title}"
+    (first, *_), (second,) = (re.findall(rf"{name}: (#\w+);", part) for part in (light, dark))
+    assert first != second
+    assert f".s-{state.title} {{ --state: var({name}); }}" in page
