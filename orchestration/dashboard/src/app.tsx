@@ -5,7 +5,7 @@ import { helpOpen, KeyboardHelp } from "./keys.tsx";
 import { go, match, path } from "./router.ts";
 import { logout, may, me } from "./session.ts";
 import { theme, toggleTheme } from "./theme.ts";
-import { Empty } from "./ui/text.tsx";
+import { Empty, Told } from "./ui/text.tsx";
 import { AuditPage } from "./pages/audit.tsx";
 import { FlowPage } from "./pages/flow.tsx";
 import { FlowsPage } from "./pages/flows.tsx";
@@ -95,7 +95,11 @@ function Banner() {
   return (
     <div aria-live="assertive">
       {found && found.what !== "token" && (
-        <div class={`banner ${found.what === "store" ? "bad" : ""}`} role="alert">{found.message}</div>
+        <div class={`banner ${found.what === "store" ? "bad" : ""}`} role="alert">
+          <span>
+            <Told text={found.message} />
+          </span>
+        </div>
       )}
     </div>
   );

@@ -75,7 +75,7 @@ function LimitCard({ limit, edit }: { limit: Limit; edit: () => void }) {
       </div>
       {limit.slots !== null && (
         <div class="bar" aria-hidden="true">
-          <i data-state="Running" style={{ flexGrow: limit.held }} />
+          {limit.held > 0 && <i data-state="Running" style={{ flexGrow: limit.held }} />}
           <span style={{ flexGrow: Math.max(0, slots - limit.held) }} />
         </div>
       )}
@@ -126,11 +126,11 @@ function Waiting({ limit }: { limit: Limit }) {
       <span class="muted">{number(limit.waiting)} {limit.waiting === 1 ? "waits" : "wait"}:</span>{" "}
       {limit.waiters.slice(0, MOST_WAITERS).map((waiter, i) => (
         <span key={i}>
-          {i > 0 && ", "}
+          {i > 0 && "; "}
           <Who lease={waiter} />
         </span>
       ))}
-      {limit.waiters.length > MOST_WAITERS && ", …"}
+      {limit.waiters.length > MOST_WAITERS && "; …"}
     </p>
   );
 }
@@ -139,7 +139,7 @@ function Waiting({ limit }: { limit: Limit }) {
 function Who({ lease }: { lease: Holder }) {
   return (
     <>
-      <a href={at("runs", lease.run)}>{lease.label}</a>
+      <a href={at("runs", lease.run)}>{lease.label}</a>{" "}
       {lease.run_name && !lease.label.endsWith(lease.run_name) && (
         <span class="muted">of {lease.run_name}</span>
       )}

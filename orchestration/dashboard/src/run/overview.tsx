@@ -16,7 +16,7 @@ function NodeTable({ run, nodes, over }: { run: string; nodes: RunNode[]; over: 
   if (nodes.length === 0) {
     return (
       <Empty title={over ? "This run had no task" : "No task yet"}>
-        <p>A node is listed here as soon as the flow submits or maps a task.</p>
+        {!over && <p>A node is listed here as soon as the flow submits or maps a task.</p>}
       </Empty>
     );
   }

@@ -90,7 +90,8 @@ function Legend({ timeline }: { timeline: Timeline }) {
       )}
       {retries > 0 && (
         <li>
-          <i class="mark-retry" aria-hidden="true" /> {number(retries)} second or later attempts
+          <i class="mark-retry" aria-hidden="true" />{" "}
+          {retries === 1 ? "1 retry" : `${number(retries)} retries`}
         </li>
       )}
     </ul>
@@ -232,7 +233,7 @@ function describe(timeline: Timeline, name: ReturnType<typeof namer>, row: numbe
 /** How an attempt ended, by what its task run was then. */
 function told(state: number): string {
   const name = STATES[state] ?? "";
-  return name === "AwaitingRetry" ? "failed, to be tried again" : words(name).toLowerCase();
+  return name === "AwaitingRetry" ? "failed, with a retry" : words(name).toLowerCase();
 }
 
 /** Where an arrow leads: along the lane, or to what ran at that time in the next one. */

@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import type { Problem } from "../api.ts";
+import { trouble } from "../health.ts";
 import { ago, clock, duration, exact, now } from "../time.ts";
 
 /** A moment: the time of day in the viewer's zone, exact to the second with its zone on hover. */
@@ -14,7 +15,9 @@ export function Lasting(
   { started, ended, seconds }: { started: number | null; ended: number | null; seconds: number | null },
 ) {
   const open = started !== null && ended === null;
-  return <span class="nowrap">{duration(open ? Math.max(0, now.value - started) : seconds)}</span>;
+  const passed = open ? now.value - started : 0;
+  // The clock that is shown moves on once a second, and this machine's may be behind the worker's.
+  return <span class="nowrap">{open ? passed < 1 ? "< 1 s" : duration(passed) : duration(seconds)}</span>;
 }
 
 /** What an error says, without its traceback. */
@@ -32,10 +35,24 @@ export function Empty({ title, children }: { title: string; children?: Component
   );
 }
 
+/** What the server says, with commands as such: "Start it with `millrace server start`". */
+export function Told({ text }: { text: string }) {
+  return <>{text.split("`").map((part, i) => i % 2 ? <code key={i}>{part}</code> : part)}</>;
+}
+
+/** What went wrong; where the banner tells it already, only what becomes of this page. */
 export function Failure({ problem, again }: { problem: Problem; again?: () => void }) {
+  if (problem.message === trouble.value?.message) {
+    return (
+      <Empty title="Not loaded yet">
+        <p>This appears by itself as soon as there is an answer.</p>
+        {again && <button type="button" onClick={again}>Try again</button>}
+      </Empty>
+    );
+  }
   return (
     <div class="note bad" role="alert">
-      {problem.message} {again && <button type="button" onClick={again}>Try again</button>}
+      <Told text={problem.message} /> {again && <button type="button" onClick={again}>Try again</button>}
     </div>
   );
 }
