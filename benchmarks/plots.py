@@ -30,6 +30,8 @@ def draw(reports: Mapping[str, Report], out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     parts = []
     for name, report in reports.items():
+        if not report.results:  # it said why
+            continue
         png = out / f"{name}.png"
         _draw(report, png)
         picture = base64.b64encode(png.read_bytes()).decode()
