@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 HERE = Path(__file__).parent
+FAILED = pytest.StashKey[bool]()
 
 
 @dataclass
@@ -29,12 +30,16 @@ class Site:
     folder: Path
     store: str = ""  # the file in the folder
     port: int = 0
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[bytes] | None = None
     runs: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"http://localhost:{self.port}"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "server.txt"
 
     @property
     def env(self) -> dict[str, str]:
@@ -63,24 +68,22 @@ class Site:
     def start(self) -> None:
         """Start the server; on the port that it had before, if it had one."""
         command = [*MILLRACE, "server", "start", "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            command,
-            env=self.env,
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        first = self.process.stdout.readline()
-        assert "http://" in first, first + self.process.stdout.read()
-        self.port = int(first.rsplit(":", 1)[1])
+        # not a pipe: a server that says much would wait for its reader
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, env=self.env, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT
+            )
+        while not (first := self.output.read_text(encoding="utf-8").partition("\n"))[1]:
+            assert self.process.poll() is None, first[0]
+            time.sleep(0.05)
+        assert "http://" in first[0], first[0]
+        self.port = int(first[0].rsplit(":", 1)[1])
 
     def stop(self) -> None:
         """Kill the server, as a crash would."""
         assert self.process is not None
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
     def close(self) -> None:
         """End the server and what still runs."""
@@ -136,9 +139,21 @@ def browser(require: Callable[[str, object], None]) -> Iterator[Browser]:
 OpenPage = Callable[..., "Page"]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep what became of the test itself, for its fixtures to see."""
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
+
+
 @pytest.fixture
-def open_page(browser: Browser, site: Site) -> Iterator[OpenPage]:
-    """`open_page("/runs", width=390, at=site)`. A script's error or a breach of the policy fails the test."""
+def open_page(browser: Browser, site: Site, request: pytest.FixtureRequest) -> Iterator[OpenPage]:
+    """`open_page("/runs", width=390, at=site)`. A script's error or a breach of the policy fails the test.
+
+    Of a test that fails, what its pages show is printed: who reads that it found no button wants to know.
+    """
     contexts, complaints = [], list[str]()
 
     def opened(path: str, width: int = 1280, theme: str = "light", at: Site = site) -> Page:
@@ -153,7 +168,12 @@ def open_page(browser: Browser, site: Site) -> Iterator[OpenPage]:
 
     yield opened
     for context in contexts:
+        if request.node.stash.get(FAILED, False):
+            for page in context.pages:
+                print(f"--- {page.url}\n{page.inner_text('body')}")
         context.close()
+    if request.node.stash.get(FAILED, False):
+        print(f"--- the server\n{site.output.read_text(encoding='utf-8')[-4000:]}")
     assert complaints == []
 
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
@@ -17,7 +18,7 @@ from .conftest import Site
 
 if TYPE_CHECKING:
     from conftest import OpenPage
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 expect.set_options(timeout=60_000)
 
@@ -100,3 +101,26 @@ def test_a_database_that_is_gone_is_told_of_and_found_again(
     site.millrace("run", "shop:broken", "--quiet")
     expect(page.locator("table.runs tbody tr")).to_have_count(2)
     page.close()
+
+
+def test_requests_that_break_off_are_made_again(open_page: OpenPage) -> None:
+    """A browser breaks off all that is under way when the network changes: no page may rest on one answer."""
+    page = open_page("/runs?flow=broken")
+    broken = set[str]()
+
+    def once(route: Route) -> None:
+        path = urlsplit(route.request.url).path
+        if path in broken or path.endswith("/stream"):
+            route.continue_()
+        else:
+            broken.add(path)
+            route.abort("connectionreset")
+
+    page.route("**/api/**", once)
+    page.reload()
+    page.locator("table.runs a").first.click()
+    expect(page.get_by_role("button", name="Retry", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Task runs", exact=True).click()
+    expect(page.get_by_role("region", name="Task runs")).to_contain_text("Failed")
+    assert {"/api/me", "/api/runs"} < broken
+    expect(page.get_by_role("alert")).to_have_count(0)

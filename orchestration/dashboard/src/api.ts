@@ -38,15 +38,19 @@ export function url(path: string, query: Query = {}): string {
   return `/api${path}${text && `?${text}`}`;
 }
 
-async function send(target: string, init: RequestInit = {}): Promise<Response> {
-  let response: Response;
+/** What comes over the network; that it broke off, also in the middle of an answer, is a Problem of status 0. */
+async function arrival<T>(coming: Promise<T>, signal?: AbortSignal | null): Promise<T> {
   try {
-    response = await fetch(target, { credentials: "same-origin", ...init });
+    return await coming;
   } catch (error) {
-    if (init.signal?.aborted) throw error;
+    if (signal?.aborted) throw error;
     report({ what: "server", message: away() });
     throw new Problem(0, "Unreachable", away());
   }
+}
+
+async function send(target: string, init: RequestInit = {}): Promise<Response> {
+  const response = await arrival(fetch(target, { credentials: "same-origin", ...init }), init.signal);
   if (response.ok) return response;
   const answer = await response.json().catch(() => null);
   init.signal?.throwIfAborted(); // then the answer was not read, and nobody waits for it
@@ -62,7 +66,7 @@ async function send(target: string, init: RequestInit = {}): Promise<Response> {
 
 export async function get<T>(path: string, query?: Query, signal?: AbortSignal): Promise<T> {
   const response = await send(url(path, query), { headers: { Accept: "application/json" }, signal });
-  return await response.json() as T;
+  return await arrival(response.json() as Promise<T>, signal);
 }
 
 /** Bytes and the headers they came with. */
@@ -72,7 +76,7 @@ export async function getBytes(
   signal?: AbortSignal,
 ): Promise<{ bytes: ArrayBuffer; headers: Headers }> {
   const response = await send(url(path, query), { signal });
-  return { bytes: await response.arrayBuffer(), headers: response.headers };
+  return { bytes: await arrival(response.arrayBuffer(), signal), headers: response.headers };
 }
 
 /** The header tells the server that a script of this site asks: no other site's form can set it. */
@@ -82,7 +86,7 @@ async function change<T>(method: string, path: string, body?: unknown): Promise<
     headers: { "Content-Type": "application/json", "Millrace-Request": "1" },
     body: body === undefined ? undefined : JSON.stringify(body),
   });
-  const text = await response.text();
+  const text = await arrival(response.text());
   return text ? JSON.parse(text) as T : null;
 }
 

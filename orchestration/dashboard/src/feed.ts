@@ -2,6 +2,7 @@
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import { api, Problem } from "./api.ts";
 import { storeAway } from "./health.ts";
+import { Persistence } from "./persist.ts";
 import { listen } from "./stream.ts";
 import type { LogLine, NodeChange, RunDetail, RunNode } from "./types.ts";
 
@@ -24,6 +25,7 @@ export class RunFeed {
   private readonly itemListeners = new Set<Listener<Uint8Array>>();
   private readonly logListeners = new Set<Listener<LogNews>>();
   private readonly stop: () => void;
+  private readonly persistence = new Persistence(() => this.refresh());
   private abort = new AbortController();
   private reading = false;
   private again = false;
@@ -59,12 +61,14 @@ export class RunFeed {
   /** Read the run and its nodes anew. */
   refresh(): void {
     this.abort.abort();
+    this.persistence.stop();
     const { signal } = this.abort = new AbortController();
     this.reading = true;
     this.again = false;
     Promise.all([api.run(this.id, signal), api.nodes(this.id, signal)]).then(
       ([run, nodes]) => {
         if (signal.aborted) return;
+        this.persistence.succeeded();
         this.run.value = run;
         this.nodes.value = nodes;
         this.problem.value = null;
@@ -75,6 +79,7 @@ export class RunFeed {
       (error) => {
         if (signal.aborted) return;
         this.reading = false;
+        this.persistence.failed(error);
         if (error instanceof Problem) this.problem.value = error;
       },
     );
@@ -88,6 +93,7 @@ export class RunFeed {
 
   close(): void {
     this.stop();
+    this.persistence.stop();
     this.abort.abort();
   }
 

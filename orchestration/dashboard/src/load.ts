@@ -3,6 +3,7 @@ import { type ReadonlySignal, signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { Problem } from "./api.ts";
 import { epoch } from "./health.ts";
+import { Persistence } from "./persist.ts";
 
 export interface Loaded<T> {
   value: ReadonlySignal<T | null>;
@@ -40,6 +41,7 @@ class Loader<T> implements Loaded<T> {
   readonly value = signal<T | null>(null);
   readonly problem = signal<Problem | null>(null);
   private current: AbortController | null = null;
+  private readonly persistence = new Persistence(() => this.again());
 
   constructor(public read: (signal: AbortSignal) => Promise<T>) {}
 
@@ -49,11 +51,13 @@ class Loader<T> implements Loaded<T> {
     this.read(mine.signal).then(
       (value) => {
         if (mine.signal.aborted) return;
+        this.persistence.succeeded();
         this.value.value = value;
         this.problem.value = null;
       },
       (error) => {
         if (mine.signal.aborted) return;
+        this.persistence.failed(error);
         this.problem.value = error instanceof Problem ? error : new Problem(0, "Error", String(error));
       },
     );
@@ -61,5 +65,6 @@ class Loader<T> implements Loaded<T> {
 
   stop(): void {
     this.current?.abort();
+    this.persistence.stop();
   }
 }

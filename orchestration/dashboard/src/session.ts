@@ -2,6 +2,7 @@
 import { signal } from "@preact/signals";
 import { api } from "./api.ts";
 import { report } from "./health.ts";
+import { Persistence } from "./persist.ts";
 import type { Me, Role } from "./types.ts";
 
 const ROLES: readonly Role[] = ["read", "run", "admin"];
@@ -15,8 +16,10 @@ export function may(needed: Role): boolean {
   return role !== undefined && ROLES.indexOf(role) >= ROLES.indexOf(needed);
 }
 
+const persistence = new Persistence(startSession);
+
 export function startSession(): void {
-  api.me().then((found) => (me.value = found), () => {}); // what went wrong is reported to the banner or the login
+  api.me().then((found) => (me.value = found), (error) => persistence.failed(error)); // the banner or the login tells it
 }
 
 /** Begin a session; a Problem says what is wrong with the token. */

@@ -2,6 +2,7 @@
 import { signal } from "@preact/signals";
 import { api, Problem, type RunFilter } from "../api.ts";
 import { storeAway } from "../health.ts";
+import { Persistence } from "../persist.ts";
 import { listen } from "../stream.ts";
 import type { Run } from "../types.ts";
 
@@ -19,6 +20,7 @@ export class RunList {
   private abort = new AbortController();
   private timer: ReturnType<typeof setTimeout> | undefined;
   private readonly stop: () => void;
+  private readonly persistence = new Persistence(() => this.refresh());
 
   constructor(private readonly filter: RunFilter) {
     this.refresh();
@@ -31,9 +33,12 @@ export class RunList {
 
   refresh(): void {
     this.abort.abort();
+    this.persistence.stop();
     const { signal } = this.abort = new AbortController();
     this.read(signal).catch((error) => {
-      if (!signal.aborted && error instanceof Problem) this.problem.value = error;
+      if (signal.aborted) return;
+      this.persistence.failed(error);
+      if (error instanceof Problem) this.problem.value = error;
     });
   }
 
@@ -44,6 +49,7 @@ export class RunList {
       api.summary(counted, signal),
     ]);
     if (signal.aborted) return;
+    this.persistence.succeeded();
     this.runs.value = page.items;
     this.cursor = page.next;
     this.more.value = page.next !== null;
@@ -64,6 +70,7 @@ export class RunList {
   close(): void {
     clearTimeout(this.timer);
     this.stop();
+    this.persistence.stop();
     this.abort.abort();
   }
 
