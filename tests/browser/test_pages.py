@@ -46,7 +46,7 @@ EMPTY = {
 }
 BUSY = {
     "busy-runs": ("/runs", ".live:not(.off)"),
-    "busy-run": ("/runs/{nightly}", ".live:not(.off)"),
+    "busy-run": ("/runs/{nightly}", ".note time"),
     "busy-logs": ("/runs/{nightly}/logs", "text=Nothing logged"),
     "busy-items": ("/runs/{nightly}/nodes/0", ".cells canvas"),
     "busy-timeline": ("/runs/{nightly}/timeline", ".lanes-view canvas"),

@@ -6,6 +6,7 @@ Object.assign(globalThis, { location: { pathname: "/runs", search: "" } });
 const { mergeRuns } = await import("../src/pages/run-list.ts");
 const { filterOf, pointsOf } = await import("../src/pages/runs.tsx");
 const { append } = await import("../src/run/log-store.ts");
+const { partsOf } = await import("../src/ui/text.tsx");
 const { backoff } = await import("../src/stream.ts");
 
 function run(id: string, state: string): Run {
@@ -85,4 +86,15 @@ Deno.test("log lines are added once each, and the oldest go", () => {
 
 Deno.test("a stream comes back soon at first, and after a while every five seconds", () => {
   assertEquals([0, 1, 2, 10].map(backoff), [300, 600, 1200, 5000]);
+});
+
+Deno.test("what the server says is taken apart: commands and moments are shown as such", () => {
+  assertEquals(partsOf("held by `x` since 2026-01-31T14:02:11Z; 1 wait before it"), [
+    "held by ",
+    { command: "x" },
+    " since ",
+    { at: 1769868131 },
+    "; 1 wait before it",
+  ]);
+  assertEquals(partsOf("one ` alone"), ["one ` alone"]);
 });

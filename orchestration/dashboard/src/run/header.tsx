@@ -10,7 +10,7 @@ import { duration, number } from "../time.ts";
 import type { Action, Json, RunDetail } from "../types.ts";
 import { Dialog } from "../ui/dialog.tsx";
 import { Badge, Bar } from "../ui/state.tsx";
-import { Lasting, Moment } from "../ui/text.tsx";
+import { Lasting, Moment, Told } from "../ui/text.tsx";
 
 export function RunHeader({ feed, run }: { feed: RunFeed; run: RunDetail }) {
   return (
@@ -40,12 +40,16 @@ export function RunHeader({ feed, run }: { feed: RunFeed; run: RunDetail }) {
       <Parameters parameters={run.parameters} />
       {run.stuck.length > 0 && (
         <div class="note">
-          <b>Waiting.</b> {run.stuck.map((sentence) => <p key={sentence}>{sentence}</p>)}
+          <b>Held up:</b> {run.stuck.map((sentence) => (
+            <p key={sentence}>
+              <Told text={sentence} />
+            </p>
+          ))}
         </div>
       )}
       {run.message && (
         <div class={`note ${run.state === "Failed" || run.state === "Crashed" ? "bad" : ""}`}>
-          {run.message}
+          <Told text={run.message} />
         </div>
       )}
       {run.detail && (

@@ -35,9 +35,23 @@ export function Empty({ title, children }: { title: string; children?: Component
   );
 }
 
-/** What the server says, with commands as such: "Start it with `millrace server start`". */
+const SPECIAL = /(`[^`]+`|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)/;
+
+/** Take what the server says apart: words, commands in backticks, and moments. */
+export function partsOf(text: string): (string | { command: string } | { at: number })[] {
+  return text.split(SPECIAL).filter(Boolean).map((part) => {
+    if (!SPECIAL.test(part)) return part;
+    return part.startsWith("`") ? { command: part.slice(1, -1) } : { at: Date.parse(part) / 1000 };
+  });
+}
+
+/** What the server says, with commands as such and moments in the viewer's zone. */
 export function Told({ text }: { text: string }) {
-  return <>{text.split("`").map((part, i) => i % 2 ? <code key={i}>{part}</code> : part)}</>;
+  const parts = partsOf(text).map((part, i) => {
+    if (typeof part === "string") return part;
+    return "at" in part ? <Moment key={i} at={part.at} /> : <code key={i}>{part.command}</code>;
+  });
+  return <>{parts}</>;
 }
 
 /** What went wrong; where the banner tells it already, only what becomes of this page. */
