@@ -115,13 +115,14 @@ class Callers:
         """Tell whether a token is needed. Once it was it stays so, though the last one may expire or be revoked."""
         now = time.monotonic()
         if not self._needed and now - self._looked > KNOWN_SECONDS:
-            if self._asking is None or self._asking.done():
-                self._asking = asyncio.create_task(asyncio.to_thread(self._store.tokens))
+            asking = self._asking
+            if asking is None or asking.done():
+                asking = self._asking = asyncio.create_task(asyncio.to_thread(self._store.tokens))
             # A database that is away is waited for by its store; who has answered before need not be.
-            done, _ = await asyncio.wait({self._asking}, timeout=ANSWER_SECONDS if self._answered else None)
+            done, _ = await asyncio.wait({asking}, timeout=ANSWER_SECONDS if self._answered else None)
             if done:
                 with contextlib.suppress(BackendError):  # what cannot be read says nothing new
-                    self._needed = bool(self._asking.result())
+                    self._needed = bool(asking.result())
                     self._answered = True
             self._looked = now
         return self._needed

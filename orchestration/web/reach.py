@@ -20,11 +20,12 @@ class Reach:
 
     async def trouble(self) -> str | None:
         """Return why the store cannot be reached, None if it can."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(asyncio.to_thread(self._ask))
-        done, _ = await asyncio.wait({self._asking}, timeout=PATIENCE_SECONDS)
+        asking = self._asking
+        if asking is None or asking.done():
+            asking = self._asking = asyncio.create_task(asyncio.to_thread(self._ask))
+        done, _ = await asyncio.wait({asking}, timeout=PATIENCE_SECONDS)
         if done:
-            return self._asking.result()
+            return asking.result()
         return f"The store {self._store.url} does not answer. Runs wait for it, too; this page goes on by itself."
 
     def _ask(self) -> str | None:

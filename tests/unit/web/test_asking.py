@@ -1,0 +1,38 @@
+"""The server asks its store once for all who want to know at that time, whoever comes while the answer does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from orchestration.stores.memory import MemoryStore
+from orchestration.web import callers
+from orchestration.web.callers import ANYBODY, Callers
+from orchestration.web.reach import Reach
+
+
+async def one_comes_while_the_answer_does(
+    asked: Callers | Reach, ask: Callable[[], Awaitable[object]]
+) -> None:
+    """Ask, and ask again when the answer is there and has not been taken yet."""
+    first = asyncio.ensure_future(ask())
+    while asked._asking is None or not asked._asking.done():
+        await asyncio.sleep(0)
+    assert not first.done()
+    second = asyncio.ensure_future(ask())
+    await asyncio.sleep(0)  # it has begun to ask, so that the store is asked anew
+    assert await first == await second
+
+
+def test_whether_a_token_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one used to take the second one's answer, before there was any: an error, once in a while."""
+    monkeypatch.setattr(callers, "KNOWN_SECONDS", -1.0)
+    asked = Callers(MemoryStore(), needed=False, cookie="c")
+    asyncio.run(one_comes_while_the_answer_does(asked, lambda: asked.still(ANYBODY)))
+
+
+def test_whether_the_store_can_be_reached() -> None:
+    asked = Reach(MemoryStore())
+    asyncio.run(one_comes_while_the_answer_does(asked, asked.trouble))
