@@ -420,7 +420,7 @@ class Desk:
     def _tell_of_reruns(self, address: str, keys: Collection[str], threads: int) -> None:
         """Tell of batches that Dask ran again by itself on a worker that died, perhaps before it came to say so."""
         known = {key: b for key, (_, b) in self.lost.items()}
-        known |= {kept.future.key: b for b, kept in self.kept.items() if kept.repeatable}
+        known |= {kept.future.key: b for b, kept in list(self.kept.items()) if kept.repeatable}
         there = sorted(known[key] for key in keys if key in known)  # Dask begins with the oldest
         for batch_id in there[:threads]:
             self.tell_start(batch_id, address)
