@@ -120,8 +120,8 @@ def _in_words(group: FailureGroup, nodes: dict[int, NodeRow]) -> str:
 def _watch_live(store: Store, row: RunRow) -> RunRow:
     from ..terminal.region import Region
 
+    unicode = speaks_unicode(sys.stdout)  # which stands for something else while there is a region
     watcher, region = _Watcher(store), Region(sys.stdout)
-    unicode = speaks_unicode(sys.stdout)
     lines: list[Line] = []
     now = row
     try:

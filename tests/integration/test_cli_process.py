@@ -378,6 +378,7 @@ def test_watching_on_a_terminal(place: Place) -> None:
     assert "held Completed after" in text
     assert re.search(r"^held  Running  0:\d\d  3/6", text, re.MULTILINE), text
     assert "3 running on 3 workers" in text
+    assert re.search(r"step +━+─+ +3/6", text), text
     assert re.search(r"millrace-slot-\d +\d\S+  step\[3\]", text), text
     process.communicate(timeout=PATIENCE_SECONDS)
 
