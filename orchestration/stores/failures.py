@@ -77,14 +77,22 @@ class Failures:
         """Count items that ended by an attempt which failed."""
         if not entry.states.translate(None, _OTHERS):  # as nearly always: nothing per item
             return
+
+        def at(k: int) -> float:
+            return entry.started[k] + entry.durations[k] if entry.started[k] else entry.at
+
+        alike: dict[tuple[object, ...], list[int]] = {}
         for k, state in enumerate(entry.states):
-            if state not in FAILURES:
-                continue
-            detail = entry.details.get(k)
-            at = entry.started[k] + entry.durations[k] if entry.started[k] else entry.at
-            place = Place(entry.node_id, entry.indices[k], at, entry.names.get(k, ""))
-            group = FailureGroup(State(state), 1, place, place, entry.reason, detail)
+            if state in FAILURES:
+                alike.setdefault((state, *_looks(entry.details.get(k))), []).append(k)
+        for members in alike.values():
+            ends = min(members, key=at), max(reversed(members), key=at)
+            first, last = (
+                Place(entry.node_id, entry.indices[k], at(k), entry.names.get(k, "")) for k in ends
+            )
+            state, detail = State(entry.states[ends[0]]), entry.details.get(ends[0])
             common = ("reason", entry.reason) if detail is None else _origin(detail)
+            group = FailureGroup(state, len(members), first, last, entry.reason, detail)
             self._add(entry.node_id, _digest(state, common), group)
 
     def groups(self, node_ids: Collection[int], limit: int) -> list[FailureGroup]:
@@ -112,6 +120,15 @@ def joined(one: FailureGroup, other: FailureGroup) -> FailureGroup:
 
 def _rank(group: FailureGroup) -> tuple[bool, int, float]:
     return group.state is State.UPSTREAM_FAILED, -group.count, group.first.at if group.first else 0.0
+
+
+def _looks(detail: Detail | None) -> tuple[str, ...]:
+    """Return what is the same for most errors of one origin, in a tenth of the time that it takes to find that out."""
+    if detail is None:
+        return ()
+    text, message = detail.traceback.rstrip(), detail.message
+    told = text.removesuffix(message) if text else message
+    return detail.type_name, told
 
 
 def _origin(detail: Detail) -> tuple[object, ...]:
