@@ -100,9 +100,11 @@ def test_who_was_given_up_and_lives(store: SqlStore) -> None:
     run_id = new_run(store)
     assert ask(store, "a", "db", run=run_id).granted
     assert store.reap(SILENT) == [run_id]
+    assert [(group.state, group.count) for group in store.failures(run_id)] == [(State.CRASHED, 10)]
     with pytest.raises(FencedError):
         store.numbered(writing(table(1, run_id)))
     store.numbered(writing(table(1, run_id), table(2, run_id), sending=Sending.BUFFERED))
+    assert store.failures(run_id) == []
     run = store.run(run_id)
     assert (run.state, run.epoch, run.ended) == (RunState.RUNNING, 1, None)
     assert run.heartbeat is not None
@@ -125,6 +127,7 @@ def test_what_the_dead_have_left(store: SqlStore) -> None:
     (first, *others) = store.task_runs(run_id)
     assert (first.state, {one.state for one in others}) == (State.COMPLETED, {State.CRASHED})
     assert store.run(run_id).counts == counts(completed=1, crashed=9)
+    assert [(group.state, group.count) for group in store.failures(run_id)] == [(State.CRASHED, 9)]
     assert store.problems(SILENT + 1) == []
     assert store.claim(run_id, host="h", pid=1, now=SILENT + 2).epoch == 3
 

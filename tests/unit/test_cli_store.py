@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,33 @@ def test_migrate_from_every_version(
     code, out, _ = call("store", "migrate", "--store", str(path), "--json")
     assert json.loads(out) == {"store": f"sqlite:///{path}", "from": newest, "to": newest}
     assert call("store", "check", "--store", str(path))[0] == 0
+
+
+def test_failures_that_an_earlier_version_has_counted(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By text, which is all that it knew, without their places; what was skipped is none."""
+    old, path, before = tmp_path / "old", tmp_path / "old.db", 9
+    old.mkdir()
+    for number, file in schema.migrations(schema.FOLDER):
+        if number <= before:
+            shutil.copy(file, old)
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "FOLDER", old)
+        SqliteStore(path).close()
+    rows = [("ValueError", 40), ("KeyError", 2), ("OSError", 0), ("Skip", 7)]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO error (run_no, node_id, digest, ended, type_name, message, traceback, retriable, abandoned) "
+            "VALUES (1, 0, ?, ?, ?, 'x', '', 1, 0)",
+            [(name.encode(), ended, name) for name, ended in rows],
+        )
+    assert call("store", "migrate", "--store", str(path))[0] == 0
+    store = SqliteStore(path)
+    run_id = new_run(store)  # which becomes number 1
+    found = [(group.error.type_name, group.count, group.first) for group in store.failures(run_id)]
+    store.close()
+    assert found == [("ValueError", 40, None), ("KeyError", 2, None)]
 
 
 def test_a_store_that_is_not_there(call: Call) -> None:
