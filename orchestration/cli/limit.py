@@ -107,7 +107,7 @@ def show(name: str, as_json: bool, store: str | None) -> None:
     if leases:
         rows = [_row(lease, runs[lease.run_id], now) for lease in leases]
         head = ["", "TASK RUN", "RUN", "SLOTS", "SINCE", "EXPIRES", "PROCESS"]
-        print_table(head, rows, right=frozenset({3, 4, 5}), shrink=(1, 2, 6))
+        print_table(head, rows, right=frozenset({3, 4, 5}), shrink=((1, 2), 6))
 
 
 def _run(store: Store, run_id: str) -> RunRow | None:

@@ -22,6 +22,7 @@ from ..terminal.styled import (
 )
 
 GAP = "  "
+MIN_WIDTH = 8  # of columns that give way
 
 
 def print_json(value: Any) -> None:
@@ -43,14 +44,15 @@ def print_table(
     *,
     right: frozenset[int] = frozenset(),
     styles: Sequence[Sequence[str]] = (),
-    shrink: Sequence[int] = (),
+    shrink: Sequence[int | tuple[int, ...]] = (),
 ) -> None:
     """Print columns. On a terminal the columns in `shrink` give way until a row fits; in a pipe nothing is cut.
 
     Args:
         right: columns that are aligned to the right.
         styles: of each cell, by row.
-        shrink: columns that may lose their ends, those first that hurt least.
+        shrink: columns that may lose their ends, those first that hurt least; of several together the widest gives
+            way. An index at the end of a cell stays: it may be all that tells rows apart.
     """
     widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
     if is_terminal(sys.stdout):
@@ -59,7 +61,7 @@ def print_table(
     def line(cells: Sequence[str], look: Sequence[str]) -> Line:
         made: Line = []
         for k, cell in enumerate(cells):
-            text = cell if len(cell) <= widths[k] else cell[: widths[k] - 1] + "…"
+            text = cell if len(cell) <= widths[k] else _cut(cell, widths[k])
             text = text.rjust(widths[k]) if k in right else text.ljust(widths[k])
             last = k == len(cells) - 1
             made.append((text.rstrip() if last and k not in right else text, look[k] if look else ""))
@@ -71,11 +73,20 @@ def print_table(
     print_lines(lines)
 
 
-def _narrow(widths: list[int], shrink: Sequence[int], columns: int) -> None:
-    for k in shrink:
-        over = sum(widths) + len(GAP) * (len(widths) - 1) - columns
-        if over > 0:
-            widths[k] = max(8, widths[k] - over)
+def _narrow(widths: list[int], shrink: Sequence[int | tuple[int, ...]], columns: int) -> None:
+    over = sum(widths) + len(GAP) * (len(widths) - 1) - columns
+    for together in shrink:
+        among = (together,) if isinstance(together, int) else together
+        while over > 0 and max(widths[k] for k in among) > MIN_WIDTH:
+            widths[max(among, key=lambda k: widths[k])] -= 1
+            over -= 1
+
+
+def _cut(cell: str, width: int) -> str:
+    """Cut a cell, but not its index: `a_long_name[17]` becomes `a_lo…[17]`."""
+    name, bracket, index = cell.rpartition("[")
+    tail = bracket + index if cell.endswith("]") and name and len(index) <= width // 2 else ""
+    return f"{cell[: width - 1 - len(tail)]}…{tail}"
 
 
 def error_text(error: BaseException) -> str:

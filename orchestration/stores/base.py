@@ -249,6 +249,7 @@ class Grant:
         retry_at: when it is worth asking again at the latest (an expiry, a token), None if only a release
             can help.
         ticket: of who waits, the place in the order of arrival: the smaller, the earlier.
+        ahead: how many who came earlier wait for what is in the way; each of them goes first.
     """
 
     granted: bool
@@ -256,6 +257,7 @@ class Grant:
     blocked_by: Mapping[str, Sequence[str]] = field(default_factory=dict)
     retry_at: float | None = None
     ticket: int | None = None
+    ahead: int = 0
 
 
 class Store(abc.ABC):

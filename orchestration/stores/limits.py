@@ -126,6 +126,7 @@ class Verdict:
         blocked_by: empty: granted.
         settled: the claims are as they should be; nothing has to be written.
         ticket: with which the holder waits already.
+        ahead: as in `Grant`.
         repeated: the holder has them already, so a rate limit's tokens are not spent again.
     """
 
@@ -135,6 +136,7 @@ class Verdict:
     settled: bool = False
     repeated: bool = False
     ticket: int | None = None
+    ahead: int = 0
 
     @property
     def granted(self) -> bool:
@@ -180,6 +182,7 @@ def judge(buckets: Sequence[Bucket], claims: Sequence[Claim], demand: Demand, no
     ticket = min((claim.ticket for claim in own), default=None)
     blocked: dict[str, list[str]] = {}
     times: list[float] = []
+    most_ahead = 0
     for bucket in buckets:
         others = [claim for claim in live if claim.limit == bucket.name and claim.holder != demand.holder]
         ahead = [
@@ -192,11 +195,13 @@ def judge(buckets: Sequence[Bucket], claims: Sequence[Claim], demand: Demand, no
         if obstacle is not None:
             blocked[bucket.name] = obstacle[0]
             times += obstacle[1]
+            most_ahead = max(most_ahead, len(ahead))
     if not blocked:
         return Verdict(names, settled=not names)
     settled = fresh and {claim.limit for claim in own} == set(names)
     settled = settled and all(bucket is bucket.seen_at(now) for bucket in buckets)
-    return Verdict(names, blocked, min(times, default=None), settled=settled, ticket=ticket)
+    retry_at = min(times, default=None)
+    return Verdict(names, blocked, retry_at, settled=settled, ticket=ticket, ahead=most_ahead)
 
 
 def _obstacle(
@@ -269,7 +274,7 @@ def grant_of(verdict: Verdict, after: Sequence[Claim] = ()) -> Grant:
     if verdict.granted:
         return Grant(True, verdict.names)
     ticket = after[0].ticket if after else verdict.ticket
-    return Grant(False, (), verdict.blocked_by, verdict.retry_at, ticket)
+    return Grant(False, (), verdict.blocked_by, verdict.retry_at, ticket, verdict.ahead)
 
 
 def to_lease(c: Claim) -> LeaseRow:

@@ -14,6 +14,7 @@ from ..core.states import RUN_TERMINAL
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
+MOST_AT_ONCE = 100  # news that are told one by one: who waits counts them
 RETRY_SECONDS = 1.0  # while what news come from is away
 LEASES = ""  # the topic of leases that may have come free; other topics are runs, of which something is asked
 
@@ -22,12 +23,12 @@ class Newsroom:
     """Listeners, and a thread that looks for news as long as there are any.
 
     Args:
-        look: whether there may be news from other processes. Called from the thread.
+        look: how many news there may be from other processes. Called from the thread.
         every_seconds: how often to look; None: never, this process makes all news itself.
     """
 
     def __init__(
-        self, look: Callable[[], bool] = lambda: True, every_seconds: float | None = POLL_SECONDS
+        self, look: Callable[[], int] = lambda: 1, every_seconds: float | None = POLL_SECONDS
     ) -> None:
         self._look = look
         self._every = every_seconds
@@ -86,7 +87,7 @@ class Newsroom:
     def _watch(self, over: threading.Event, every: float) -> None:
         while not over.wait(every):
             try:
-                if self._look():
+                for _ in range(min(self._look(), MOST_AT_ONCE)):
                     self.tell()
             except Exception:  # a store that cannot be read now; those who wait ask again by themselves, too
                 log.debug("looking for free leases failed", exc_info=True)

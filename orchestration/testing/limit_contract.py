@@ -66,6 +66,9 @@ class LimitContract:
         assert not third.granted
         assert third.names == ()
         assert set(third.blocked_by["db"]) == {"task a", "task b"}
+        assert third.ahead == 0
+        assert ask(store, "d", "db").ahead == 1
+        store.release(["d"])
         (limit,) = store.limits(NOW)
         assert (limit.name, limit.slots, limit.held, limit.waiting) == ("db", 2, 2, 1)
 

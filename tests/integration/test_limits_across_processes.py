@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from orchestration.stores.base import DEAD_AFTER_SECONDS, LEASE_SECONDS, Store
 
 PROCESSES, SLOTS = 20, 3
 KILLS = int(os.environ.get("LIMIT_KILLS", "10"))
-ITEMS = max(6, KILLS // 2)  # of each process: enough that there is always somebody to kill
+ITEMS = max(6, KILLS)  # of each process: enough that there is always somebody to kill
 SEED = int(os.environ.get("LIMIT_SEED", "1"))
 
 STORES: dict[str, Callable[[Path, pytest.FixtureRequest], str]] = {
@@ -32,9 +33,9 @@ STORES: dict[str, Callable[[Path, pytest.FixtureRequest], str]] = {
     "postgres": lambda folder, request: request.getfixturevalue("postgres_server").new_database(),
 }
 
-FLOW = """
+HEAD = """
 import os, random, sys, time
-from orchestration import flow, task
+from orchestration import concurrency, flow, task
 from orchestration.errors import FencedError, RunNotFoundError
 from runners import ThreadPoolTaskRunner
 
@@ -44,17 +45,79 @@ history = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 def note(sign, item):
     os.write(history, f"{sign} {time.monotonic()!r} {os.getpid()} {name}/{item}\\n".encode())
 
-@task(tags={"db"}, persist_results=True)
-def use(item):
-    note("+", item)
+def rest():
     for _ in range(10):  # between which it can be interrupted
         time.sleep(float(seconds) * (0.5 + random.random()) / 10)
+
+threads = ThreadPoolTaskRunner(max_workers=2)
+results = dict(persist_results=True, result_storage=path + ".results")
+options = dict(flow_run_name=name, store=url, task_runner=threads, **results)
+"""
+
+# Items are named by the limits that they are under.
+ONE_LIMIT = """
+@task(tags={"db"})
+def use(item):
+    note("+", item)
+    rest()
     note("-", item)
 
-@flow(flow_run_name=name, store=url, result_storage=path + ".results", task_runner=ThreadPoolTaskRunner(max_workers=2))
+@flow(**options)
 def work():
     use.map(range(int(items)))
+"""
 
+ALL_MEET = """
+@task(tags={"db"})
+def use(item):
+    note("+", item)
+    end = time.monotonic() + 60
+    while open(path).read().count("+ ") < int(items):
+        assert time.monotonic() < end, "the others do not come"
+        time.sleep(0.01)
+    note("-", item)
+
+@flow(**options)
+def work():
+    use.submit(0).result()
+"""
+
+SEVERAL_LIMITS = """
+def inside(limits, item):
+    note("+", f"{limits}-{item}")
+    rest()
+    note("-", f"{limits}-{item}")
+
+@task(tags={"x", "y"})
+def tagged(item):
+    inside("xy", f"tagged-{item}")
+
+@task(max_concurrency=2)  # who waits in a block keeps a thread, and those inside of tasks need one
+def blocks(item):
+    with concurrency(["y", "x"] if item % 2 else ["x", "y"]):
+        inside("xy", f"block-{item}")
+
+@task(tags={"z"})
+def inner(item):
+    inside("z", f"inner-{item}")
+
+@task(tags={"x"})
+def outer(item):
+    note("+", f"x-outer-{item}")
+    inner.submit(item).result()
+    note("-", f"x-outer-{item}")
+
+@task(max_concurrency=1)
+def lonely(item):
+    inside("", f"lonely-{item}")
+
+@flow(**{**options, "task_runner": ThreadPoolTaskRunner(max_workers=4)})
+def work():
+    for each in (outer, blocks, tagged, lonely):
+        each.map(range(int(items)))
+"""
+
+TAIL = """
 try:
     try:
         work.resume(name)
@@ -84,8 +147,11 @@ class Processes:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.killed: dict[int, float] = {}  # pid -> when
 
-    def start(self, name: str, *, items: int = ITEMS, seconds: float = 0.02) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", FLOW, self.store.url, self.history, name, items, seconds]
+    def start(
+        self, name: str, *, work: str = ONE_LIMIT, items: int = ITEMS, seconds: float = 0.02
+    ) -> subprocess.Popen[bytes]:
+        code = HEAD + work + TAIL
+        command = [sys.executable, "-c", code, self.store.url, self.history, name, items, seconds]
         quiet = {**os.environ, "MILLRACE_DISPLAY": "off"}
         process = subprocess.Popen(list(map(str, command)), stdout=self.output, stderr=self.output, env=quiet)
         self.running[name] = process
@@ -115,15 +181,18 @@ class Processes:
                 open_.pop((pid, item), None)
         return {pid for pid, _ in open_}
 
-    def most_at_once(self, since: float = 0.0) -> int:
+    def most_at_once(self, since: float = 0.0, among: Callable[[str], bool] = lambda item: True) -> int:
         """Return how many executions overlapped at most; what a killed process had begun ended with it.
 
         Args:
             since: leave out what had ended or begun before.
+            among: which items to count.
         """
         edges: list[tuple[float, int]] = []
         begun: dict[tuple[int, str], float] = {}
         for at, sign, pid, item in self.events():
+            if not among(item):
+                continue
             if sign == "+":
                 begun[pid, item] = at
             else:
@@ -162,29 +231,71 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
 @pytest.mark.timeout(60 + 3 * PROCESSES + 5 * KILLS)
 def test_holders_that_are_killed(store: Store, processes: Processes) -> None:
     """20 flow processes under a limit of 3, holders killed at random and resumed: never 4, and all work is done."""
-    chance = random.Random(SEED)
     store.set_limit("db", SLOTS)
     names = [f"worker-{k}" for k in range(PROCESSES)]
-    for name in names:
-        processes.start(name)
-    kills = 0
-    while processes.running:
-        for name in [name for name, process in processes.running.items() if process.poll() is not None]:
-            assert processes.running.pop(name).returncode == 0, Path(processes.output.name).read_text()
-        inside = processes.inside()
-        holders = [name for name, process in processes.running.items() if process.pid in inside]
-        if kills < KILLS and holders and chance.random() < 0.2:
-            kills += 1
-            victim = chance.choice(holders)
-            processes.kill(victim)
-            processes.start(victim)
-        time.sleep(0.01)
-    assert kills == KILLS
+    run_and_kill(processes, names, KILLS)
     assert processes.most_at_once() <= SLOTS  # all at once only now and then: waits are longer than the work
     ended = {item for _, sign, _, item in processes.events() if sign == "-"}
     assert ended == {f"{name}/{item}" for name in names for item in range(ITEMS)}
     assert {store.run(name).state for name in names} == {RunState.COMPLETED}
     assert store.leases("db", store.now()) == []
+
+
+def run_and_kill(processes: Processes, names: list[str], kills: int, **options: Any) -> None:
+    """Run flows to their ends in processes of their own; kill holders of limits at random, and resume their runs."""
+    chance = random.Random(SEED)
+    for name in names:
+        processes.start(name, **options)
+    while processes.running:
+        for name in [name for name, process in processes.running.items() if process.poll() is not None]:
+            assert processes.running.pop(name).returncode == 0, Path(processes.output.name).read_text()
+        inside = processes.inside()
+        holders = [name for name, process in processes.running.items() if process.pid in inside]
+        if kills and holders and chance.random() < 0.2:
+            kills -= 1
+            victim = chance.choice(holders)
+            processes.kill(victim)
+            processes.start(victim, **options)
+        time.sleep(0.01)
+    assert not kills, "there was nobody left to kill"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180 + 5 * KILLS)
+def test_several_limits_nested_tasks_and_kills(store: Store, processes: Processes) -> None:
+    """Two limits by tags and by blocks in either order, tasks in tasks, `max_concurrency`; holders are killed: no
+    deadlock, and never over a limit."""
+    slots = {"x": 2, "y": 1, "z": 1}
+    for name, number in slots.items():
+        store.set_limit(name, number)
+    names = [f"worker-{k}" for k in range(6)]
+    items = max(4, KILLS // 4)
+    run_and_kill(processes, names, KILLS, work=SEVERAL_LIMITS, items=items)
+
+    def kind(item: str) -> list[str]:
+        return item.partition("/")[2].split("-")
+
+    for limit, number in slots.items():
+        assert processes.most_at_once(among=lambda item, limit=limit: limit in kind(item)[0]) <= number
+    for name in names:
+        lonely = f"{name}/-lonely"
+        assert processes.most_at_once(among=lambda item, lonely=lonely: item.startswith(lonely)) == 1
+    ended = {item for _, sign, _, item in processes.events() if sign == "-"}
+    kinds = ("x-outer", "z-inner", "xy-block", "xy-tagged", "-lonely")
+    assert ended == {f"{name}/{kind}-{n}" for name in names for kind in kinds for n in range(items)}
+    assert {store.run(name).state for name in names} == {RunState.COMPLETED}
+    assert [store.leases(limit, store.now()) for limit in slots] == [[], [], []]
+
+
+def test_all_slots_are_used(store: Store, processes: Processes) -> None:
+    """Those who get in stay until as many are inside as the limit lets in: that many have to come, and no more."""
+    store.set_limit("db", SLOTS)
+    names = [f"worker-{k}" for k in range(SLOTS + 2)]
+    for name in names:
+        processes.start(name, work=ALL_MEET, items=SLOTS)
+    for name in names:
+        assert processes.running[name].wait(90) == 0, Path(processes.output.name).read_text()
+    assert processes.most_at_once() == SLOTS
 
 
 def test_waiters_that_are_killed(store: Store, processes: Processes) -> None:

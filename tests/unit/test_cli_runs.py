@@ -278,6 +278,29 @@ def test_who_holds_and_who_waits(call: Call) -> None:
     assert (waits["held"], waits["run"]) == (False, "jumpy-puppy")
 
 
+def test_long_names_at_80_columns(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Task runs and runs share the room, and what tells task runs apart, their index, is not cut."""
+    store = open_store()
+    store.set_limit("db", 2)
+    flow = "nightly-refresh-of-all-customers"
+    store.create_run(RunRow("r", flow, flow, RunState.RUNNING, host="far", pid=4711, heartbeat=store.now()))
+    for k in range(4):
+        asked = {"holder": f"r/batch/{k}", "run_id": "r", "epoch": 1, "slots": 1}
+        label = f"download_reports_of_one_customer[{k * 1111}]"
+        store.acquire(["db"], **asked, label=label, now=store.now())
+    for name, value in (("is_terminal", True), ("columns_of", 80), ("wants_colour", False)):
+        monkeypatch.setattr(f"orchestration.cli.output.{name}", lambda stream, value=value: value)
+    lines = call("limit", "show", "db")[1].splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[2:]] == ["holds", "holds", "waits", "waits"]
+    for k, line in enumerate(lines[2:]):
+        task_run, run = line.split()[1:3]
+        assert task_run.startswith("downl")
+        assert task_run.endswith(f"…[{k * 1111}]")
+        assert run.startswith("nightly-ref")
+        assert line.endswith("4711@far")
+
+
 def test_limits(call: Call) -> None:
     assert call("limit", "set", "db", "2")[1] == "limit db: 2 slots\n"
     assert call("limit", "set", "api", "5", "--per-second", "2.5")[0] == 0

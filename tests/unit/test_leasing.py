@@ -48,3 +48,61 @@ def test_who_came_first_is_asked_first(rate: float | None) -> None:
     leasing._look()
     assert "second" not in {lease.holder for lease in store.leases("x", store.now()) if not lease.held}
     leasing.close()
+
+
+def behind_others() -> tuple[MemoryStore, DriverStub, Leasing]:
+    """Have "mine" wait for a slot that "holder" has, behind a, b, c and d of another run."""
+    store, driver = MemoryStore(), DriverStub()
+    store.set_limit("x", 1)
+    for holder in ("holder", *"abcd"):
+        others = {"run_id": "s", "epoch": 1, "label": holder, "slots": 1}
+        store.acquire(["x"], holder=holder, **others, now=store.now())
+    leasing = Leasing(store, "r", 1, driver)  # type: ignore[arg-type]
+    leasing.hold(Block("mine", ("x",), "mine", 1), None, timeout=0)
+    return store, driver, leasing
+
+
+def test_who_stands_behind_others_asks_when_they_may_be_served() -> None:
+    """At a news only he who may be next asks, and with each lease that ends others come nearer; when due all ask."""
+    store, driver, leasing = behind_others()
+    asked: list[str] = []
+    acquire = store.acquire
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        asked.append(kwargs["holder"])
+        return acquire(*args, **kwargs)
+
+    store.acquire = counted  # type: ignore[method-assign]
+
+    def turn() -> int:
+        """Let the driver do what there is to do; return how often the store was asked."""
+        asked.clear()
+        actions, driver.actions[:] = list(driver.actions), []
+        for action in actions:
+            action()
+        return len(asked)
+
+    turn()
+    turn()
+    heard = []
+    for holder in ("holder", "a", "b", "c", "d"):
+        store.release([holder])
+        heard.append(turn())
+    assert heard[0] == 0, "four are before it"
+    assert heard[-1] == 1
+    assert [lease.holder for lease in store.leases("x", store.now()) if lease.held] == ["mine"]
+    leasing.give_back("mine")
+    leasing.close()
+
+
+def test_who_stands_behind_others_asks_when_it_is_due() -> None:
+    """Nobody relies on news: those that ended may have been told of as one, or not at all."""
+    store, driver, leasing = behind_others()
+    for action in driver.actions:
+        action()
+    store.release(["holder", *"abcd"])
+    due = driver.timers.next()
+    assert due is not None
+    driver.timers.fire(due)
+    assert [lease.holder for lease in store.leases("x", store.now()) if lease.held] == ["mine"]
+    leasing.close()

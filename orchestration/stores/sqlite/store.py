@@ -78,14 +78,15 @@ class SqliteStore(SqlStore):
 
     @cached_property
     def _newsroom(self) -> Newsroom:
-        return Newsroom(self._has_news, LOOK_SECONDS)
+        return Newsroom(self._fresh_news, LOOK_SECONDS)
 
-    def _has_news(self) -> bool:
+    def _fresh_news(self) -> int:
+        """Return how often others may have got a lease since the last call; 1 for the first."""
         if not self._database.has_changed():
-            return False
+            return 0
         (number,) = self._read(lambda c: c.execute("SELECT number FROM lease_news").fetchone())
-        before, self._news = self._news, number
-        return bool(before != number)
+        before, self._news = self._news, int(number)
+        return 1 if before < 0 else self._news - before
 
     @classmethod
     def versions(cls, path: str) -> tuple[int, int]:
