@@ -6,13 +6,11 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from faultkit.bench import CANCELLED, Bench
-from faultkit.clusters import OtherHost, Proxy, dask_cluster, dask_workers
+from faultkit.clusters import OtherHost, Proxy, dask_cluster, dask_workers, may_limit_memory, memory_group
 from faultkit.plan import Node, Plan, random_plan
 from faultkit.processes import is_alive, marked, wait_until
 
@@ -78,12 +76,17 @@ def test_workers_stopped(bench: Bench, dask: dict[str, Any]) -> None:
     for trial in bench.trials("Dask worker SIGSTOP, then SIGCONT", short=0, full=5, seconds=40):
         plan = random_plan(trial.rng, width=30, seconds=0.05, persist=True)
         child = trial.start(plan, dask)
-        pid = trial.busy(child)
-        if pid is not None:
-            os.kill(pid, signal.SIGSTOP)
-            trial.injected()
-            child.wait(trial.rng.uniform(1.0, 6.0))
-            os.kill(pid, signal.SIGCONT)
+        trial.suspend(child, trial.rng.uniform(1.0, 6.0))
+        trial.finish(child, 120)
+        trial.check(plan)
+
+
+def test_workers_stopped_for_a_minute(bench: Bench, dask: dict[str, Any]) -> None:
+    """SIGSTOP of a worker for 60 s, then SIGCONT: longer than anybody takes a silent process for alive."""
+    for trial in bench.trials("Dask worker SIGSTOP 60 s, then SIGCONT", short=0, full=1, seconds=90):
+        plan = Plan((Node("t0", 30, seconds=0.1), Node("t1", 30, source=0, seconds=0.1)), persist=True)
+        child = trial.start(plan, dask)
+        trial.suspend(child, 60.0)
         trial.finish(child, 120)
         trial.check(plan)
 
@@ -164,37 +167,30 @@ def test_the_connection_is_cut(bench: Bench, dask: dict[str, Any]) -> None:
 
 def test_memory_runs_out(bench: Bench, require: Callable[[str, object], None]) -> None:
     """The kernel kills a worker whose memory an item has used up (a cgroup)."""
-    groups = Path("/sys/fs/cgroup/memory")
     for trial in bench.trials("out-of-memory kill of a Dask worker", short=0, full=5, seconds=30):
-        limits = groups / "memory.limit_in_bytes"
-        require("root and cgroups of version 1", os.geteuid() == 0 and limits.exists())
+        require("root and cgroups of version 1", may_limit_memory())
         sick = {trial.rng.randrange(10): "memory"}
         plan = Plan((Node("t0", 10, seconds=0.02, sick=sick), Node("t1", 10, source=0)))
-        group = groups / f"millrace-{trial.seed}"
-        group.mkdir()
-        try:
-            (group / "memory.limit_in_bytes").write_text(str(600 << 20))
-            with dask_cluster(1) as (_, runner), group_of(runner, group):
-                child = trial.start(plan, runner)
-                trial.injected()
-                trial.finish(child, 120)
-                trial.check(plan)
-        finally:
-            group.rmdir()
+        with (
+            memory_group(f"millrace-{trial.seed}", megabytes=600) as join,
+            dask_cluster(1) as (_, runner),
+        ):
+            join(worker_processes(runner))
+            child = trial.start(plan, runner)
+            trial.injected()
+            trial.finish(child, 120)
+            trial.check(plan)
 
 
-@contextmanager
-def group_of(runner: dict[str, Any], group: Path) -> Iterator[None]:
-    """Put a cluster's worker processes, and those that follow them, into a cgroup."""
+def worker_processes(runner: dict[str, Any]) -> list[int]:
+    """Return a cluster's worker processes, and those that start new ones in their place."""
     from distributed import Client
 
-    def join(path: str) -> None:
-        Path(path, "cgroup.procs").write_text(str(os.getppid()))
-        Path(path, "cgroup.procs").write_text(str(os.getpid()))
+    def find() -> list[int]:
+        return [os.getppid(), os.getpid()]
 
     with Client(runner["address"], set_as_default=False) as client:
-        client.run(join, str(group))
-    yield
+        return [pid for pids in client.run(find).values() for pid in pids]
 
 
 def test_the_flow_process_with_its_own_cluster_is_killed(bench: Bench) -> None:

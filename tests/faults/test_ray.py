@@ -6,11 +6,11 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from faultkit.bench import CANCELLED, MODE, Bench
-from faultkit.clusters import RayCluster
+from faultkit.clusters import OtherHost, RayCluster, may_limit_memory, memory_group
 from faultkit.plan import Node, Plan, random_plan
 from faultkit.processes import marked
 
@@ -29,8 +29,8 @@ def ray() -> Iterator[RayCluster]:
         yield cluster
 
 
-def ray_cluster() -> RayCluster:
-    return RayCluster(tempfile.mkdtemp(prefix="mr", dir="/tmp"))
+def ray_cluster(host: str = "127.0.0.1") -> RayCluster:
+    return RayCluster(tempfile.mkdtemp(prefix="mr", dir="/tmp"), host)
 
 
 def test_workers_killed(bench: Bench, ray: RayCluster) -> None:
@@ -74,14 +74,39 @@ def test_workers_stopped(bench: Bench, ray: RayCluster) -> None:
     for trial in bench.trials("Ray worker SIGSTOP, then SIGCONT", short=0, full=4, seconds=30):
         plan = random_plan(trial.rng, width=30, seconds=0.05, persist=True)
         child = trial.start(plan, ray.lend(trial.environ))
-        pid = trial.busy(child)
-        if pid is not None:
-            os.kill(pid, signal.SIGSTOP)
-            trial.injected()
-            child.wait(trial.rng.uniform(1.0, 6.0))
-            os.kill(pid, signal.SIGCONT)
+        trial.suspend(child, trial.rng.uniform(1.0, 6.0))
         trial.finish(child, 120)
         trial.check(plan)
+
+
+def test_workers_stopped_for_a_minute(bench: Bench, ray: RayCluster) -> None:
+    """SIGSTOP of a worker for 60 s, then SIGCONT: longer than anybody takes a silent process for alive."""
+    for trial in bench.trials("Ray worker SIGSTOP 60 s, then SIGCONT", short=0, full=1, seconds=90):
+        plan = Plan((Node("t0", 30, seconds=0.1), Node("t1", 30, source=0, seconds=0.1)), persist=True)
+        child = trial.start(plan, ray.lend(trial.environ))
+        trial.suspend(child, 60.0)
+        trial.finish(child, 120)
+        trial.check(plan)
+
+
+def test_results_deleted(bench: Bench, ray: RayCluster) -> None:
+    """A result is deleted from Ray's store when a batch that reads it is about to be sent: it is made again."""
+    for trial in bench.trials("finished Ray result deleted before use", short=0, full=4, seconds=30):
+        nodes = (
+            Node("t0", 12, seconds=0.03),
+            Node("t1", 1, gather=0),
+            Node("t2", 12, source=0),
+            Node("t3", 1, gather=2),
+        )
+        told = trial.folder / "deleted"
+        child = trial.start(
+            Plan(nodes),
+            ray.lend(trial.environ),
+            inject=[["delete_results", trial.seed, trial.rng.choice((0.3, 1.0)), str(told)]],
+        )
+        trial.finish(child, 120)
+        trial.injections += map(float, told.read_text().split())
+        trial.check(Plan(nodes))
 
 
 def test_hanging_code_times_out(bench: Bench, ray: RayCluster) -> None:
@@ -193,3 +218,40 @@ def test_the_head_is_killed(bench: Bench) -> None:
             trial.to_the_end(plan, second.lend(trial.environ))
             trial.check(plan)
         shutil.rmtree(first.folder, ignore_errors=True)
+
+
+def test_memory_runs_out(bench: Bench, require: Callable[[str, object], None]) -> None:
+    """The kernel kills a worker whose memory an item has used up (a cgroup)."""
+    pytest.importorskip("ray")
+    for trial in bench.trials("out-of-memory kill of a Ray worker", short=0, full=2, seconds=40):
+        require("root and cgroups of version 1", may_limit_memory())
+        sick = {trial.rng.randrange(10): "memory"}
+        plan = Plan((Node("t0", 10, seconds=0.02, sick=sick), Node("t1", 10, source=0)))
+        with memory_group(f"millrace-{trial.seed}", megabytes=1500) as join:
+            with ray_cluster() as cluster:
+                join(cluster.of_nodes())
+                child = trial.start(plan, cluster.lend(trial.environ))
+                trial.injected()
+                trial.finish(child, 120)
+                trial.check(plan)
+            shutil.rmtree(cluster.folder, ignore_errors=True)
+
+
+@pytest.mark.netns
+def test_a_partition(bench: Bench, require: Callable[[str, object], None]) -> None:
+    """For some seconds nothing gets through from the second node's host to the head's, or the other way."""
+    pytest.importorskip("ray")
+    for trial in bench.trials("one-way partition between hosts (Ray)", short=0, full=2, seconds=40):
+        require("root", os.geteuid() == 0)
+        require("iproute2", shutil.which("ip") and shutil.which("tc"))
+        plan = random_plan(trial.rng, width=40, seconds=0.06, persist=True)
+        with OtherHost() as host, ray_cluster(host.here) as cluster:
+            cluster.add_node(host.there, prefix=host.inside)
+            child = trial.start(plan, cluster.lend(trial.environ))
+            trial.wait_for_lines(trial.rng.randint(2, 25), child, 60.0)
+            with host.cut(trial.rng.choice(("to", "from"))):
+                trial.injected()
+                child.wait(trial.rng.uniform(1.0, 8.0))
+            trial.finish(child, 120)
+            trial.check(plan)
+        shutil.rmtree(cluster.folder, ignore_errors=True)

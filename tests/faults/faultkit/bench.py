@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
@@ -263,6 +264,16 @@ class Trial:
                 return
             os.kill(pid, signal.SIGKILL)
             self.deaths[pid] = self.injected()
+
+    def suspend(self, child: Child, seconds: float) -> None:
+        """Stop a worker in the middle of user code, and let it go on after a while."""
+        pid = self.busy(child)
+        if pid is not None:
+            os.kill(pid, signal.SIGSTOP)
+            self.injected()
+            child.wait(seconds)
+            with contextlib.suppress(ProcessLookupError):  # somebody has ended it meanwhile
+                os.kill(pid, signal.SIGCONT)
 
     def cancel(self, child: Child) -> None:
         """Ask from outside, at a random moment, that the run is cancelled."""

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+from faultkit.processes import wait_until
 
 # Dask itself must not start what died with its worker: as it is for clusters that a flow makes.
 DASK_CONFIG = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
@@ -164,11 +165,13 @@ class RayCluster:
 
     Args:
         folder: with a short name, because the paths of sockets have 107 bytes.
+        host: the address of its head.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, host: str = "127.0.0.1") -> None:
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as probe:
+        self._host = host
+        with socket.create_server((host, 0)) as probe:
             self._port = probe.getsockname()[1]
 
         self._node: list[psutil.Process] = []
@@ -177,7 +180,11 @@ class RayCluster:
 
     @property
     def runner(self) -> dict[str, Any]:
-        return {"kind": "ray", "address": f"127.0.0.1:{self._port}"}
+        return {"kind": "ray", "address": self._address}
+
+    @property
+    def _address(self) -> str:
+        return f"{self._host}:{self._port}"
 
     def lend(self, environ: dict[str, str]) -> dict[str, Any]:
         """Give a process's environment what it needs to connect; return the runner."""
@@ -185,26 +192,29 @@ class RayCluster:
         return self.runner
 
     def __enter__(self) -> RayCluster:
-        self._start(
-            "--head", f"--port={self._port}", "--include-dashboard=false", f"--temp-dir={self.folder}"
-        )
+        head = ("--head", f"--port={self._port}", "--include-dashboard=false", f"--temp-dir={self.folder}")
+        self._start(self._host, *head)
         return self
 
-    def _start(self, *arguments: str) -> None:
-        self._command(
-            "start", *arguments, "--num-cpus=2", "--object-store-memory=100000000", "--disable-usage-stats"
-        )
+    def _start(self, host: str, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+        options = ("--num-cpus=2", "--object-store-memory=100000000", "--disable-usage-stats")
+        self._command("start", f"--node-ip-address={host}", *arguments, *options, prefix=prefix)
 
-    def _command(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "ray.scripts.scripts", *arguments]
+    def _command(self, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+        command = [*prefix, sys.executable, "-m", "ray.scripts.scripts", *arguments]
         environ = {**os.environ, **self._secret}
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
 
-    def add_node(self) -> None:
-        """Start a second node, on this machine."""
+    def of_nodes(self) -> list[int]:
+        """Return the processes that start workers, and the workers."""
+        found = [psutil.Process(pid) for pid in self._processes()]
+        return [process.pid for process in found if process.name().startswith(("raylet", "ray::"))]
+
+    def add_node(self, host: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> None:
+        """Start a second node: on this machine, or where `prefix` runs commands."""
         before = set(self._processes())
-        self._start(f"--address=127.0.0.1:{self._port}")
+        self._start(host, f"--address={self._address}", prefix=prefix)
         new = [psutil.Process(pid) for pid in self._processes() if pid not in before]
         self._node = [process for process in new if process.name() == "raylet"]
         assert self._node, "no raylet has come with the node"
@@ -220,7 +230,7 @@ class RayCluster:
             node_id = next(word for word in process.cmdline() if word.startswith("--node_id="))
             self._command(
                 "drain-node",
-                f"--address=127.0.0.1:{self._port}",
+                f"--address={self._address}",
                 f"--node-id={node_id.partition('=')[2]}",
                 "--reason=DRAIN_NODE_REASON_PREEMPTION",
                 "--reason-message=it retires",
@@ -247,6 +257,33 @@ class RayCluster:
                 said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
                 if name in said and int(entry.name) != os.getpid():
                     yield int(entry.name)
+
+
+MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
+
+
+def may_limit_memory() -> bool:
+    return os.geteuid() == 0 and (MEMORY_GROUPS / "memory.limit_in_bytes").exists()
+
+
+@contextmanager
+def memory_group(name: str, *, megabytes: int) -> Iterator[Callable[[Iterable[int]], None]]:
+    """Make a cgroup with so much memory; yield what puts processes into it, and thereby what they start."""
+    group = MEMORY_GROUPS / name
+    group.mkdir()
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(megabytes << 20))
+
+        def join(pids: Iterable[int]) -> None:
+            for pid in pids:
+                (group / "cgroup.procs").write_text(str(pid))
+
+        yield join
+    finally:
+        wait_until(
+            lambda: not (group / "cgroup.procs").read_text(), 15.0
+        )  # those that were killed are on their way
+        group.rmdir()
 
 
 class OtherHost:

@@ -99,6 +99,30 @@ def lie(seed: int, lost: float, repeated: float, late: float) -> None:
     Inbox.put = lying  # type: ignore[method-assign]
 
 
+def delete_results(seed: int, share: float, told: str) -> None:
+    """Have Ray delete results of batches, by dropping its references, when a batch that reads them is about to be sent.
+
+    Each at most once: the first, and a share of the others. The moments go to a file.
+    """
+    from runners.messages import Batch
+    from runners.ray_desk import Desk
+
+    submit, rng, seen = Desk._submit, random.Random(seed), set[int]()
+
+    def deleting(self: Desk, batch: Batch) -> None:
+        for batch_id in batch.reads:
+            if batch_id not in seen and batch_id in self.results:
+                chosen = not seen or rng.random() < share
+                seen.add(batch_id)
+                if chosen:
+                    self.release([batch_id])
+                    with open(told, "a", encoding="ascii") as file:
+                        file.write(f"{time.monotonic()}\n")
+        submit(self, batch)
+
+    Desk._submit = deleting  # type: ignore[method-assign]
+
+
 def jump_clock(after: float, by: float) -> None:
     """Let the wall clock of this process jump, as when somebody sets it, so long from now."""
     real, at = time.time, time.monotonic() + after
