@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -43,6 +43,7 @@ class Waiter:
     label: str
     slots: int
     remote: bool
+    within: tuple[str, ...]
     tell: Callable[[Grant], None]
     ticket: int = 0
     ahead: int = 0
@@ -87,9 +88,8 @@ class Leasing:
 
         remote = not self._driver.runner.capabilities.in_process
         since = self._driver.clock.now()
-        waiter = Waiter(
-            self._holder(request.batch_id), request.names, request.label, 1, remote, tell, since=since
-        )
+        holder, within = self._holder(request.batch_id), self._leases_above(request.batch_id)
+        waiter = Waiter(holder, request.names, request.label, 1, remote, within, tell, since=since)
         grant = self._acquire(waiter)
         tell(grant)
         if not grant.granted:
@@ -200,17 +200,24 @@ class Leasing:
                     "its tags, and might wait for itself. Take the tag off the task."
                 )
         names = tuple(name for name in block.names if name not in lent)
-        return Waiter(block.holder, names, block.label, block.slots, remote, tell)
+        within = self._leases_above(batch_id)
+        return Waiter(block.holder, names, block.label, block.slots, remote, within, tell)
 
     def _held_above(self, batch_id: int | None) -> set[str]:
         """Return the limits of which the batch, or one whose code has started it and waits for it, holds a slot."""
-        held: set[str] = set()
+        return {name for flight in self._line_of(batch_id) for name in flight.names}
+
+    def _leases_above(self, batch_id: int | None) -> tuple[str, ...]:
+        """Return the holders of these leases."""
+        return tuple(self._holder(flight.batch_id) for flight in self._line_of(batch_id) if flight.names)
+
+    def _line_of(self, batch_id: int | None) -> Iterator[Flight]:
+        """Yield a batch, that whose code has started it, and so on."""
         flight = None if batch_id is None else self._driver.core.ledger.live.get(batch_id)
         while flight is not None:
-            held.update(flight.names)
+            yield flight
             parent = flight.node.spec.parent
             flight = None if parent is None else self._flight_of(*parent)
-        return held
 
     def _flight_of(self, node_id: int, index: int) -> Flight | None:
         flights = list(self._driver.core.nodes[node_id].flights.values())
@@ -228,6 +235,7 @@ class Leasing:
             slots=waiter.slots,
             now=self._store.now(),
             remote=waiter.remote,
+            within=waiter.within,
         )
 
     def _try_or_wait(self, waiter: Waiter) -> None:

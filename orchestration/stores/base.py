@@ -474,6 +474,7 @@ class Store(abc.ABC):
         slots: int,
         now: float,
         remote: bool = False,
+        within: Sequence[str] = (),
     ) -> Grant:
         """Take all of these limits or none, first come first served. Idempotent per holder.
 
@@ -488,6 +489,7 @@ class Store(abc.ABC):
             epoch: of the run's process that asks. A run that is not recorded here has none that counts.
             remote: the code that it is for runs in another process than the run's, so that the end of that one
                 does not prove that the code has ended.
+            within: holders whose code waits for the code that this is for. Who waits for what they hold is passed.
 
         Raises:
             FencedError: another process has claimed the run, or it was given up for dead.

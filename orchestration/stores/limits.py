@@ -3,13 +3,14 @@
 - A concurrency limit is counted from its live leases, never kept in a counter.
 - First come first served: whoever waits has a ticket, and the slots (or tokens) that earlier tickets wait for
   are out of reach. One ticket serves all limits of one demand, so the earliest ticket waits for holders only
-  and two demands for several limits cannot wait for each other.
+  and two demands for several limits cannot wait for each other. Who asks within
+  a lease passes those who wait for that.
 - A demand that its limit can never meet (more slots than there are) stands in nobody's way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
@@ -71,6 +72,7 @@ class Demand:
     label: str
     slots: int
     tie: Tie = Tie.PROCESS
+    within: tuple[str, ...] = ()
 
     def allowed(self, newest: int | None) -> bool:
         """Return whether its run is recorded, given the newest epoch of that.
@@ -84,11 +86,19 @@ class Demand:
 
 
 def demand(
-    names: Sequence[str], holder: str, run_id: str, epoch: int, label: str, slots: int, *, remote: bool
+    names: Sequence[str],
+    holder: str,
+    run_id: str,
+    epoch: int,
+    label: str,
+    slots: int,
+    *,
+    remote: bool,
+    within: Sequence[str] = (),
 ) -> Demand:
     """Return what the arguments of `Store.acquire` come to."""
     tie = Tie.WORKER if remote else Tie.PROCESS
-    return Demand(tuple(dict.fromkeys(names)), holder, run_id, epoch, label, slots, tie)
+    return Demand(tuple(dict.fromkeys(names)), holder, run_id, epoch, label, slots, tie, tuple(within))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +171,29 @@ def run_out(claims: Sequence[Claim], demand: Demand, now: float, *, recorded: bo
 def still_counting(claims: Sequence[Claim], now: float) -> list[Claim]:
     """Return the claims that are left when those that `run_out` have ended: none of them is to be passed over."""
     return [claim if claim.expires > now else replace(claim, expires=now + STAY_SECONDS) for claim in claims]
+
+
+def not_behind(claims: Sequence[Claim], behind: Collection[str], demand: Demand) -> list[Claim]:
+    """Return the claims that count for a demand within a lease that others wait for.
+
+    Their places do not, nor do those after them: a task run that holds one limit has started one that needs another.
+    If that had to wait for who came earlier and wants both, neither would ever go on. Nobody is passed for longer than
+    the lease lasts that he waits for.
+
+    Args:
+        behind: holders who wait for limits of the leases that the demand is within.
+    """
+    first: dict[str, int] = {}
+    for claim in claims:
+        if not claim.held and claim.holder in behind and claim.holder != demand.holder:
+            first[claim.limit] = min(claim.ticket, first.get(claim.limit, claim.ticket))
+    return [
+        claim
+        for claim in claims
+        if claim.held
+        or claim.holder == demand.holder
+        or claim.ticket < first.get(claim.limit, claim.ticket + 1)
+    ]
 
 
 def judge(buckets: Sequence[Bucket], claims: Sequence[Claim], demand: Demand, now: float) -> Verdict:

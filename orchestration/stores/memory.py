@@ -39,6 +39,7 @@ from .limits import (
     demand,
     grant_of,
     judge,
+    not_behind,
     overbooked,
     run_out,
     still_counting,
@@ -308,14 +309,20 @@ class MemoryStore(MemoryAccess):
         slots: int,
         now: float,
         remote: bool = False,
+        within: Sequence[str] = (),
     ) -> Grant:
-        asked = demand(names, holder, run_id, epoch, label, slots, remote=remote)
+        asked = demand(names, holder, run_id, epoch, label, slots, remote=remote, within=within)
         with self._lock:
             record = self._runs.get(run_id)
             recorded = asked.allowed(None if record is None else record.run.epoch)
             self._take_away(run_out(self._claims_on(asked.names, now), asked, now, recorded=recorded), now)
             buckets = [self._buckets[name] for name in asked.names if name in self._buckets]
             claims = still_counting(self._claims_on(asked.names, now), now)
+            has = {claim.limit for claim in self._claims.values() if claim.held and claim.holder in within}
+            behind = {
+                claim.holder for claim in self._claims.values() if not claim.held and claim.limit in has
+            }
+            claims = not_behind(claims, behind, asked)
             verdict = judge(buckets, claims, asked, now)
             after: list[Claim] = []
             if not verdict.settled:

@@ -26,6 +26,7 @@ def ask(
     run: str = "r1",
     epoch: int = 1,
     remote: bool = False,
+    within: str = "",
 ) -> Grant:
     """Ask for limits in the name of a holder."""
     return store.acquire(
@@ -37,6 +38,7 @@ def ask(
         slots=slots,
         now=now,
         remote=remote,
+        within=within.split(),
     )
 
 
@@ -176,6 +178,19 @@ class LimitContract:
         assert ask(store, "b", "y", "x").granted
         store.release(["b"])
         assert ask(store, "c", "x", "y").granted
+
+    def test_who_waits_for_a_lease_is_passed_within_it(self, store: Store) -> None:
+        """A task run that holds x has started one that needs y. Who came between wants both: he cannot be first."""
+        for name in ("x", "y"):
+            store.set_limit(name, 1)
+        assert ask(store, "parent", "x").granted
+        assert not ask(store, "both", "x", "y").granted
+        assert not ask(store, "behind", "y").granted, "it stands behind who waits for both"
+        assert not ask(store, "other", "y", within="somebody").granted
+        assert ask(store, "child", "y", within="somebody parent").granted
+        store.release(["child", "parent"])
+        assert not ask(store, "child-2", "y", within="parent").granted, "nobody waits for the parent any more"
+        assert ask(store, "both", "x", "y").granted
 
     def test_more_slots_than_one(self, store: Store) -> None:
         """A demand for several slots waits until all are free, and is not starved by small ones."""

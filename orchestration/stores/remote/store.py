@@ -278,6 +278,7 @@ class RemoteStore(Store):
         slots: int,
         now: float,
         remote: bool = False,
+        within: Sequence[str] = (),
     ) -> Grant:
         grant: Grant = self._ask(
             "acquire",
@@ -289,6 +290,7 @@ class RemoteStore(Store):
             slots=slots,
             now=now,
             remote=remote,
+            within=within,
         )
         return grant
 

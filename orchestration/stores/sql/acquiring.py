@@ -15,13 +15,16 @@ from ..base import LEASE_SECONDS, Grant
 from ..limits import (
     AHEAD_SECONDS,
     LOGGER_NAME,
+    Bucket,
     Claim,
     Demand,
     Tie,
+    Verdict,
     buckets_after,
     claims_after,
     grant_of,
     judge,
+    not_behind,
     overbooked,
     run_out,
     still_counting,
@@ -37,7 +40,7 @@ def acquire_by_reading(connection: Connection, demand: Demand, now: float) -> Gr
     epoch = connection.execute("SELECT epoch FROM run WHERE run_id = ?", (demand.run_id,))
     read = standing(connection, demand.names)
     demand.allowed(_newest(epoch.fetchone()))
-    verdict = judge(*read(), demand, now)
+    verdict = _judge(connection, *read(), demand, now)
     return grant_of(verdict) if verdict.settled else None
 
 
@@ -58,7 +61,7 @@ def acquire(connection: Connection, demand: Demand, now: float) -> Grant:
         _cut_down(connection, demand.names, now)
         buckets, claims = standing(connection, demand.names)()
         claims = still_counting(claims, now)
-    verdict = judge(buckets, claims, demand, now)
+    verdict = _judge(connection, buckets, claims, demand, now)
     if verdict.settled:
         return grant_of(verdict)
     after = claims_after(verdict, buckets, claims, demand, next_ticket=next_ticket, now=now)
@@ -74,6 +77,21 @@ def acquire(connection: Connection, demand: Demand, now: float) -> Grant:
         [(b.tokens, b.at, b.name) for b in buckets_after(verdict, buckets, demand, now)],
     )
     return grant_of(verdict, after)
+
+
+def _judge(
+    connection: Connection, buckets: Sequence[Bucket], claims: Sequence[Claim], demand: Demand, now: float
+) -> Verdict:
+    verdict = judge(buckets, claims, demand, now)
+    if verdict.ahead and demand.within:
+        found = connection.execute(
+            "SELECT DISTINCT waits.holder FROM lease AS has JOIN lease AS waits ON waits.name = has.name "
+            f"WHERE has.holder IN ({','.join('?' * len(demand.within))}) AND has.held AND NOT waits.held",
+            demand.within,
+        ).fetchall()
+        behind = {holder for (holder,) in found}
+        verdict = judge(buckets, not_behind(claims, behind, demand), demand, now)
+    return verdict
 
 
 def _newest(row: tuple[int] | None) -> int | None:

@@ -214,8 +214,9 @@ class SqlStore(ServedStore):
         slots: int,
         now: float,
         remote: bool = False,
+        within: Sequence[str] = (),
     ) -> Grant:
-        demand = rules.demand(names, holder, run_id, epoch, clean(label), slots, remote=remote)
+        demand = rules.demand(names, holder, run_id, epoch, clean(label), slots, remote=remote, within=within)
         answer = self._read(lambda connection: acquiring.acquire_by_reading(connection, demand, now))
         if answer is not None:
             return answer
