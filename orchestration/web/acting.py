@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from ..core.states import RUN_TERMINAL, RunState
@@ -21,20 +21,26 @@ router = APIRouter(prefix="/api")
 LimitName = Annotated[str, Path(min_length=1, max_length=200)]
 
 
-class Again(BaseModel):
+class Strict(BaseModel):
+    """What comes with an action. Of the types that the description tells: `true` is no number."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Again(Strict):
     """How to run a run again: `failed_only` reuses the stored results of what completed."""
 
     failed_only: bool = False
 
 
-class Slots(BaseModel):
+class Slots(Strict):
     """What a limit allows."""
 
     slots: int = Field(ge=1, le=1_000_000)
     per_second: float | None = Field(default=None, gt=0)
 
 
-class Call(BaseModel):
+class Call(Strict):
     """A flow to run: its entry point, and the arguments of its parameters."""
 
     entrypoint: str = Field(min_length=3, max_length=1000)
