@@ -70,7 +70,7 @@ def test_migrate_from_every_version(
 def test_failures_that_an_earlier_version_has_counted(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By text, which is all that it knew, without their places; what was skipped is none."""
+    """By text, which is all that it knew, without their places, in their order; what was skipped is none."""
     old, path, before = tmp_path / "old", tmp_path / "old.db", 9
     old.mkdir()
     for number, file in schema.migrations(schema.FOLDER):
@@ -79,7 +79,7 @@ def test_failures_that_an_earlier_version_has_counted(
     with monkeypatch.context() as patched:
         patched.setattr(schema, "FOLDER", old)
         SqliteStore(path).close()
-    rows = [("ValueError", 40), ("KeyError", 2), ("OSError", 0), ("Skip", 7)]
+    rows = [("ValueError", 40), ("TypeError", 2), ("KeyError", 2), ("OSError", 0), ("Skip", 7)]
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany(
             "INSERT INTO error (run_no, node_id, digest, ended, type_name, message, traceback, retriable, abandoned) "
@@ -91,7 +91,7 @@ def test_failures_that_an_earlier_version_has_counted(
     run_id = new_run(store)  # which becomes number 1
     found = [(group.error.type_name, group.count, group.first) for group in store.failures(run_id)]
     store.close()
-    assert found == [("ValueError", 40, None), ("KeyError", 2, None)]
+    assert found == [("ValueError", 40, None), ("TypeError", 2, None), ("KeyError", 2, None)]
 
 
 def test_a_store_that_is_not_there(call: Call) -> None:

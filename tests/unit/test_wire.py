@@ -96,6 +96,25 @@ def test_the_forms_are_those_of_the_version() -> None:
     assert (port.VERSION, digest) == FORMS
 
 
+def without_the_last(count: int, entry: Entry) -> bytes:
+    """Return a call with an entry that lacks some fields."""
+    call = port.Call("append", {"run_id": "r", "epoch": 1, "entries": [entry]})
+    verb, (run_id, epoch, [[kind, fields]]), mark = msgpack.unpackb(port.pack_call(call))
+    return msgpack.packb([verb, [run_id, epoch, [[kind, fields[:-count]]]], mark])
+
+
+def test_what_an_earlier_version_has_buffered_is_read() -> None:
+    """Fields that it did not know have their defaults; without those that it knew nothing is read."""
+    older = port.unpack_call(
+        without_the_last(2, Moved(0, [7, 1], State.RUNNING, NOW, "why", "n", "w")), port.NUMBERED
+    )
+    assert [plain(entry) for entry in older.arguments["entries"]] == [
+        plain(Moved(0, [7, 1], State.RUNNING, NOW, "why", "n"))
+    ]
+    with pytest.raises(WireError, match="Moved has 4 to 8 fields, not 3"):
+        port.unpack_call(without_the_last(5, Moved(0, [7, 1], State.RUNNING, NOW)), port.NUMBERED)
+
+
 def packed(verb: str, *values: object) -> bytes:
     return msgpack.packb([verb, list(values), None])
 

@@ -46,7 +46,8 @@ _GROUPS = f"""
       WINDOW latest AS (PARTITION BY failure.kind ORDER BY last_at DESC, node_id DESC)
     ) AS grouped LEFT JOIN error USING (error_no)
     WHERE place = 1
-    ORDER BY CASE WHEN state = {State.UPSTREAM_FAILED:d} THEN 1 ELSE 0 END, total DESC, first_at, alike LIMIT ?"""
+    ORDER BY CASE WHEN state = {State.UPSTREAM_FAILED:d} THEN 1 ELSE 0 END, total DESC, first_at, error_no,
+             alike LIMIT ?"""
 
 
 def failure_values(group: FailureGroup, error_no: int | None) -> tuple[Any, ...]:

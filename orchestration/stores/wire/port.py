@@ -1,7 +1,8 @@
 """The verbs of the port: their arguments and answers as bytes, and how several travel together.
 
 `VERSION` grows with every change of the forms or of what they mean: processes of other versions are told so,
-and nothing is guessed. Requests are at most MAX_REQUEST_BYTES long.
+and nothing is guessed. What a process has buffered is sent by later versions, too: give a new field of a journal entry
+a default, at the end. Requests are at most MAX_REQUEST_BYTES long.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 A dataclass travels as the list of its fields, a union of dataclasses with the place of its kind in front. Columns
 of integers are packed as in the journal. Nothing here can name code, so reading cannot run any.
+
+Fields at the end that have defaults may be missing: an earlier version, which lacked them, has left transactions in a
+buffer that this one sends.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import struct
 import types
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import IntEnum
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -207,6 +210,7 @@ def _map(key: Form, item: Form) -> Form:
 
 def _record(kind: Any) -> Form:
     hints = hints_of(kind)
+    needed = sum(field.default is MISSING and field.default_factory is MISSING for field in fields(kind))
     inside = [(field.name, form_of(hints[field.name])) for field in fields(kind)]
     packs = [(name, form.pack) for name, form in inside]
     unpacks = [form.unpack for _, form in inside]
@@ -215,8 +219,10 @@ def _record(kind: Any) -> Form:
         return [one(getattr(value, name)) for name, one in packs]
 
     def unpack(value: Any) -> Any:
-        parts = _parts(value, len(unpacks))
-        return kind(*[one(part) for one, part in zip(unpacks, parts, strict=True)])
+        parts = _parts(value)
+        if not needed <= len(parts) <= len(unpacks):
+            raise WireError(f"{kind.__name__} has {needed} to {len(unpacks)} fields, not {len(parts)}")
+        return kind(*[one(part) for one, part in zip(unpacks, parts, strict=False)])
 
     told = ", ".join(f"{name}: {form.text}" for name, form in inside)
     return Form(f"{kind.__name__}({told})", pack, unpack)
