@@ -151,6 +151,26 @@ def test_a_search_that_has_found_nothing_yet_goes_on(open_page: OpenPage) -> Non
     expect(page.get_by_role("button", name="Search on")).to_have_count(0)
 
 
+def test_a_search_of_runs_that_has_found_nothing_yet_goes_on(open_page: OpenPage) -> None:
+    """The server looks at 5,000 runs for an answer, and counts as many; the page says so and offers the next ones."""
+    page = open_page("/limits")
+    page.route(
+        re.compile(r"/api/runs\?"),
+        lambda route: (
+            route.continue_()
+            if "cursor" in route.request.url
+            else route.fulfill(json={"items": [], "next": f"{2**40}-0"})
+        ),
+    )
+    summary = {"states": {"Failed": 3}, "of_newest": 5000}
+    page.route(re.compile(r"/api/runs/summary"), lambda route: route.fulfill(json=summary))
+    page.goto(page.url.replace("/limits", "/runs?search=broken"))
+    expect(page.get_by_text("No match among the runs that were searched so far")).to_be_visible()
+    expect(page.get_by_role("group", name="States")).to_contain_text("of the newest 5,000 runs")
+    page.get_by_role("button", name="Search on").click()
+    expect(page.locator("table.runs tbody tr").first).to_contain_text("broken")
+
+
 def test_a_server_that_was_away_is_told_of_and_found_again(open_page: OpenPage, site: Site) -> None:
     """The banner comes by itself and goes by itself; what is shown stays."""
     page = open_page("/runs")

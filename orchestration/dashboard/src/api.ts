@@ -109,7 +109,7 @@ export const api = {
   runs: (filter: RunFilter, page: { limit?: number; cursor?: string | null }, signal?: AbortSignal) =>
     get<Page<Run>>("/runs", { ...filter, ...page }, signal),
   summary: (filter: RunFilter, signal?: AbortSignal) =>
-    get<{ states: Record<string, number> }>("/runs/summary", { ...filter }, signal),
+    get<{ states: Record<string, number>; of_newest: number | null }>("/runs/summary", { ...filter }, signal),
   run: (id: string, signal?: AbortSignal) => get<RunDetail>(run(id), {}, signal),
   nodes: (id: string, signal?: AbortSignal) => get<RunNode[]>(`${run(id)}/nodes`, {}, signal),
   taskRuns: (

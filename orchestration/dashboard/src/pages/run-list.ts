@@ -12,6 +12,8 @@ const SETTLE_MS = 700;
 export class RunList {
   readonly runs = signal<readonly Run[] | null>(null);
   readonly states = signal<Record<string, number>>({});
+  /** How many runs were counted, if not all that there are. */
+  readonly ofNewest = signal<number | null>(null);
   readonly problem = signal<Problem | null>(null);
   readonly live = signal(false);
   readonly more = signal(false);
@@ -54,6 +56,7 @@ export class RunList {
     this.cursor = page.next;
     this.more.value = page.next !== null;
     this.states.value = summary.states;
+    this.ofNewest.value = summary.of_newest;
     this.problem.value = null;
   }
 

@@ -37,11 +37,11 @@ export function RunsPage() {
         <span class={`live ${list.live.value ? "" : "off"}`}>{list.live.value ? "live" : "not live"}</span>
       </div>
       <Filters query={query} />
-      <StateChips states={list.states.value} chosen={query.getAll("state")} />
+      <StateChips states={list.states.value} ofNewest={list.ofNewest.value} chosen={query.getAll("state")} />
       {problem && !runs && <Failure problem={problem} again={() => list.refresh()} />}
       {!runs && !problem && <Loading />}
-      {runs && runs.length > 0 && <Shown list={list} runs={runs} />}
-      {runs?.length === 0 && <Nothing filtered={key !== ""} />}
+      {runs && (runs.length > 0 || list.more.value) && <Shown list={list} runs={runs} />}
+      {runs?.length === 0 && !list.more.value && <Nothing filtered={key !== ""} />}
     </>
   );
 }
@@ -89,7 +89,13 @@ function Filters({ query }: { query: URLSearchParams }) {
   );
 }
 
-function StateChips({ states, chosen }: { states: Record<string, number>; chosen: string[] }) {
+interface StateChipsProps {
+  states: Record<string, number>;
+  ofNewest: number | null;
+  chosen: string[];
+}
+
+function StateChips({ states, ofNewest, chosen }: StateChipsProps) {
   const offered = RUN_STATES.filter((state) => states[state] || chosen.includes(state));
   if (offered.length === 0) return null;
   const toggle = (state: string) =>
@@ -109,6 +115,7 @@ function StateChips({ states, chosen }: { states: Record<string, number>; chosen
           <Dot state={state} /> {words(state)} <b>{number(states[state] ?? 0)}</b>
         </button>
       ))}
+      {ofNewest !== null && <span class="muted small">of the newest {number(ofNewest)} runs</span>}
     </div>
   );
 }
@@ -119,6 +126,13 @@ function Shown({ list, runs }: { list: RunList; runs: readonly Run[] }) {
   async function more(): Promise<void> {
     if (shown.value >= runs.length) await list.older();
     shown.value += SHOWN_AT_FIRST;
+  }
+  if (runs.length === 0) {
+    return (
+      <Empty title="No match among the runs that were searched so far">
+        <button type="button" onClick={() => list.older()}>Search on</button>
+      </Empty>
+    );
   }
   return (
     <>
