@@ -61,8 +61,10 @@ class RunRecord:
 
     # --- JournalView ----------------------------------------------------------------------------
 
-    def nodes(self) -> list[NodeRow]:
-        return [self.by_node[node_id] for node_id in sorted(self.by_node)]
+    def nodes(self, node_id: int | None = None) -> list[NodeRow]:
+        if node_id is not None:
+            return [self.by_node[node_id]] if node_id in self.by_node else []
+        return [self.by_node[one] for one in sorted(self.by_node)]
 
     def transitions(
         self, node_id: int, first: int = 0, last: int = replay.MAX_INDEX

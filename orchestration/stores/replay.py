@@ -54,8 +54,8 @@ class Trace(NamedTuple):
 class JournalView(Protocol):
     """A consistent look at the journal of one run."""
 
-    def nodes(self) -> list[NodeRow]:
-        """Return the nodes by ascending node_id."""
+    def nodes(self, node_id: int | None = None) -> list[NodeRow]:
+        """Return the nodes by ascending node_id, or the one with this id if there is such."""
 
     def transitions(
         self, node_id: int, first: int = 0, last: int = MAX_INDEX
@@ -107,8 +107,7 @@ def states_of(view: JournalView, node: NodeRow) -> bytearray:
 
 def item_states(view: JournalView, node_id: int) -> bytes:
     """Return the state of each item of the node with this id; nothing if there is none."""
-    node = next((node for node in view.nodes() if node.node_id == node_id), None)
-    return b"" if node is None else bytes(states_of(view, node))
+    return b"".join(bytes(states_of(view, node)) for node in view.nodes(node_id))
 
 
 def task_runs(
@@ -121,10 +120,10 @@ def task_runs(
     """Return a page of task runs. Without `node_id`: of nodes that no later process has replaced."""
     found: list[TaskRunRow] = []
     node_before, index_before = after or (-1, -1)
-    for node in view.nodes():
+    for node in view.nodes(node_id):
         if len(found) >= limit:
             break
-        if node.replaced_by is not None if node_id is None else node.node_id != node_id:
+        if node_id is None and node.replaced_by is not None:
             continue
         if node.node_id < node_before or (states is not None and _has_none(node, states)):
             continue

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,10 +28,10 @@ from orchestration.errors import (
     StoreReadOnlyError,
     UserError,
 )
-from orchestration.stores.base import RunRow
-from orchestration.stores.sql import journal
+from orchestration.stores.base import NodeRow, RunRow
+from orchestration.stores.sql import journal, rows
 from orchestration.stores.sqlite import SqliteStore, database, schema
-from orchestration.testing.store_entries import NOW, counts, ended, new_run
+from orchestration.testing.store_entries import NOW, counts, ended, new_run, node
 
 
 @pytest.fixture
@@ -279,6 +280,28 @@ def test_a_resumed_node_is_found_by_its_path(path: Path) -> None:
         "run_no=? AND node_id=?)",
         "run_no=? AND path=?)",
     ]
+
+
+def test_task_runs_of_one_node_need_no_other_node(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for what runs asks node by node: a loop of 20,000 `submit`s has as many of them."""
+    store = SqliteStore(path)
+    run_id = new_run(store)
+    store.append(run_id, 1, [node(number, 2) for number in range(1, 5)])
+    read: list[int] = []
+    real = rows._to_node
+
+    def noted(row: tuple[Any, ...]) -> NodeRow:
+        made = real(row)
+        read.append(made.node_id)
+        return made
+
+    monkeypatch.setattr(rows, "_to_node", noted)
+    found = store.task_runs(run_id, node_id=3, states=frozenset({State.PENDING}))
+    assert [(row.node_id, row.index) for row in found] == [(3, 0), (3, 1)]
+    assert store.states(run_id, 3) == bytes(2)
+    assert store.task_runs(run_id, node_id=7) == []
+    assert read == [3, 3]
+    store.close()
 
 
 def test_damaged_pages(path: Path) -> None:

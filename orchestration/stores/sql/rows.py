@@ -90,11 +90,12 @@ class RunView:
         self._connection = connection
         self._run_no = run_no
 
-    def nodes(self) -> list[NodeRow]:
+    def nodes(self, node_id: int | None = None) -> list[NodeRow]:
+        chosen, given = ("", ()) if node_id is None else (" AND node_id = ?", (node_id,))
         found = self._connection.execute(
-            f"SELECT {', '.join(_NODE_FIELDS)}, parent_node, parent_index FROM node WHERE run_no = ? "
+            f"SELECT {', '.join(_NODE_FIELDS)}, parent_node, parent_index FROM node WHERE run_no = ?{chosen} "
             "ORDER BY node_id",
-            (self._run_no,),
+            (self._run_no, *given),
         )
         return [_to_node(row) for row in found]
 
