@@ -105,11 +105,11 @@ class RunningFlow:
         self.driver.observers.append(self.hooks.observe)
 
     def start(self) -> None:
-        """Start runner, driver and heartbeat."""
+        """Start heartbeat, runner and driver."""
         self.started = True
+        self.housekeeping.start()  # first: a cluster may need minutes to start, and a run that is silent is reaped
         self.driver.start()
         self.engine_url = self.runner.dashboard_url()
-        self.housekeeping.start()
 
     def move(
         self, state: RunState, *, name: str = "", message: str = "", detail: Detail | None = None

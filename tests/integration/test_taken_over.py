@@ -7,10 +7,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+
+from orchestration import flow
+from orchestration.stores.base import Requests
+from orchestration.stores.memory import MemoryStore
+from runners import SequentialTaskRunner
+from runners.base import Sink
 
 FLOW = """
 import os, time
@@ -72,3 +79,26 @@ def test_a_stopped_process_finds_its_run_taken_over(tmp_path: Path) -> None:
     third = resume(env)
     assert third.returncode != 0
     assert "has completed" in third.stderr
+
+
+def test_a_run_is_not_silent_while_its_runner_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that takes minutes to start must not have its run marked as Crashed meanwhile."""
+    beaten = threading.Event()
+    heartbeat = MemoryStore.heartbeat
+
+    def beat(store: MemoryStore, run_id: str, epoch: int, now: float) -> Requests:
+        beaten.set()
+        return heartbeat(store, run_id, epoch, now)
+
+    class LateRunner(SequentialTaskRunner):
+        def start(self, sink: Sink) -> None:
+            assert beaten.wait(30), "no heartbeat before the runner is there"
+            super().start(sink)
+
+    monkeypatch.setattr(MemoryStore, "heartbeat", beat)
+
+    @flow(store="memory", task_runner=LateRunner())
+    def patient() -> str:
+        return "started"
+
+    assert patient() == "started"
