@@ -48,12 +48,15 @@ def test_a_run_is_paused_and_goes_on(open_page: OpenPage, site: Site) -> None:
     expect(chips.get_by_role("button", name=re.compile("Completed"))).to_have_text(re.compile("600"))
 
 
-def test_a_run_that_is_killed_is_shown_as_crashed(open_page: OpenPage, site: Site) -> None:
+def test_a_run_that_is_killed_is_shown_as_crashed_and_resumed(open_page: OpenPage, site: Site) -> None:
     """Within the 30 s after which a silent run counts as dead; on this host its end is known at once."""
-    page = begun(open_page, site, 5000)
+    page = begun(open_page, site, 600)
     site.runs[-1].send_signal(signal.SIGKILL)
     expect(page.locator("header.stack .badge").first).to_have_text(re.compile("Crashed"), timeout=30_000)
     expect(page.locator("header.stack")).to_contain_text("ended without a word")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("header.stack .badge").first).to_have_text(re.compile("Completed"))
+    expect(page.locator("header.stack")).to_contain_text("600 of 600")
 
 
 def test_a_server_that_is_killed_harms_no_run(open_page: OpenPage, site: Site) -> None:
