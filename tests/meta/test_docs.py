@@ -14,6 +14,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,11 +107,14 @@ def play(page: Path, steps: list[dict[str, object]], folder: Path) -> subprocess
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     try:
         output, _ = player.communicate(json.dumps(steps), timeout=280)
     except subprocess.TimeoutExpired:
-        player.kill()
+        os.killpg(
+            player.pid, signal.SIGKILL
+        )  # with all that it has started, which holds our end of the pipe, too
         output = player.communicate()[0] + "\nstill running after 280 s"
     return subprocess.CompletedProcess(player.args, player.returncode, output)
 
