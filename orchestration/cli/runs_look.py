@@ -322,7 +322,7 @@ def story(run: str, node: str, index: int, as_json: bool, store: str | None) -> 
         why = f": {one.detail.type_name}: {one.detail.message}" if one.detail else ""
         more = f"; {one.reason}" if one.reason else ""
         text = f"attempt {one.attempt} {outcome_title(one.outcome).lower()}{took} on {one.worker}{why}{more}"
-        told.append(((one.started or 0.0) + (one.seconds or 0.0), one.state.title, text))
+        told.append((one.ended, one.state.title, text))
     lines: list[Line] = [
         [(words.clock(at), "dim"), (f"  {state:<14}", STATE_STYLE.get(state, "")), (f"  {text}", "")]
         for at, state, text in sorted(told)

@@ -3,10 +3,9 @@
 A store stores; it decides nothing about task runs. What it does decide, because it is what processes share:
 who gets a lease (`acquire`), and which process owns a run (`claim`, by an epoch).
 
-Threads: every method may be called from any thread. Times are seconds since the epoch, and the caller's;
-those of heartbeats and leases are by the store's clock (`now`).
-Durability: when `append` returns, its entries survive the death of the process; on power loss at most the
-last few commits are gone, and what is there is a consistent prefix.
+Threads: every method may be called from any thread. Times are seconds since the epoch, and the caller's; those of
+heartbeats and leases are by the store's clock (`now`). Durability: when `append` returns, its entries survive the
+death of the process; on power loss at most the last few commits are gone, and what is there is a consistent prefix.
 """
 
 from __future__ import annotations
@@ -146,6 +145,7 @@ class AttemptRow:
     detail: Detail | None = None
     stored: Stored | None = None
     position: int = 0
+    ended: float = 0.0  # or, where its worker died before it told its start, when its end was heard of
 
 
 @dataclass(frozen=True, slots=True)

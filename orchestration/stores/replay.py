@@ -286,6 +286,7 @@ def attempts(view: JournalView, node_id: int, index: int) -> list[AttemptRow]:
                 detail=entry.details.get(k),
                 stored=entry.stored,
                 position=entry.positions[k],
+                ended=started + entry.durations[k] if started else entry.at,
             )
         )
     return found

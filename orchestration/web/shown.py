@@ -96,12 +96,11 @@ def story(history: Sequence[HistoryRow], attempts: Sequence[AttemptRow]) -> list
         if row.state is not State.RUNNING or row.reason  # heard after a short attempt has ended
     ]
     for row in attempts:
-        at = (row.started or 0.0) + (row.seconds or 0.0)
         took = "" if row.seconds is None else f" after {words.duration(row.seconds)}"
         where = f" on {row.worker}" if row.worker else ""
         error = "" if row.detail is None else f": {short_type(row.detail.type_name)}: {row.detail.message}"
         why = f" ({row.reason})" if row.reason else ""
-        told.append((at, f"Attempt {row.attempt} ended {row.state.title}{took}{where}{error}{why}"))
+        told.append((row.ended, f"Attempt {row.attempt} ended {row.state.title}{took}{where}{error}{why}"))
     return [text for _, text in sorted(told, key=lambda one: one[0])]
 
 
