@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,6 +89,7 @@ class _Peer:
             text=True,
             env=env,
             cwd=self._folder.name,
+            start_new_session=True,
         )
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -107,6 +110,8 @@ class _Peer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        with contextlib.suppress(ProcessLookupError):  # Prefect's server outlives who has started it
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._folder.cleanup()
 
     def round(self) -> float:
