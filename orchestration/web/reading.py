@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Annotated, Any
@@ -12,13 +13,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
+from runners.messages import Stored
+
 from ..core.states import RUN_TERMINAL, RunState, State
 from ..errors import RunNotFoundError, UserError
 from ..stores.as_json import log_json, seconds_of, timing_json
-from ..stores.base import RunRow, Store, TaskRunRow
+from ..stores.base import AttemptRow, RunRow, Store, TaskRunRow
 from ..stores.lookup import states_named
 from ..stores.running import running_now
-from . import shown
+from . import previews, shown
 from .answers import as_json
 from .binary import snapshot, timeline_bytes
 from .stuck import why_stuck
@@ -238,9 +241,28 @@ def item(request: Request, run: str, node: int, index: int) -> Response:
             "attempts": [shown.shown_attempt(row) for row in attempts],
             "history": shown.shown_moves(history),
             "story": shown.story(history, attempts),
-            "result": None,
+            "stored": _stored(attempts) is not None,
         }
     )
+
+
+@router.get("/runs/{run}/nodes/{node}/items/{index}/result")
+def result(request: Request, run: str, node: int, index: int) -> Response:
+    """Tell what the stored result of a task run looks like, or why that cannot be told (`why`)."""
+    store = store_of(request)
+    found = _stored(store.attempts(store.run(run).run_id, node, index))
+    if found is None:
+        return as_json({"text": None, "why": "No result of it is stored."})
+    try:
+        return as_json(previews.preview(*found) | {"why": None})
+    except previews.NoPreviewError as error:
+        return as_json({"text": None, "why": str(error)})
+
+
+def _stored(attempts: Sequence[AttemptRow]) -> tuple[Stored, int] | None:
+    """Return where the result of the newest attempt is stored, if it is."""
+    last = attempts[-1] if attempts else None
+    return None if last is None or last.stored is None else (last.stored, last.position)
 
 
 @router.get("/runs/{run}/nodes/{node}/states")

@@ -51,6 +51,17 @@ def gated(gate: str) -> str:
     return wait_for.submit(gate).result()
 
 
+@task(persist_results=True)
+def price(page: int) -> dict[str, float]:
+    return {"euros": page * 1.5}
+
+
+@flow
+def priced() -> None:
+    """Keep what a task returns."""
+    price.submit(3).wait()
+
+
 @flow
 def broken() -> None:
     """Fail without a task."""

@@ -51,6 +51,16 @@ def test_from_the_list_to_the_traceback(open_page: OpenPage) -> None:
     expect(page.get_by_role("region", name="Attempts").locator("tbody tr")).to_have_count(2)
 
 
+def test_a_stored_result_is_shown(open_page: OpenPage, site: Site) -> None:
+    """As text, on the page of the task run that returned it."""
+    assert site.millrace("run", "shop:priced", "--quiet") == 0
+    page = open_page("/runs?flow=priced")
+    page.locator("table.runs tbody a").first.click()
+    page.get_by_role("link", name="Task runs", exact=True).click()
+    page.get_by_role("region", name="Task runs").get_by_role("link", name="price", exact=True).click()
+    expect(page.get_by_role("region", name="Result")).to_contain_text("{'euros': 4.5}")
+
+
 def test_cancel_asks_first_and_then_cancels(open_page: OpenPage, site: Site) -> None:
     """A slip of the hand cancels nothing."""
     page = open_page("/runs?flow=nightly&state=Running")

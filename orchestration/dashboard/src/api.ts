@@ -11,6 +11,7 @@ import type {
   LogLine,
   Me,
   Page,
+  ResultPreview,
   Run,
   RunDetail,
   RunNode,
@@ -125,6 +126,8 @@ export const api = {
   ) => get<Page<TaskRun>>(`${run(id)}/task-runs`, query, signal),
   taskRun: (id: string, node: number, index: number, signal?: AbortSignal) =>
     get<TaskRunDetail>(`${run(id)}/nodes/${node}/items/${index}`, {}, signal),
+  result: (id: string, node: number, index: number, signal?: AbortSignal) =>
+    get<ResultPreview>(`${run(id)}/nodes/${node}/items/${index}/result`, {}, signal),
   states: (id: string, node: number, signal?: AbortSignal) =>
     getBytes(`${run(id)}/nodes/${node}/states`, {}, signal),
   timeline: (id: string, after: number | string | null, signal?: AbortSignal) =>

@@ -108,7 +108,8 @@ export interface TaskRunDetail extends Omit<TaskRun, "attempts"> {
   attempts: Attempt[];
   history: HistoryEntry[];
   story: string[];
-  result: Json;
+  /** Whether its result is kept in result storage: then `result` tells what it looks like. */
+  stored: boolean;
 }
 
 export interface LogLine {
@@ -230,4 +231,10 @@ export interface AuditRow {
   action: string;
   target: string;
   outcome: string;
+}
+
+export interface ResultPreview {
+  text: string | null;
+  bytes?: number;
+  why: string | null;
 }

@@ -45,6 +45,14 @@ def follow(n):
 def chained(n: int = 30):
     follow.map(check.with_options(retries=0).map(range(n))).wait()
 
+@task(persist_results=True)
+def keep(n):
+    return {"kept": n}
+
+@flow
+def keeping():
+    keep.map(range(3)).wait()
+
 @flow
 def slow(n: int = 4, seconds: float = 0.05):
     return sum(pause.map(range(n), seconds).result())

@@ -101,6 +101,18 @@ def test_a_task_run_tells_its_story(served: Served, checks: str) -> None:
     assert [row["index"] for row in failed] == [3, 13, 23]
 
 
+def test_a_stored_result_is_shown_to_those_who_may_run_flows(served: Served, checks: str) -> None:
+    """As text; of one that is not stored it says so."""
+    run = served.run("keeping")
+    path = f"/api/runs/{run}/nodes/0/items/2"
+    assert served.read(path)["stored"] is True
+    assert served.read(f"{path}/result")["text"] == "{'kept': 2}"
+    assert served.read(f"/api/runs/{checks}/nodes/0/items/1/result") == {
+        "text": None,
+        "why": "No result of it is stored.",
+    }
+
+
 def test_errors_are_counted_once(served: Served, checks: str) -> None:
     """By the lines that raised them, with where the first and the last was."""
     (group,) = served.read(f"/api/runs/{checks}/errors")

@@ -2,6 +2,7 @@ import { api } from "../api.ts";
 import { useLoad } from "../load.ts";
 import { nameOf } from "../names.ts";
 import { at } from "../router.ts";
+import { may } from "../session.ts";
 import { isTerminal } from "../states.ts";
 import { duration } from "../time.ts";
 import type { Attempt, HistoryEntry, TaskRunDetail } from "../types.ts";
@@ -64,12 +65,7 @@ export function ItemPage({ run, node, index }: Place) {
       )}
       <Attempts attempts={item.attempts} />
       <History history={item.history} />
-      {item.result !== null && (
-        <section class="card pad stack" aria-label="Result">
-          <h2>Result</h2>
-          <pre class="block">{typeof item.result === "string" ? item.result : JSON.stringify(item.result, null, 2)}</pre>
-        </section>
-      )}
+      {item.stored && may("run") && <Result run={run} node={node} index={index} />}
       <section class="stack" aria-label="Logs">
         <h2>Logs</h2>
         {logs.items.length > 0
@@ -81,6 +77,21 @@ export function ItemPage({ run, node, index }: Place) {
           : <p class="muted">It logged nothing.</p>}
       </section>
     </>
+  );
+}
+
+/** What was returned, where result storage has it: a file that is not going to change. */
+function Result({ run, node, index }: Place) {
+  const loaded = useLoad(`result ${run} ${node} ${index}`, (signal) => api.result(run, node, index, signal));
+  const value = loaded.value.value;
+  const problem = loaded.problem.value;
+  return (
+    <section class="card pad stack" aria-label="Result">
+      <h2>Result</h2>
+      {problem && <Failure problem={problem} again={loaded.again} />}
+      {value?.text != null && <pre class="block">{value.text}</pre>}
+      {value?.why && <p class="muted">{value.why}</p>}
+    </section>
   );
 }
 
