@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -26,13 +28,19 @@ async def one_comes_while_the_answer_does(
     assert await first == await second
 
 
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run in a thread of its own: that of the tests may have a loop already."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()
+
+
 def test_whether_a_token_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one used to take the second one's answer, before there was any: an error, once in a while."""
     monkeypatch.setattr(callers, "KNOWN_SECONDS", -1.0)
     asked = Callers(MemoryStore(), needed=False, cookie="c")
-    asyncio.run(one_comes_while_the_answer_does(asked, lambda: asked.still(ANYBODY)))
+    run(one_comes_while_the_answer_does(asked, lambda: asked.still(ANYBODY)))
 
 
 def test_whether_the_store_can_be_reached() -> None:
     asked = Reach(MemoryStore())
-    asyncio.run(one_comes_while_the_answer_does(asked, asked.trouble))
+    run(one_comes_while_the_answer_does(asked, asked.trouble))
