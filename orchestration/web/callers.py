@@ -15,6 +15,7 @@ from runners.errors import BackendError
 
 from ..stores.served import ServedStore
 from ..stores.tokens import USED_EVERY_SECONDS, Role, TokenRow, split
+from .asking import Question
 
 KNOWN_SECONDS = 2.0  # for so long a token that was found is not looked up again, nor missed
 ANSWER_SECONDS = 1.0
@@ -67,7 +68,7 @@ class Callers:
         self._needed = needed
         self._looked = 0.0
         self._answered = False
-        self._asking: asyncio.Task[list[TokenRow]] | None = None
+        self._question = Question(store.tokens)
         self._known: dict[str, tuple[TokenRow, float]] = {}
         self._sessions: dict[
             str, tuple[str, float]
@@ -115,14 +116,11 @@ class Callers:
         """Tell whether a token is needed. Once it was it stays so, though the last one may expire or be revoked."""
         now = time.monotonic()
         if not self._needed and now - self._looked > KNOWN_SECONDS:
-            asking = self._asking
-            if asking is None or asking.done():
-                asking = self._asking = asyncio.create_task(asyncio.to_thread(self._store.tokens))
             # A database that is away is waited for by its store; who has answered before need not be.
-            done, _ = await asyncio.wait({asking}, timeout=ANSWER_SECONDS if self._answered else None)
-            if done:
+            asked = await self._question.answer(ANSWER_SECONDS if self._answered else None)
+            if asked is not None:
                 with contextlib.suppress(BackendError):  # what cannot be read says nothing new
-                    self._needed = bool(asking.result())
+                    self._needed = bool(asked.result())
                     self._answered = True
             self._looked = now
         return self._needed

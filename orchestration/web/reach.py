@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from runners.errors import BackendError
 
 from ..stores.base import Store
+from .asking import Question
 
 PATIENCE_SECONDS = 2.0  # pages give an answer 4
 
@@ -16,16 +15,13 @@ class Reach:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._asking: asyncio.Task[str | None] | None = None
+        self._question = Question(self._ask)
 
     async def trouble(self) -> str | None:
         """Return why the store cannot be reached, None if it can."""
-        asking = self._asking
-        if asking is None or asking.done():
-            asking = self._asking = asyncio.create_task(asyncio.to_thread(self._ask))
-        done, _ = await asyncio.wait({asking}, timeout=PATIENCE_SECONDS)
-        if done:
-            return asking.result()
+        asked = await self._question.answer(PATIENCE_SECONDS)
+        if asked is not None:
+            return asked.result()
         return f"The store {self._store.url} does not answer. Runs wait for it, too; this page goes on by itself."
 
     def _ask(self) -> str | None:

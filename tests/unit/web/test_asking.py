@@ -11,16 +11,17 @@ import pytest
 
 from orchestration.stores.memory import MemoryStore
 from orchestration.web import callers
+from orchestration.web.asking import Question
 from orchestration.web.callers import ANYBODY, Callers
 from orchestration.web.reach import Reach
 
 
 async def one_comes_while_the_answer_does(
-    asked: Callers | Reach, ask: Callable[[], Awaitable[object]]
+    question: Question[Any], ask: Callable[[], Awaitable[object]]
 ) -> None:
     """Ask, and ask again when the answer is there and has not been taken yet."""
     first = asyncio.ensure_future(ask())
-    while asked._asking is None or not asked._asking.done():
+    while question._asking is None or not question._asking.done():
         await asyncio.sleep(0)
     assert not first.done()
     second = asyncio.ensure_future(ask())
@@ -38,9 +39,9 @@ def test_whether_a_token_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one used to take the second one's answer, before there was any: an error, once in a while."""
     monkeypatch.setattr(callers, "KNOWN_SECONDS", -1.0)
     asked = Callers(MemoryStore(), needed=False, cookie="c")
-    run(one_comes_while_the_answer_does(asked, lambda: asked.still(ANYBODY)))
+    run(one_comes_while_the_answer_does(asked._question, lambda: asked.still(ANYBODY)))
 
 
 def test_whether_the_store_can_be_reached() -> None:
     asked = Reach(MemoryStore())
-    run(one_comes_while_the_answer_does(asked, asked.trouble))
+    run(one_comes_while_the_answer_does(asked._question, asked.trouble))
