@@ -1,6 +1,13 @@
 // Asking again for what could not be read for a reason that passes: a connection that broke, a server or store away.
 import { Problem } from "./api.ts";
-import { backoff } from "./stream.ts";
+
+const FIRST_WAIT_MS = 300;
+const LONGEST_WAIT_MS = 5000;
+
+/** The wait before the n-th try in a row, in milliseconds. */
+export function backoff(tries: number): number {
+  return Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** tries);
+}
 
 /** Whether the same request may well succeed later: the server did not answer, or has trouble of its own. */
 export function passes(error: unknown): boolean {
@@ -17,7 +24,13 @@ export class Persistence {
   /** A reading has failed: read again after a while, if that may help. */
   failed(error: unknown): void {
     this.stop();
-    if (passes(error)) this.timer = setTimeout(this.again, backoff(this.tries++));
+    if (passes(error)) this.later();
+  }
+
+  /** Try again after a while. */
+  later(): void {
+    this.stop();
+    this.timer = setTimeout(this.again, backoff(this.tries++));
   }
 
   succeeded(): void {

@@ -2,9 +2,7 @@
 // A browser allows six connections to one origin over all its tabs, so a hidden tab holds none.
 
 import { suspect } from "./health.ts";
-
-const FIRST_WAIT_MS = 300;
-const LONGEST_WAIT_MS = 5000;
+import { Persistence } from "./persist.ts";
 
 export interface StreamHandlers {
   /**
@@ -19,20 +17,14 @@ export interface StreamHandlers {
   onState?: (live: boolean) => void;
 }
 
-/** The wait before the n-th try in a row, in milliseconds. */
-export function backoff(tries: number): number {
-  return Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** tries);
-}
-
 /** Listen until the returned function is called. */
 export function listen(target: string, handlers: StreamHandlers): () => void {
   let source: EventSource | null = null;
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  let tries = 0;
+  const persistence = new Persistence(open);
   let last = "";
 
   function close(): void {
-    clearTimeout(timer);
+    persistence.stop();
     source?.close();
     source = null;
     handlers.onState?.(false);
@@ -43,7 +35,7 @@ export function listen(target: string, handlers: StreamHandlers): () => void {
     if (document.hidden) return;
     source = new EventSource(last ? `${target}?last_event_id=${encodeURIComponent(last)}` : target);
     source.onopen = () => {
-      tries = 0;
+      persistence.succeeded();
       handlers.onState?.(true);
       if (!last) handlers.onReset(false);
     };
@@ -62,7 +54,7 @@ export function listen(target: string, handlers: StreamHandlers): () => void {
   function again(): void {
     close();
     suspect();
-    timer = setTimeout(open, backoff(tries++));
+    persistence.later();
   }
 
   const shown = () => document.hidden ? close() : open();

@@ -7,7 +7,7 @@ const { mergeRuns } = await import("../src/pages/run-list.ts");
 const { filterOf, pointsOf } = await import("../src/pages/runs.tsx");
 const { append } = await import("../src/run/log-store.ts");
 const { partsOf } = await import("../src/ui/text.tsx");
-const { backoff } = await import("../src/stream.ts");
+const { backoff } = await import("../src/persist.ts");
 
 function run(id: string, state: string): Run {
   return {
