@@ -397,7 +397,7 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
-    def nodes(self, run_id: str) -> list[NodeRow]: ...
+    def nodes(self, run_id: str, node_id: int | None = None) -> list[NodeRow]: ...
 
     @abc.abstractmethod
     def task_runs(

@@ -209,9 +209,9 @@ class MemoryStore(MemoryAccess):
                     raise ambiguous(run, [row.run_id for row in matching[:3]])
             raise not_found(run, [(row.run_id, row.name) for row in rows[:1000]], self.url)
 
-    def nodes(self, run_id: str) -> list[NodeRow]:
+    def nodes(self, run_id: str, node_id: int | None = None) -> list[NodeRow]:
         with self._lock:
-            return self._record(run_id).nodes()
+            return self._record(run_id).nodes(node_id)
 
     def task_runs(
         self,

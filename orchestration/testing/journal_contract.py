@@ -39,6 +39,8 @@ class JournalContract:
         store.append(run_id, 1, [whole, WidthLearned(1, 3), Counted(0, counts(ready=10))])
         store.append(run_id, 1, [Counted(0, counts(completed=10)), Counted(1, counts(pending=3))])
         first, second = store.nodes(run_id)
+        assert store.nodes(run_id, second.node_id) == [second]
+        assert store.nodes(run_id, 99) == []
         assert first.counts == counts(completed=10)
         assert (second.path, second.task_name, second.kind, second.width) == ("other", "other", "single", 3)
         assert (second.tags, second.upstream, second.fingerprint) == (frozenset({"t"}), (0,), "fp")

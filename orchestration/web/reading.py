@@ -232,7 +232,7 @@ def item(request: Request, run: str, node: int, index: int) -> Response:
     if not found or found[0].index != index:
         raise UserError(f"Run {run} has no task run {index} of a node {node}.")
     history, attempts = store.history(run_id, node, index), store.attempts(run_id, node, index)
-    its_node = next(one for one in store.nodes(run_id) if one.node_id == node)
+    (its_node,) = store.nodes(run_id, node)
     return as_json(
         shown.shown_task_run(found[0])
         | {

@@ -191,8 +191,8 @@ class RemoteStore(Store):
         found: RunRow = self._call("run", run=run)
         return found
 
-    def nodes(self, run_id: str) -> list[NodeRow]:
-        found: list[NodeRow] = self._call("nodes", run_id=run_id)
+    def nodes(self, run_id: str, node_id: int | None = None) -> list[NodeRow]:
+        found: list[NodeRow] = self._call("nodes", run_id=run_id, node_id=node_id)
         return found
 
     def task_runs(

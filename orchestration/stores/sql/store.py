@@ -139,8 +139,8 @@ class SqlStore(ServedStore):
     def run(self, run: str) -> RunRow:
         return self._read(lambda connection: runs.find(connection, run, self.url))
 
-    def nodes(self, run_id: str) -> list[NodeRow]:
-        return self._look(run_id, RunView.nodes)
+    def nodes(self, run_id: str, node_id: int | None = None) -> list[NodeRow]:
+        return self._look(run_id, lambda view: view.nodes(node_id))
 
     def task_runs(
         self,
