@@ -235,9 +235,9 @@ def progress_of(nodes: Sequence[NodeRow]) -> list[NodeProgress]:
     ]
 
 
-def failures_of(store: Store, run_id: str) -> list[FailureGroup]:
+def failures_of(store: Store, run_id: str, limit: int = 1000) -> list[FailureGroup]:
     """Return what task runs failed by, without those that never ran because others failed."""
-    found = store.failures(run_id, limit=1000)
+    found = store.failures(run_id, limit=limit)
     return [group for group in found if group.state is not State.UPSTREAM_FAILED]
 
 

@@ -23,7 +23,7 @@ from .common import find_run, json_option, open_reaped, run_argument, state_titl
 from .exits import Exit, of_state
 from .output import print_json, print_lines
 from .runs_follow import ended, looks
-from .runs_look import progress_of
+from .runs_look import failures_of, progress_of
 
 PLAIN_SECONDS = 5.0
 MAX_RUNNING = 200  # task runs that are looked for, to tell who is busy
@@ -102,8 +102,7 @@ class _Watcher:
     def _failures(self, row: RunRow, nodes: Sequence[NodeRow]) -> list[str]:
         if not any(node.counts[state] for node in nodes for state in (State.FAILED, State.CRASHED)):
             return []
-        found = self._store.failures(row.run_id, limit=MAX_KINDS)
-        roots = [group for group in found if group.state is not State.UPSTREAM_FAILED]
+        roots = failures_of(self._store, row.run_id, MAX_KINDS)
         roots.sort(key=lambda group: group.last.at if group.last else 0.0, reverse=True)
         named = {node.node_id: node for node in nodes}
         return [_in_words(group, named) for group in roots]

@@ -3,8 +3,7 @@
 - A concurrency limit is counted from its live leases, never kept in a counter.
 - First come first served: whoever waits has a ticket, and the slots (or tokens) that earlier tickets wait for
   are out of reach. One ticket serves all limits of one demand, so the earliest ticket waits for holders only
-  and two demands for several limits cannot wait for each other. Who asks within
-  a lease passes those who wait for that.
+  and two demands for several limits cannot wait for each other. Who asks within a lease passes those who wait for that.
 - A demand that its limit can never meet (more slots than there are) stands in nobody's way.
 """
 
@@ -21,12 +20,9 @@ from .lookup import fenced
 # A place in the queue or a lease is written anew only when this much of its time is left: who asks every few
 # milliseconds then only reads.
 RENEW_BELOW_SECONDS = LEASE_SECONDS / 2
-AHEAD_SECONDS = (
-    5.0  # by so much the clocks of two processes may differ; an expiry further ahead is of a clock set back
-)
-STAY_SECONDS = (
-    1.0  # how much longer a claim counts whose time is over, and whose process is heard of just now
-)
+# By so much the clocks of two processes may differ; an expiry further ahead is of a clock set back.
+AHEAD_SECONDS = 5.0
+STAY_SECONDS = 1.0  # how much longer a claim counts that is over, and whose process is heard of just now
 LOGGER_NAME = "millrace.limits"
 _ROUNDING = 1e-9  # of tokens
 

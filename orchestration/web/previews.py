@@ -73,11 +73,10 @@ def _file(stored: Stored) -> Any:
 
 
 def _text(serializer: str, blocks: Sequence[Block]) -> str:
-    if serializer == "json":
-        return json.dumps(json.loads(bytes(blocks[0])), indent=2, ensure_ascii=False)
     if serializer == "cloudpickle":
         return _Short().repr(_Plain(io.BytesIO(blocks[0]), buffers=[bytes(b) for b in blocks[1:]]).load())
-    return _Short().repr(SERIALIZERS[serializer].load(blocks))
+    value = SERIALIZERS[serializer].load(blocks)
+    return json.dumps(value, indent=2, ensure_ascii=False) if serializer == "json" else _Short().repr(value)
 
 
 class _Short(reprlib.Repr):
@@ -117,17 +116,13 @@ class _Named:
     """Stands for an object of a class, or for what a function returns, that is not called here."""
 
     shown = ""
+    arguments: tuple[Any, ...] = ()
     state: Any = MISSING
 
     def __new__(cls, *arguments: Any, **named: Any) -> _Named:
         made = super().__new__(cls)
         made.arguments = arguments
         return made
-
-    arguments: tuple[Any, ...] = ()
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        """Take whatever the class that it stands for takes."""
 
     def __call__(self, *arguments: Any) -> _Named:
         """Stand for what a function returns that another one has returned."""

@@ -41,9 +41,8 @@ RULES: dict[str, dict[str, Rule]] = {
     "/api/runs/{run}/nodes": {"GET": READ},
     "/api/runs/{run}/task-runs": {"GET": READ},
     "/api/runs/{run}/nodes/{node}/items/{index}": {"GET": READ},
-    "/api/runs/{run}/nodes/{node}/items/{index}/result": {
-        "GET": RUN
-    },  # what a flow works with, not how it went
+    # what a flow works with, not how it went
+    "/api/runs/{run}/nodes/{node}/items/{index}/result": {"GET": RUN},
     "/api/runs/{run}/nodes/{node}/states": {"GET": READ},
     "/api/runs/{run}/timeline": {"GET": READ},
     "/api/runs/{run}/logs": {"GET": READ},
