@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-import multiprocessing
 import os
 import signal
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 
 from .dask_start import NOT_STARTED, start_cluster
 from .errors import ConnectionFailedError, MissingExtraError, UserError, VersionMismatchError
+from .main_guard import CURE, refuse_in_child
 
 CONNECT_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0  # for a scheduler that is not ours to answer again, beyond what Dask's client waits
@@ -25,11 +25,6 @@ ABANDON_SECONDS = 2.0
 GRACE_SECONDS = 1.0  # for worker processes of our own to end by themselves
 FIRST_WORKER_SECONDS = 5.0  # a cluster without workers is waited for so long before versions are compared
 PIP_LINE = "pip install 'millrace[dask]'"
-
-MAIN_GUARD = (
-    "Dask's workers are started by importing the flow's script again, and this script runs its flow when it "
-    "is imported. Put the call of the flow below `if __name__ == '__main__':`."
-)
 
 
 @dataclass(frozen=True)
@@ -161,8 +156,7 @@ def connect(settings: Settings) -> Connection:
         import distributed  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("distributed", "dask") from error
-    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
-        raise UserError(MAIN_GUARD)
+    refuse_in_child("DaskTaskRunner")
     address = settings.address or _configured_address(settings)
     cluster, owned = settings.cluster, False
     if address is None and cluster is None:
@@ -256,9 +250,8 @@ def _make_cluster(settings: Settings) -> Any:
         if NOT_STARTED in chain:
             raise UserError(
                 "Dask's worker processes ended by themselves while they started; above stands what they wrote. They "
-                "are started by importing the flow's script again: if it runs its flow when it is imported, put that "
-                "call below `if __name__ == '__main__':`."
-            ) from error
+                f"begin by importing the flow's script: it must not start flows when it is imported. {CURE}"
+            ) from None
         raise ConnectionFailedError(f"{_name(make)} could not be started: {_chain(error)}") from None
     if getattr(cluster, "asynchronous", False) or (
         inspect.isawaitable(cluster) and not hasattr(cluster, "close")

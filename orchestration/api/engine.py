@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+from runners import errors as runner_errors
 from runners.calling import detail_of
 from runners.context import current_item
+from runners.main_guard import refuse_in_child
 
 from ..core.events import CancelRequested, RunInterrupted
 from ..core.journal import RunMoved
@@ -50,6 +52,8 @@ from .states import State, run_state
 
 log = logging.getLogger("millrace")
 
+R = TypeVar("R")
+
 # The record of the run whose flow function runs here: the parent of flows called inside.
 current_row: ContextVar[RunRow | None] = ContextVar("millrace_row", default=None)
 
@@ -76,6 +80,7 @@ def run_flow(
     flow: Flow[Any, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, return_state: bool
 ) -> Any:
     """Run a flow from a call of it. Async flows give an awaitable."""
+    refuse_in_child(f"flow {flow.name!r}")
     parameters = bind(flow.fn, flow.name, args, kwargs)
     parameters = {name: _arrived(value) for name, value in parameters.items()}
     if flow.validate_parameters:
@@ -91,6 +96,7 @@ def resume_flow(
     flow: Flow[Any, Any], run: str, *, secrets: Mapping[str, Any] | None = None, return_state: bool
 ) -> Any:
     """Continue a run of a flow whose process has ended."""
+    refuse_in_child(f"flow {flow.name!r}")
     store = open_store(flow.store)
     row = store.run(run)
     if row.state is RunState.COMPLETED:
@@ -116,12 +122,14 @@ def resume_flow(
     return _drive(flow, partial(_in_short, make), parameters, return_state)
 
 
-def _in_short(make: Callable[[], RunningFlow]) -> RunningFlow:
+def _in_short(call: Callable[[], R]) -> R:
     """Begin a run. Errors that name their cause and cure come without the hundred lines of where they come from."""
     try:
-        return make()
+        return call()
     except (UserError, StoreError) as error:
         raise error.with_traceback(None) from None
+    except (runner_errors.UserError, runner_errors.BackendError) as error:
+        raise error.with_traceback(None) from error.__cause__
 
 
 def _drive(
@@ -174,7 +182,7 @@ def _course(flow: Flow[Any, Any], make: Callable[[], RunningFlow], parameters: M
             if never:
                 verdict = cancelled(run, never)
             else:
-                yield Blocking(run.start, to_the_end=True)
+                yield Blocking(partial(_in_short, run.start), to_the_end=True)
                 display.started()
                 verdict = yield from _attempts(flow, run, parameters)
             yield Blocking(partial(_record, run, verdict), to_the_end=True)

@@ -500,6 +500,35 @@ def test_a_script_without_main_guard(tmp_path: Path) -> None:
     assert "if __name__ == '__main__':" in done.stderr.splitlines()[-1]
 
 
+def test_flows_of_a_script_without_main_guard_do_not_run_in_workers(tmp_path: Path) -> None:
+    """Those that come before the one on Dask neither, and a script that goes on after errors is ended, too.
+
+    Each worker says in one line which flow it is and where, and the one traceback shows the user's line.
+    """
+    done = run_script(
+        tmp_path,
+        """
+        from orchestration import flow
+        @flow(store="memory", task_runner="sequential")
+        def first():
+            print("first ran")
+        @flow(store="memory", task_runner="dask")
+        def second():
+            pass
+        try:
+            first()
+        except Exception:
+            pass
+        second()
+        """,
+    )
+    assert done.stdout.split("\n") == ["first ran", ""]
+    assert f"{tmp_path / 'script.py'}, line 10: flow 'first' would start again in this worker" in done.stderr
+    assert done.stderr.count("Traceback") == 1
+    assert "if __name__ == '__main__':" in done.stderr.splitlines()[-1]
+    assert "loop.py" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("times", "problem"), [(1, ""), (99, "was killed while it started, 4 times in a row")]
 )
