@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runners.base import Wanted
@@ -242,16 +242,3 @@ def _hopeless(node: Node, index: int) -> ResultLostError:
 def stored_values(recovered: Recovered) -> dict[int, Any]:
     """Return what is recovered of a node, read from storage."""
     return {index: read_stored(file, [at])[0] for index, (file, at) in recovered.results.items()}
-
-
-def readable(path: str, recovered: Recovered) -> Recovered:
-    """Return what is recovered of a task that is called, without a result whose file is lost.
-
-    Only the caller of such a task has its result, at once, so there is nobody who could have it made again later.
-    """
-    try:
-        stored_values(recovered)
-    except ResultFileLostError as error:
-        log.warning("%s runs again, because its result was lost: %s", path, error.reason)
-        return replace(recovered, results={})
-    return recovered

@@ -202,7 +202,9 @@ class Gateway:
         if batch is None:
             state = self._session.state(node_id, 0)
             error = self._session.results(node_id, (0,), errors_only=True)[0][1]
-            self._reply(call, (None, [], (state.type, state.name, state.message, error)))
+            taken = self._session.inline.taken_over(node_id)
+            ended = None, [taken], (state.type, state.name, state.message, error)
+            self._pool.submit(self._reply, call, ended) if taken else self._reply(call, ended)
             del self._inline[node_id]
         else:
             self._pool.submit(self._send_batch, call, batch)

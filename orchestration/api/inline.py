@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from runners.context import current_item
+from runners.errors import ResultFileLostError
 from runners.messages import Batch, BatchFinished, BatchProgress, BatchStarted, Call
 from runners.worker import Results, run_batch
 
 from ..driver.outcomes import exception_of
 from ..errors import InternalError
+from .fetching import stored_values
 
 if TYPE_CHECKING:
+    from ..core.specs import Policy, Recovered
     from .sessions import LocalSession
+
+log = logging.getLogger("millrace")
 
 
 class Inline:
@@ -31,6 +38,30 @@ class Inline:
         self._boxes: dict[int, queue.SimpleQueue[Batch | None]] = {}
         self._remote: dict[int, Callable[[Batch | None], None]] = {}
         self._results: dict[int, Results] = {}
+        self._taken_over: dict[int, list[Any]] = {}
+
+    def take_over(self, node_id: int, path: str, recovered: Recovered, policy: Policy) -> Recovered:
+        """Read the result that an earlier process has stored of a task that is called, for its caller.
+
+        Only the caller gets it, and at once: nobody could have it made again later. So what is of no use any more
+        is found here, before the coordinator hears of the node.
+
+        Returns:
+            What is recovered of the task; without its result if the file is lost.
+        """
+        try:
+            values = stored_values(recovered)
+        except ResultFileLostError as error:
+            how = "runs again" if policy.rerun_on_loss else "must not run again (rerun_on_loss=False)"
+            log.warning("%s has lost its result, and %s: %s", path, how, error.reason)
+            return replace(recovered, results={})
+        if 0 in values:
+            self._taken_over[node_id] = [values[0]]
+        return recovered
+
+    def taken_over(self, node_id: int) -> Sequence[Any]:
+        """Return the result that an earlier process has stored of a task that is called: one, or none."""
+        return self._taken_over.pop(node_id, ())
 
     def expect(self, node_id: int, remote: Callable[[Batch | None], None] | None = None) -> None:
         """Somebody is going to run this node's batches: a thread here, or a worker by way of the gateway."""

@@ -27,6 +27,7 @@ def call_here(session: RemoteSession, item: ItemContext, request: NodeRequest) -
         fetched: Sequence[Sequence[Any] | None]
         batch, fetched, ended = session.ask("call_next", node_id, table)
         if batch is None:
+            value = next(iter(fetched[0] or ()), value)  # what an earlier process has stored
             break
         # results stay in this worker: only the caller has use for them
         results, made = run_batch(batch, fetched, item.channel, in_process=True)

@@ -23,7 +23,7 @@ from ..core.states import State as TaskState
 from ..driver.outcomes import in_words
 from ..driver.packing import NodePayload
 from ..errors import DependencyError, UserError
-from .fetching import Fetching, readable, stored_values
+from .fetching import Fetching, stored_values
 from .futures import Hold
 from .outcome_lists import Outcomes
 from .slots import lend, lends_here
@@ -170,7 +170,7 @@ class LocalSession:
         fingerprint = self._fingerprint(request, body)
         recovered = self._recover(path, fingerprint, request, body)
         if inline and recovered is not None:
-            recovered = readable(path, recovered)
+            recovered = self.inline.take_over(node_id, path, recovered, policy)
         if recovered is not None and recovered.results and recovered.width == 1:
             self._unmeasured[node_id] = recovered
         for dependency in request.dependencies:
@@ -216,7 +216,9 @@ class LocalSession:
     def called(self, node_id: int) -> State:
         """Return the state of a task that was called, with its result, which only the caller has use for."""
         state = self.state(node_id, 0)
-        value, error = self.results(node_id, (0,))[0]
+        taken = self.inline.taken_over(node_id)
+        value, error = self.results(node_id, (0,), errors_only=bool(taken))[0]
+        value = taken[0] if taken else value
         self.inline.forget(node_id)
 
         def data() -> Any:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestration import flow, task
+from orchestration.api import fetching
 from orchestration.errors import CrashedRunError
 from runners.base import TaskRunner
 from runners.errors import ResultFileLostError, ResultLostError
+from runners.messages import Stored
+from runners.storage import read_stored
 
 
 @task
@@ -124,6 +127,66 @@ def test_what_is_called_runs_again(runner: TaskRunner, record: Any, place: Place
 
     assert place.spoil_and_resume(main, record) == 9
     assert place.executions() == {"3": 2}
+
+
+def test_what_a_task_run_has_called_is_taken_over(runner: TaskRunner, record: Any, place: Place) -> None:
+    """A task run is tried again that has called a task: it gets what the call has stored, and not None."""
+
+    @task
+    def caller(trace: Path, go: Path) -> int:
+        value = square.with_options(persist_result=True)(trace, 3)
+        if not go.exists():
+            raise ValueError("not yet")
+        return value + 1
+
+    @flow(task_runner=runner, result_storage=str(place.results))
+    def main() -> Any:
+        return caller.submit(place.trace, place.go)
+
+    main(return_state=True)
+    place.go.touch()
+    assert main.resume(record.run().run_id) == 10
+    assert place.executions() == {"3": 1}
+
+
+def test_what_is_called_is_read_once(
+    local_runner: TaskRunner, record: Any, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is lost after the call has read it is missed by nobody."""
+
+    def read_and_lose(stored: Stored, positions: Sequence[int]) -> list[Any]:
+        values = read_stored(stored, positions)
+        Path(stored.url).unlink()
+        return values
+
+    @flow(task_runner=local_runner, persist_results=True, result_storage=str(place.results))
+    def main() -> Any:
+        value = square(place.trace, 3)
+        if not place.go.exists():
+            raise ValueError("not yet")
+        return value
+
+    main(return_state=True)
+    place.go.touch()
+    monkeypatch.setattr(fetching, "read_stored", read_and_lose)
+    assert main.resume(record.run().run_id) == 9
+    assert place.executions() == {"3": 1}
+
+
+def test_what_is_called_must_not_run_twice(
+    local_runner: TaskRunner, record: Any, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With `rerun_on_loss=False` the call is Crashed, and the log says so instead of that it runs again."""
+
+    @flow(task_runner=local_runner, persist_results=True, result_storage=str(place.results))
+    def main() -> Any:
+        value = pay(place.trace, 3)
+        return gate.submit(place.go, value)
+
+    with pytest.raises(CrashedRunError, match="must not run twice"):
+        place.spoil_and_resume(main, record)
+    assert place.executions() == {"3": 1}
+    assert "lost its result, and must not run again (rerun_on_loss=False): the result file" in caplog.text
 
 
 def test_what_is_not_stored_comes_first(runner: TaskRunner, record: Any, place: Place) -> None:
