@@ -152,14 +152,18 @@ class DaskTaskRunner(TaskRunner):
             desk, self._desk = self._desk, None
         if desk is None:
             return
-        with self._replacing:  # what is being made would outlive us
-            pass
-        self._unpacked.clear()
-        self._end_report(desk.client)
-        if desk.remade or desk.lost:
-            settle(desk)
-        desk.stop()
-        leave(desk)
+        try:
+            with self._replacing:  # what is being made would outlive us
+                pass
+            self._unpacked.clear()
+            self._end_report(desk.client)
+            if desk.remade or desk.lost:
+                settle(desk)
+            desk.stop()
+            leave(desk)
+        except KeyboardInterrupt:
+            desk.connection.close(at_once=True)
+            raise
         desk.connection.close()
 
     def _slots(self, threads: int) -> int:

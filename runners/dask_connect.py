@@ -80,24 +80,60 @@ class Connection:
         """The scheduler's address, for people."""
         return str(getattr(self.client.scheduler, "address", "?"))
 
-    def close(self) -> None:
-        """Close the client, and the cluster if it is ours. Quiet whatever state they are in."""
-        with contextlib.suppress(Exception):
-            self.client.close(timeout=5)
-        if self.owned:
-            hurry = threading.Timer(GRACE_SECONDS, self._kill)
-            hurry.daemon = True
-            hurry.start()
-            with contextlib.suppress(Exception):
-                self.cluster.close(timeout=10)
-            hurry.cancel()
-            _forget_closed()
+    def close(self, *, at_once: bool = False) -> None:
+        """Close the client, and the cluster if it is ours. Quiet whatever state they are in.
+
+        An interrupt meanwhile (Ctrl-C) ends the worker processes of our own local cluster at once, as `at_once`
+        does; it is raised when all is closed, or after `ABANDON_SECONDS`.
+        """
+        closed = self._begin_to_close()
+        try:
+            if at_once:
+                self._kill()
+            closed.wait()
+        except KeyboardInterrupt:
+            self._kill()
+            closed.wait(ABANDON_SECONDS)
+            raise
 
     def abandon(self) -> None:
         """Close what is broken, which may wait for answers that never come: not for long."""
-        closing = threading.Thread(target=self.close, name="millrace-dask-close", daemon=True)
-        closing.start()
-        closing.join(ABANDON_SECONDS)
+        self._begin_to_close().wait(ABANDON_SECONDS)
+
+    def _begin_to_close(self) -> threading.Event:
+        """Close in a thread of its own, which no interrupt reaches. Returns what tells the end.
+
+        Where an interrupt reaches the thread that waits for it, Dask leaves the cluster half closed, and waits
+        for 10 s at the process's end for it to be closed.
+        """
+        closed = threading.Event()
+        try:
+            threading.Thread(
+                target=self._close, args=(closed,), name="millrace-dask-close", daemon=True
+            ).start()
+        except RuntimeError:  # the interpreter is ending, and takes no threads any more
+            self._kill()
+            self._close(closed, hurries=False)
+        return closed
+
+    def _close(self, closed: threading.Event, *, hurries: bool = True) -> None:
+        try:
+            with contextlib.suppress(Exception):
+                self.client.close(timeout=5)
+            if self.owned:
+                self._close_cluster(hurries=hurries)
+        finally:
+            closed.set()
+
+    def _close_cluster(self, *, hurries: bool) -> None:
+        hurry = threading.Timer(GRACE_SECONDS, self._kill)
+        hurry.daemon = True
+        if hurries:
+            hurry.start()
+        with contextlib.suppress(Exception):
+            self.cluster.close(timeout=10)
+        hurry.cancel()
+        _forget_closed()
 
     def mend(self) -> None:
         """Start workers of our own cluster again whose nanny has given up.
@@ -118,6 +154,8 @@ class Connection:
         return True
 
     def _kill(self) -> None:
+        if not self.owned:
+            return
         workers = getattr(self.cluster, "workers", None)
         for nanny in list(workers.values()) if isinstance(workers, dict) else ():
             pid = getattr(nanny, "pid", None)

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from distributed import LocalCluster
 from distributed.comm import CommClosedError
 
 import runners
@@ -296,6 +297,27 @@ def test_an_own_cluster_is_gone_after_close(open_port: Callable[..., Any]) -> No
     assert time.monotonic() - begin < 8
     assert not Path(f"/proc/{pid}").exists()
     runner.close()
+
+
+class InterruptedCluster(LocalCluster):
+    """A cluster during whose closing Ctrl-C is pressed."""
+
+    async def _close(self) -> None:
+        main = threading.main_thread().ident
+        if self.status.name == "running" and main:
+            signal.pthread_kill(main, signal.SIGINT)
+        await super()._close()  # type: ignore[no-untyped-call]
+
+
+def test_an_interrupt_while_a_cluster_closes(open_port: Callable[..., Any]) -> None:
+    """It is closed all the same, and nobody waits for it at the end of the process."""
+    port = open_port(DaskTaskRunner(cluster_class=InterruptedCluster, cluster_kwargs=LOCAL))
+    cluster = port.runner._desk.connection.cluster
+    (pid,) = port.runner._desk.client.run(os.getpid).values()
+    with pytest.raises(KeyboardInterrupt):
+        port.runner.close()
+    assert cluster.status.name == "closed"
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_clusters_that_were_closed_take_no_memory(open_port: Callable[..., Any]) -> None:
