@@ -146,6 +146,10 @@ class TaskRunner(abc.ABC):
         """One line for people: the engine and where it is, for instance an address or a dashboard link."""
         return type(self).__name__
 
+    def describe_start(self) -> str:
+        """For people who wait: whom `start` waits for, such as "the scheduler at tcp://host:8786"; "" for nobody."""
+        return ""
+
     def dashboard_url(self) -> str:
         """Return the address of the engine's own web page, once started; "" where it has none."""
         return ""

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 
 from .base import Capabilities, Sink, TaskRunner, Wanted
 from .calling import detail_of
-from .dask_connect import Connection, Settings, connect, reconnect
+from .dask_connect import Connection, Settings, awaited, connect, reconnect
 from .dask_desk import Desk
 from .dask_flights import Flight
 from .dask_leave import leave, settle
@@ -186,6 +186,9 @@ class DaskTaskRunner(TaskRunner):
         text = f"DaskTaskRunner, {getattr(client.scheduler, 'address', 'disconnected')}"
         link = self.dashboard_url()
         return f"{text}, dashboard {link}" if link else text
+
+    def describe_start(self) -> str:
+        return awaited(self.settings)
 
     def dashboard_url(self) -> str:
         if self._desk is None:

@@ -222,6 +222,20 @@ def connect(settings: Settings) -> Connection:
     return connection
 
 
+def awaited(settings: Settings) -> str:
+    """Say whom `connect` waits for."""
+    if settings.cluster is not None:
+        return f"the workers of {type(settings.cluster).__name__}"
+    address = settings.address
+    with contextlib.suppress(ImportError):  # of Dask, of which `connect` complains
+        address = address or _configured_address(settings)
+    if address is not None:
+        return f"the Dask scheduler at {address}"
+    made = settings.cluster_class or "LocalCluster"
+    name = made.rpartition(".")[2] if isinstance(made, str) else _name(made)
+    return f"the scheduler and workers of a new {name}"
+
+
 def reconnect(
     settings: Settings, broken: Connection, fruitless: int, unwanted: Callable[[], bool]
 ) -> Connection:

@@ -162,6 +162,9 @@ class RayTaskRunner(TaskRunner):
             return f"RayTaskRunner, {self.address or 'not started'}"
         return self._desk.cluster.describe()
 
+    def describe_start(self) -> str:
+        return ray_session.awaited(self.address)
+
     def dashboard_url(self) -> str:
         return "" if self._desk is None else self._desk.cluster.dashboard_url()
 

@@ -123,6 +123,12 @@ def connect(runner: TaskRunner, address: str | None, init_kwargs: Mapping[str, A
         return session
 
 
+def awaited(address: str | None) -> str:
+    """Say whom `connect` waits for."""
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    return "Ray's processes on this machine" if address == "local" else f"Ray at {address}"
+
+
 def replace(runner: TaskRunner, dead: Session, init_kwargs: Mapping[str, Any]) -> Session:
     """Return a connection to a Ray of our own in place of one that died.
 

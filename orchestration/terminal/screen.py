@@ -20,6 +20,7 @@ from .styled import (
     Line,
     ansi,
     columns_of,
+    cut,
     is_terminal,
     plain,
     speaks_unicode,
@@ -165,7 +166,7 @@ class Screen:
         lines: list[Line] = []
         for view in self._views:
             if view.parent is None:
-                lines += [view.heading()] if headed else []
+                lines += [cut(view.heading(), columns - 1)] if headed else []
                 nodes = self._nodes_of(view)
                 room = max(
                     3, (min(rows, MAX_NODE_LINES + 5) - 4) // sum(v.parent is None for v in self._views) - 1

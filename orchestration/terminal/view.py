@@ -101,7 +101,8 @@ class RunView:
         """Return the line above the progress of the nodes."""
         elapsed = words.left(time.monotonic() - self._began)
         if self._started is None:
-            return [(f"{self.name}  starting {type(self._run.runner).__name__}  {elapsed}", "dim")]
+            doing, awaited = self._beginning()
+            return [(f"{self.name}  {doing}  {elapsed}{f'  ({awaited})' if awaited else ''}", "dim")]
         state = self._tally.state.title.lower()
         core = self._run.driver.core
         if core.cancelled:
@@ -110,10 +111,20 @@ class RunView:
             state = f"paused (millrace runs resume {self.name})"
         return [(self.name, "bold"), (f"  {state}  {elapsed}", "dim")]
 
+    def _beginning(self) -> tuple[str, str]:
+        """Return what the run does before its first task run, and what it waits for, or ""."""
+        row, runner = self._run.row, self._run.runner
+        if row.state is RunState.PENDING and row.state_name == "AwaitingLimit":
+            return "waiting for its turn", row.message
+        awaited = runner.describe_start()
+        return f"starting {type(runner).__name__}", f"waiting for {awaited}" if awaited else ""
+
     def plain_text(self, nodes: Sequence[NodeProgress]) -> str:
         """Return how far the run is, as one line."""
         if self._started is None:
-            return f"{self.name}: starting {type(self._run.runner).__name__}"
+            doing, awaited = self._beginning()
+            elapsed = words.left(time.monotonic() - self._began)
+            return f"{self.name}: {doing} for {elapsed}{f', {awaited}' if awaited else ''}"
         return progress_text(self.name, nodes)
 
     def progress(self, now: float) -> list[NodeProgress]:

@@ -6,10 +6,11 @@ import io
 import logging
 from array import array
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
-from orchestration import flow, get_run_logger, task
+from orchestration import flow, get_run_logger, task, terminal
 from orchestration.core.journal import (
     LOST,
     AttemptsEnded,
@@ -27,7 +28,9 @@ from orchestration.terminal.overview import Busy, Overview, overview_lines, over
 from orchestration.terminal.progress import NodeProgress, Speed, progress_lines, progress_text
 from orchestration.terminal.styled import ansi, ascii_only, cut, is_terminal, plain, speaks_unicode, wrapped
 from orchestration.terminal.tally import MAX_WAITING_LINES, Tally
-from orchestration.terminal.view import shown_level
+from orchestration.terminal.view import RunView, shown_level
+from runners import DaskTaskRunner, RayTaskRunner, SequentialTaskRunner
+from runners.base import Sink, TaskRunner
 from runners.messages import Detail, LogLine, Outcome
 
 TRACE = (
@@ -383,3 +386,59 @@ def test_the_start_of_a_cluster_is_not_counted_as_work() -> None:
     tally = Tally("run", logging.INFO)
     lines = summary.closing(row, numbers, tally, 4.0, starting_seconds=20.1, recorded=False)
     assert plain(lines[0]) == "jumpy-puppy Cancelled in 4.00 s (+ 20.1 s to start): 1,040 task runs, 10.0/s"
+
+
+class StartingRunner(SequentialTaskRunner):
+    """Notes what the display says while it starts."""
+
+    def start(self, sink: Sink) -> None:
+        said.append((view_of_run().plain_text([]), plain(view_of_run().heading())))
+        super().start(sink)
+
+    def describe_start(self) -> str:
+        return "a cluster of its own"
+
+
+said: list[tuple[str, str]] = []
+
+
+def view_of_run() -> RunView:
+    (view,) = terminal._shared("auto")._views
+    return view
+
+
+def test_a_start_that_takes_long_says_how_long_and_what_it_waits_for(display: None) -> None:
+    said.clear()
+    inner.with_options(task_runner=StartingRunner())()
+    ((line, heading),) = said
+    assert line.endswith(": starting StartingRunner for 0:00, waiting for a cluster of its own")
+    assert heading.endswith("  starting StartingRunner  0:00  (waiting for a cluster of its own)")
+
+
+@pytest.mark.parametrize(
+    ("runner", "awaited"),
+    [
+        (SequentialTaskRunner(), ""),
+        (DaskTaskRunner(), "the scheduler and workers of a new LocalCluster"),
+        (DaskTaskRunner("tcp://host:8786"), "the Dask scheduler at tcp://host:8786"),
+        (DaskTaskRunner(cluster_class="a.b.KubeCluster"), "the scheduler and workers of a new KubeCluster"),
+        (DaskTaskRunner(cluster=object()), "the workers of object"),
+        (RayTaskRunner(), "Ray's processes on this machine"),
+        (RayTaskRunner("auto"), "Ray at auto"),
+    ],
+)
+def test_whom_runners_wait_for(runner: TaskRunner, awaited: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DASK_SCHEDULER_ADDRESS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    assert runner.describe_start() == awaited
+
+
+def test_a_run_that_waits_for_its_turn_starts_no_runner_yet(display: None) -> None:
+    """It says who has it."""
+    run = SimpleNamespace(
+        row=RunRow("id", "jumpy-puppy", "f", RunState.PENDING, "AwaitingLimit", message="held up by others"),
+        driver=SimpleNamespace(observers=[]),
+        runner=SequentialTaskRunner(),
+    )
+    view = RunView(run, terminal._shared("auto"))  # type: ignore[arg-type]
+    assert view.plain_text([]) == "jumpy-puppy: waiting for its turn for 0:00, held up by others"
