@@ -32,7 +32,7 @@ from .storage import open_storage
 ASYNC_FLAGS = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 MAX_MESSAGE_CHARS = 20_000  # of an exception; some carry whole documents, and each travels and is stored
 MAX_TRACEBACK_CHARS = 100_000
-OWN_MODULES = (__name__.rpartition(".")[0] + ".", "asyncio.", "contextlib.")
+OWN_MODULES = (__name__.rpartition(".")[0] + ".", "orchestration.", "asyncio.", "contextlib.")
 
 
 # How an item ended: its outcome, its value, its detail. A plain tuple, because one is made for each item and
@@ -168,6 +168,39 @@ def traceback_of(error: BaseException) -> str:
         return message_of(error)
 
 
+def traceback_of_stop(stop: BaseException, ended: BaseException) -> str:
+    """Return where an item was interrupted, as the traceback of `ended`, which users know; "" if that is not seen.
+
+    Args:
+        stop: the interrupt, as it got out of the item's code. Async code got a `CancelledError` in its place.
+    """
+    for seen in (stop, stop.__context__):
+        trace = _without_inner_end(_user_frames(seen.__traceback__)) if seen is not None else None
+        if trace is not None:
+            return _shorten(
+                "".join(traceback.format_exception(type(ended), ended, trace)), MAX_TRACEBACK_CHARS
+            )
+    return ""
+
+
+def _without_inner_end(trace: TracebackType | None) -> TracebackType | None:
+    """Return a copy of a traceback without the frames of Millrace and asyncio that were at work at its end."""
+    links = []
+    while trace is not None:
+        links.append(trace)
+        trace = trace.tb_next
+    while links and _is_own(links[-1]):
+        links.pop()
+    copy: TracebackType | None = None
+    for link in reversed(links):
+        copy = TracebackType(copy, link.tb_frame, link.tb_lasti, link.tb_lineno)
+    return copy
+
+
+def _is_own(trace: TracebackType) -> bool:
+    return f"{trace.tb_frame.f_globals.get('__name__', '')}.".startswith(OWN_MODULES)
+
+
 def _shorten(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
@@ -188,7 +221,7 @@ def _seconds(after: object) -> float | None:
 def _user_frames(trace: TracebackType | None) -> TracebackType | None:
     """Cut off the frames of this package, and of asyncio under it, at the outer end."""
     cut = trace
-    while cut is not None and f"{cut.tb_frame.f_globals.get('__name__', '')}.".startswith(OWN_MODULES):
+    while cut is not None and _is_own(cut):
         cut = cut.tb_next
     return cut if cut is not None else trace
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from . import capture, codec
 from .arguments import Arguments, Inputs
-from .calling import COMPLETED, Ended, call, detail_of, is_async, traceback_of
+from .calling import COMPLETED, Ended, call, detail_of, is_async, traceback_of_stop
 from .channel import Channel
 from .context import ItemContext, RunContext, current_item
-from .errors import ResultFileLostError, ResultLostError
+from .errors import ResultFileLostError, ResultLostError, TaskCancelledError, TaskTimeoutError
 from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt, late_message
 from .messages import Batch, Detail, Outcome, Payload, Stage, Table
 from .monitor import monitor
@@ -276,12 +276,13 @@ def _judge(execution: Execution, ended: Ended | None) -> Ended:
     if execution.interrupted is CancelInterrupt:
         if ended is not None and ended[0] is Outcome.COMPLETED:
             return ended  # it was quicker than the request
-        where = "" if stop is None else traceback_of(stop)
-        return Outcome.CANCELLED, None, Detail("TaskCancelledError", "cancelled while it ran", where)
+        message = "cancelled while it ran"
+        where = "" if stop is None else traceback_of_stop(stop, TaskCancelledError(message))
+        return Outcome.CANCELLED, None, Detail("TaskCancelledError", message, where)
     late = timeout is not None and execution.durations[entry] > timeout
     if execution.interrupted is TimeoutInterrupt or late:
         message = late_message(timeout, execution.durations[entry], stopped=ended is None)
-        where = "" if stop is None else traceback_of(stop)
+        where = "" if stop is None else traceback_of_stop(stop, TaskTimeoutError(message))
         return Outcome.TIMED_OUT, None, Detail("TaskTimeoutError", message, where)
     if ended is None:  # user code raised an interrupt of its own making
         error = stop if stop is not None else Interrupt()

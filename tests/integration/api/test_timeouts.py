@@ -48,6 +48,26 @@ def test_task_timeout(runner: TaskRunner, record: Any) -> None:
     assert record.outcomes("busy") == ["TIMED_OUT"]
 
 
+@task
+async def asleep() -> None:
+    await asyncio.sleep(30)
+
+
+@pytest.mark.parametrize(("code", "line"), [(busy, "    spin()"), (asleep, "    await asyncio.sleep(30)")])
+def test_a_timeout_shows_the_users_own_line(runner: TaskRunner, code: Any, line: str) -> None:
+    """On each runner the last line of code is the user's, and below it stands which limit that was."""
+
+    @flow(task_runner=runner)
+    def waits() -> Any:
+        error = code.with_options(timeout_seconds=0.3).submit().exception(timeout=20)
+        return str(error.__cause__).splitlines()
+
+    lines = waits()
+    assert lines[-1] == "runners.errors.TaskTimeoutError: ran longer than its timeout of 0.3 s"
+    assert line in lines
+    assert all(__file__ in text for text in lines if text.startswith('  File "'))
+
+
 def test_timeout_of_each_attempt(runner: TaskRunner, record: Any) -> None:
     """A timeout is a failure that is retried, and each attempt has the whole time."""
 
