@@ -43,7 +43,7 @@ class Slots(Strict):
 class Call(Strict):
     """A flow to run: its entry point, and the arguments of its parameters."""
 
-    entrypoint: str = Field(min_length=3, max_length=1000)
+    entrypoint: str = Field(min_length=3, max_length=1000, pattern=r"^[^\x00]+$")
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 

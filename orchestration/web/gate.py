@@ -83,7 +83,12 @@ class Gate:
                     await self._trail.write(request, message["status"])
             await send(message)
 
-        refused = _misdirected(request, self._options) or _forged(request) or _large(request)
+        refused = (
+            _misdirected(request, self._options)
+            or _forged(request)
+            or _large(request)
+            or _unreadable(request)
+        )
         if refused is None and is_api(request.url.path):
             try:
                 refused = await self._refusal(request, rules, rule)
@@ -168,6 +173,13 @@ def _large(request: Request) -> Response | None:
     most = MAX_REQUEST_BYTES if request.url.path.startswith(STORE_PATH) else MAX_BODY
     if request.headers.get("transfer-encoding") or not length.isdigit() or int(length) > most:
         return problem(413, "TooLarge", f"A request's body is at most {most} bytes, with its length said.")
+    return None
+
+
+def _unreadable(request: Request) -> Response | None:
+    """Refuse NUL: no name has it, and neither PostgreSQL nor a file system takes it."""
+    if "\0" in request.url.path or b"%00" in request.scope["query_string"]:
+        return problem(422, "InvalidRequest", "An address has no NUL character (%00).")
     return None
 
 

@@ -27,8 +27,8 @@ def page(request: Request) -> Response:
     path = request.url.path
     if request.method not in ("GET", "HEAD"):
         return problem(405, "HTTPError", "Pages can only be read.")
-    file = (BUNDLE / path.lstrip("/")).resolve()
-    if path != "/" and file.is_relative_to(BUNDLE.resolve()) and file.is_file():
+    file = _file(path)
+    if file is not None:
         cached = A_YEAR if path.startswith("/assets/") else "no-cache"
         return FileResponse(file, headers={"Cache-Control": cached})
     if path.startswith("/assets/"):
@@ -36,3 +36,12 @@ def page(request: Request) -> Response:
     if not (BUNDLE / "index.html").is_file():
         return HTMLResponse(NOT_BUILT, headers={"Cache-Control": "no-store"})
     return FileResponse(BUNDLE / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+def _file(path: str) -> Path | None:
+    """Return the file of the bundle that a path names, if it does."""
+    try:
+        file = (BUNDLE / path.lstrip("/")).resolve()
+        return file if file.is_relative_to(BUNDLE.resolve()) and file.is_file() else None
+    except OSError:  # a name that no file can have, such as one of 300 characters
+        return None

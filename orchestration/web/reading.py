@@ -3,6 +3,7 @@ their own, never in the event loop."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
 from runners.messages import Stored
@@ -22,7 +23,7 @@ from ..stores.base import AttemptRow, RunRow, Store, TaskRunRow
 from ..stores.lookup import states_named
 from ..stores.running import running_now
 from . import previews, shown
-from .answers import as_json
+from .answers import as_json, problem
 from .binary import snapshot, timeline_bytes
 from .stuck import why_stuck
 
@@ -30,6 +31,7 @@ PAGE = 200  # rows of the store at a time where some are left out
 MOST_SCANNED = 5_000  # rows of the store that one answer looks at
 MOST_GROUPS = 100
 RECENT = 20  # runs of a flow, for its trend
+TOO_LARGE = 1 << 63  # for a whole number of a database
 
 router = APIRouter(prefix="/api")
 
@@ -37,6 +39,8 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 Cursor = Annotated[str | None, Query(max_length=200)]
 Words = Annotated[str, Query(max_length=200)]
 Names = Annotated[list[str] | None, Query()]
+Number = Annotated[int, Path(ge=0, lt=TOO_LARGE)]
+OneOf = Annotated[int | None, Query(ge=0, lt=TOO_LARGE)]
 
 
 def store_of(request: Request) -> Store:
@@ -136,11 +140,12 @@ def _shown(store: Store, row: RunRow) -> dict[str, Any]:
     return shown.shown_run(row, asked)
 
 
-def _number(text: str | None, kind: Any) -> Any:
-    try:
-        return None if text is None else kind(text)
-    except ValueError:
-        raise UserError(f"{text!r} is no cursor of this list: take `next` of the page before.") from None
+def _number(text: str, kind: Any) -> Any:
+    with contextlib.suppress(ValueError):
+        number = kind(text)
+        if abs(number) < TOO_LARGE:
+            return number
+    raise UserError(f"{text!r} is no cursor of this list: take `next` of the page before.")
 
 
 def _run_cursor(text: str | None) -> tuple[float, str] | None:
@@ -186,7 +191,7 @@ def nodes(request: Request, run: str) -> Response:
 def task_runs(
     request: Request,
     run: str,
-    node: Annotated[int | None, Query(ge=0)] = None,
+    node: OneOf = None,
     state: Names = None,
     search: Words = "",
     limit: Limit = 50,
@@ -224,13 +229,13 @@ def _says(row: TaskRunRow, words: str) -> bool:
 
 
 @router.get("/runs/{run}/nodes/{node}/items/{index}")
-def item(request: Request, run: str, node: int, index: int) -> Response:
+def item(request: Request, run: str, node: Number, index: Number) -> Response:
     """Tell of one task run: its attempts, its moves, and both in words."""
     store = store_of(request)
     run_id = store.run(run).run_id
     found = store.task_runs(run_id, node_id=node, after=(node, index - 1), limit=1)
     if not found or found[0].index != index:
-        raise UserError(f"Run {run} has no task run {index} of a node {node}.")
+        return problem(404, "NoSuchTaskRun", f"Run {run} has no task run {index} of a node {node}.")
     history, attempts = store.history(run_id, node, index), store.attempts(run_id, node, index)
     (its_node,) = store.nodes(run_id, node)
     return as_json(
@@ -247,7 +252,7 @@ def item(request: Request, run: str, node: int, index: int) -> Response:
 
 
 @router.get("/runs/{run}/nodes/{node}/items/{index}/result")
-def result(request: Request, run: str, node: int, index: int) -> Response:
+def result(request: Request, run: str, node: Number, index: Number) -> Response:
     """Tell what the stored result of a task run looks like, or why that cannot be told (`why`)."""
     store = store_of(request)
     found = _stored(store.attempts(store.run(run).run_id, node, index))
@@ -266,7 +271,7 @@ def _stored(attempts: Sequence[AttemptRow]) -> tuple[Stored, int] | None:
 
 
 @router.get("/runs/{run}/nodes/{node}/states")
-def states(request: Request, run: str, node: int) -> Response:
+def states(request: Request, run: str, node: Number) -> Response:
     """Return the state of each item of a node, one byte each."""
     store = store_of(request)
     return snapshot(store.states(store.run(run).run_id, node))
@@ -294,10 +299,10 @@ def _timeline_cursor(text: str | None) -> tuple[int, int]:
 def logs(
     request: Request,
     run: str,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, lt=TOO_LARGE)] = 0,
     min_level: Annotated[int, Query(ge=0, le=100)] = 0,
-    node: int | None = None,
-    index: int | None = None,
+    node: OneOf = None,
+    index: OneOf = None,
     search: Words = "",
     limit: Limit = 500,
 ) -> Response:
