@@ -48,10 +48,10 @@ def repeatable(table: Table, batch: Batch) -> bool:
     """Whether Dask may compute a batch again when its results are lost with their worker.
 
     Not if items were cancelled or given back unstarted: these would run, or hang, behind the flow's back. Nor if
-    each start needs a permit.
+    each start needs a permit. Nor if results are in storage, from where they are read at less cost.
     """
     outcomes, stages = table.outcomes, len(batch.stages)
-    if any(stage.permit for stage in batch.stages):
+    if any(stage.permit for stage in batch.stages) or any(table.stored):
         return False
     whole = not {Outcome.CANCELLED, Outcome.REFUSED, Outcome.INPUT_LOST}.intersection(outcomes)
     if not whole or Outcome.UNSTARTED in outcomes[::stages]:

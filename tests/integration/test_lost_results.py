@@ -185,6 +185,24 @@ def test_a_dask_worker_dies_with_a_batch_that_dask_must_not_compute_again(
 
 
 @pytest.mark.dask
+def test_a_dask_worker_dies_with_results_that_are_in_storage(tmp_path: Path, millrace_home: Path) -> None:
+    """They are read from there, by tasks and by the flow; nothing is made again."""
+    trace = tmp_path / "trace"
+
+    @flow(task_runner=DaskWorkers().runner, persist_results=True)
+    def kept() -> Any:
+        parts = make.map(range(1, 7), trace=str(trace))
+        parts.wait()
+        for pid in engine_of_this_flow()._desk.client.run(os.getpid).values():
+            os.kill(pid, signal.SIGKILL)
+        assert first_bytes.submit(parts[:3]).result() == [1, 2, 3]
+        return [part[0] for part in parts.result()]
+
+    assert kept() == [1, 2, 3, 4, 5, 6]
+    assert ran(trace) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.dask
 def test_what_has_a_place_that_has_gone_runs_elsewhere() -> None:
     """A result that is wanted while no worker is there is computed by those that come, wherever it had been."""
     from distributed import LocalCluster
