@@ -14,6 +14,8 @@ from faultkit.clusters import OtherHost, RayCluster, may_limit_memory, memory_gr
 from faultkit.plan import Node, Plan, random_plan
 from faultkit.processes import marked
 
+from orchestration.core.remaking import MAX_REMAKES
+
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.ray,
@@ -102,7 +104,7 @@ def test_results_deleted(bench: Bench, ray: RayCluster) -> None:
         child = trial.start(
             Plan(nodes),
             ray.lend(trial.environ),
-            inject=[["delete_results", trial.seed, trial.rng.choice((0.3, 1.0)), str(told)]],
+            inject=[["delete_results", trial.seed, trial.rng.choice((0.3, 1.0)), MAX_REMAKES, str(told)]],
         )
         trial.finish(child, 120)
         trial.injections += map(float, told.read_text().split())

@@ -99,22 +99,23 @@ def lie(seed: int, lost: float, repeated: float, late: float) -> None:
     Inbox.put = lying  # type: ignore[method-assign]
 
 
-def delete_results(seed: int, share: float, told: str) -> None:
+def delete_results(seed: int, share: float, most: int, told: str) -> None:
     """Have Ray delete results of batches, by dropping its references, when a batch that reads them is about to be sent.
 
-    Each at most once: the first, and a share of the others. The moments go to a file.
+    The first, and a share of the others, those that were made again among them, up to `most` in all: a result that is
+    lost for ever is rightly given up. The moments go to a file.
     """
     from runners.messages import Batch
     from runners.ray_desk import Desk
 
-    submit, rng, seen = Desk._submit, random.Random(seed), set[int]()
+    submit, rng, seen, left = Desk._submit, random.Random(seed), set[int](), iter(range(most))
 
     def deleting(self: Desk, batch: Batch) -> None:
         for batch_id in batch.reads:
             if batch_id not in seen and batch_id in self.results:
                 chosen = not seen or rng.random() < share
                 seen.add(batch_id)
-                if chosen:
+                if chosen and next(left, None) is not None:
                     self.release([batch_id])
                     with open(told, "a", encoding="ascii") as file:
                         file.write(f"{time.monotonic()}\n")
