@@ -100,8 +100,11 @@ def recorded_parameters(flow: Flow[Any, Any], row: RunRow, secrets: Mapping[str,
 
 def reusable(store: Store, row: RunRow) -> dict[str, RecoveredNode]:
     """Return the stored results of a run, and of those whose results it has reused itself."""
+    lineage = _lineage(store, row)
+    if len(lineage) == 1:  # nearly always: nothing is to be merged, and there may be 100,000 nodes
+        return store.recovered(row.run_id)
     found: dict[str, RecoveredNode] = {}
-    for run_id in _lineage(store, row):
+    for run_id in lineage:
         for path, node in store.recovered(run_id).items():
             old = found.get(path)
             results: Mapping[int, Any] = node.results

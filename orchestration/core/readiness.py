@@ -203,8 +203,11 @@ class Readiness:
                 if index in found.lengths:
                     node.facts.lengths.put(index, found.lengths[index], node.width)
             self.ledger.move(node, done, Cause.RECOVERED, "its result was stored by an earlier process")
-        skipped = compact(sorted(i for i in found.skipped if i < node.width and i not in found.results))
-        self.ledger.move(node, skipped, Cause.SKIPPED_BEFORE, "it asked to be skipped in an earlier process")
+        if found.skipped:
+            skipped = compact(sorted(i for i in found.skipped if i < node.width and i not in found.results))
+            self.ledger.move(
+                node, skipped, Cause.SKIPPED_BEFORE, "it asked to be skipped in an earlier process"
+            )
         if found.started and not node.policy.rerun_on_loss:
             kept = found.results.keys() | found.skipped
             lost = sorted(i for i in found.started if i < node.width and i not in kept)

@@ -10,6 +10,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 _RANGE = struct.Struct("<cQQ")  # start, length
@@ -42,8 +43,7 @@ def unpack_ints(data: bytes) -> Sequence[int]:
         return range(0)
     code = data[:1]
     if code == b"r":
-        _, start, length = _RANGE.unpack(data)
-        return range(start, start + length)
+        return _range(data)
     if code == b"*":
         _, value, length = _REPEAT.unpack(data)
         return array("Q", [value] * length)
@@ -51,6 +51,12 @@ def unpack_ints(data: bytes) -> Sequence[int]:
     packed.frombytes(data[1:])
     values: array[int] = _little(packed)
     return values
+
+
+@lru_cache(1024)  # the columns of single task runs are nearly all the same
+def _range(data: bytes) -> range:
+    _, start, length = _RANGE.unpack(data)
+    return range(start, start + length)
 
 
 def length_of(data: bytes) -> int:

@@ -325,9 +325,21 @@ def recovered(view: JournalView) -> dict[str, RecoveredNode]:
     for node in view.heads():
         while group is not None and group[0] < node.node_id:
             group = next(groups, None)
-        traces = group[1] if group is not None and group[0] == node.node_id else ()
-        found[node.path] = _left(node, traces, found.get(node.path))
+        traces: Iterable[Trace] = group[1] if group is not None and group[0] == node.node_id else ()
+        old = found.get(node.path)
+        if old is None and not node.once and node.width == 1:
+            traces = [
+                trace for trace in traces if trace.state is None
+            ]  # moves say nothing where it may run twice
+            if len(traces) == 1 and traces[0].stored is not None and traces[0].states == _COMPLETED:
+                result = {0: (traces[0].stored, traces[0].positions[0])}
+                found[node.path] = RecoveredNode(node.path, node.fingerprint, 1, {}, result)
+                continue  # a run may have 100,000 of these
+        found[node.path] = _left(node, traces, old)
     return found
+
+
+_COMPLETED = bytes([State.COMPLETED])
 
 
 def _left(node: NodeHead, traces: Iterable[Trace], old: RecoveredNode | None) -> RecoveredNode:
