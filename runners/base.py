@@ -81,7 +81,10 @@ class TaskRunner(abc.ABC):
 
     @abc.abstractmethod
     def submit(self, batches: Sequence[Batch]) -> None:
-        """Hand batches to the engine. Problems with a single batch arrive at the sink, not as exceptions."""
+        """Hand batches to the engine. Problems with a single batch arrive at the sink, not as exceptions.
+
+        One that the engine cannot begin soon may come back `UNSTARTED`, if it is certain not to start any more.
+        """
 
     @abc.abstractmethod
     def cancel(self, batch_ids: Sequence[int], *, force: bool = False) -> None:

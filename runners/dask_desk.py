@@ -23,6 +23,7 @@ from .base import Sink
 from .dask_connect import PIP_LINE, Connection
 from .dask_flights import Flight, Kept, probably_begun, repeatable
 from .dask_places import place_for
+from .dask_recall import Recall
 from .dask_tasks import submit_helper
 from .errors import InternalError, VersionMismatchError
 from .messages import (
@@ -75,9 +76,7 @@ class Desk:
         self.topic = topic
         self.flights: dict[int, Flight] = {}  # in the order of submission
         self.kept: dict[int, Kept] = {}
-        self.remade: dict[
-            int, tuple[str, str]
-        ] = {}  # what Dask makes again: run, and where it was made first
+        self.remade: dict[int, tuple[str, str]] = {}  # what Dask makes again: run, where it was made first
         self.lost: dict[str, tuple[str, int]] = {}  # batches that Dask begins anew until it hears of it
         self.begun_anew: set[tuple[int, str]] = set()  # batches that began after their end, and where
         self.callers: dict[str, tuple[str, int]] = {}  # call_id -> address of the worker that asked, batch
@@ -96,6 +95,7 @@ class Desk:
         self._away_since = 0.0
         self._bare_since: float | None = None  # since when there is work and no worker; infinite once said
         self._comm: Any = None
+        self._recall = Recall(self)
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="millrace-dask", daemon=True)
 
@@ -119,6 +119,7 @@ class Desk:
     def watch(self, batch_id: int, future: Any) -> None:
         """Have the end of a future told."""
         future.add_done_callback(lambda done: self.tell(partial(self._on_done, batch_id, done)))
+        self.tell(self._recall.sent)
 
     def spawn(self, make: Callable[[], Any]) -> None:
         """Run a coroutine on the client's loop, without waiting for it."""
@@ -144,12 +145,13 @@ class Desk:
         ticked = time.monotonic()
         while not self._closed:
             try:
-                news = self._news.get(timeout=TICK_SECONDS)
+                news = self._news.get(timeout=min(TICK_SECONDS, self._recall.wait_seconds))
             except queue.Empty:
                 news = _nothing
             if news is None:
                 return
             self._handle(news)
+            self._handle(self._recall.look)
             if time.monotonic() - ticked > TICK_SECONDS:
                 self._handle(self._on_tick)
                 ticked = time.monotonic()
@@ -165,9 +167,7 @@ class Desk:
 
     def _subscribe(self) -> None:
         self._comm = self.client.scheduler_comm
-        if hasattr(
-            self._comm, "interval"
-        ):  # Dask's is 10 ms: so long may a message wait that follows another
+        if hasattr(self._comm, "interval"):  # 10 ms: so long may a message wait that follows another
             self._comm.interval = SEND_SECONDS
         self.client.subscribe_topic(self.topic, lambda event: self.tell(partial(self._on_message, *event[1])))
         self.client.subscribe_topic("all", self._hear_cluster)
@@ -300,6 +300,7 @@ class Desk:
             flight = self.take(batch_id)
             if flight is None:
                 return
+            self._recall.ended()
             if not HAS_RESULT.isdisjoint(table.outcomes):  # or else nobody will ask for its results
                 self.progressed = True
                 self.kept[batch_id] = Kept(
@@ -440,6 +441,7 @@ class Desk:
                 self._on_error(batch_id, flight, flight.future.exception())
         self._look_at_connection()
         self._look_for_workers()
+        self._recall.look(anyway=True)
 
     def _look_for_workers(self) -> None:
         """Say it when batches wait for workers that may never come: Dask waits without a word."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ class Flight:
     batch: Batch
     shared: dict[str, Payload] = field(default_factory=dict)  # what its workers may ask for, by digest
     future: Any = None
+    submitted: float = field(default_factory=time.monotonic)
     place: str = ""  # address of where it was sent; "" if Dask chose
     worker: str = ""  # address of where it was seen to start
     asking: set[str] = field(default_factory=set)  # calls without an answer: its slot is lent to others

@@ -13,7 +13,7 @@ import pathlib
 import platform
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -45,6 +45,7 @@ _store = PayloadStore()
 _lock = threading.Lock()
 _started: OrderedDict[tuple[str, int], None] = OrderedDict()
 _banned: OrderedDict[tuple[str, int], None] = OrderedDict()
+_barred: OrderedDict[tuple[str, int], None] = OrderedDict()  # likewise, but only until that is taken back
 _running: dict[str, tuple[str, int]] = {}  # key of the Dask task -> run_id, batch_id
 
 
@@ -291,6 +292,31 @@ def stop_batches(topic: str, run_id: str, batch_ids: Sequence[int]) -> list[int]
     return begun
 
 
+def waiting_batches(keys: Mapping[int, str], dask_worker: Any) -> list[int]:
+    """Return the batches, by keys of their Dask tasks, that could begin here if not all threads were busy."""
+    state = dask_worker.state
+    if state.executing_count < state.nthreads:
+        return []
+    tasks = {batch_id: state.tasks.get(key) for batch_id, key in keys.items()}
+    return [batch_id for batch_id, task in tasks.items() if task is not None and task.state == "ready"]
+
+
+def bar_batches(topic: str, batch_ids: Sequence[int]) -> list[int]:
+    """Let none of these batches start here any more; returns those that have, which go on."""
+    with _lock:
+        begun = [batch_id for batch_id in batch_ids if (topic, batch_id) in _started]
+        for batch_id in set(batch_ids) - set(begun):
+            _remember(_barred, (topic, batch_id))
+    return begun
+
+
+def unbar_batches(topic: str, batch_ids: Sequence[int]) -> None:
+    """Let batches start here again: they could not be taken back."""
+    with _lock:
+        for batch_id in batch_ids:
+            _barred.pop((topic, batch_id), None)
+
+
 def table_of(result: BatchResult) -> bytes:
     return result.table
 
@@ -322,9 +348,9 @@ def _distribution_version() -> str:
 
 
 def _admit(topic: str, batch: Batch, key: str) -> bool:
-    """Note that a batch starts here. False if it was cancelled before."""
+    """Note that a batch starts here. False if it was cancelled before, or taken back."""
     with _lock:
-        if (topic, batch.batch_id) in _banned:
+        if (topic, batch.batch_id) in _banned or (topic, batch.batch_id) in _barred:
             return False
         _remember(_started, (topic, batch.batch_id))
         _running[key] = batch.run_id, batch.batch_id

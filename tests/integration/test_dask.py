@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from runners import DaskTaskRunner, codec, dask_results, get_dask_client
+from runners import DaskTaskRunner, codec, dask_recall, dask_results, get_dask_client
 from runners.errors import (
     BackendError,
     ResultLostError,
@@ -42,9 +43,12 @@ DONE, UNSTARTED, FAILED = Outcome.COMPLETED, Outcome.UNSTARTED, Outcome.FAILED
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[DaskTaskRunner]:
+    """Batches that wait are left where they are, as nobody submits them again here; but see the test that wants it."""
     made = DaskTaskRunner(cluster_kwargs={"n_workers": 2})
-    yield made
-    made.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dask_recall, "UNHEARD_SECONDS", math.inf)
+        yield made
+        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +193,35 @@ def test_dependents_of_one_batch_run_at_the_same_time(port: Any, gate: Path) -> 
     gate.touch()
     assert [port.table(batch).outcomes for batch in downs] == [bytes([DONE])] * 2
     port.runner.release([batch.batch_id for batch in [up, *downs]])
+
+
+def test_what_waits_behind_a_long_task_goes_back_when_another_worker_has_nothing_to_do(
+    port: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes back unstarted, so that it can go there, and does not run where it was."""
+    monkeypatch.setattr(dask_recall, "UNHEARD_SECONDS", 0.05)
+    gates = [tmp_path / "0", tmp_path / "1"]
+    running = [port.batch(wait_for, [str(gate)]) for gate in gates]
+    port.runner.submit(running)
+    for batch in running:
+        port.of(BatchStarted, batch)
+    trace = tmp_path / "trace"
+    queued = port.batch(leave_trace, [("/", str(trace))])
+    port.runner.submit([queued])
+    desk = port.runner._desk
+    key = desk.flights[queued.batch_id].future.key
+    while not (there := [w for w, keys in desk.client.processing().items() if key in keys]):
+        pass  # each question goes to the scheduler
+    busy = next(k for k in (0, 1) if desk.flights[running[k].batch_id].worker == there[0])
+    gates[1 - busy].touch()
+    assert port.table(queued).outcomes == bytes([UNSTARTED])
+    gates[busy].touch()
+    assert [port.table(batch).outcomes for batch in running] == [bytes([DONE])] * 2
+    port.run(port.batch(double, [1]))
+    assert not trace.exists()
+    assert port.run(port.batch(leave_trace, [("/", str(trace))])).outcomes == bytes([DONE])
+    assert trace.read_text() == "once "
+    port.runner.release([batch.batch_id for batch in running])
 
 
 def test_a_task_that_waits_for_others_does_not_count_as_work(port: Any, gate: Path) -> None:
