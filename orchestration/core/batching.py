@@ -20,6 +20,9 @@ SHORT_SECONDS = 0.05  # items below this are worth fusing
 MAX_AHEAD = 16  # batches per slot that are less than AHEAD_SECONDS of work together
 AHEAD_SECONDS = 0.005
 PREFETCH_SECONDS = 0.3  # and below this worth prefetching: a round trip would be a few percent of them
+SINGLE_PREFETCH_SECONDS = (
+    0.5  # of a single task run, which others wait for more often than for an item of a map
+)
 
 
 _LEAST_SECONDS = 1e-7  # of an item: nothing is quicker
@@ -113,6 +116,11 @@ class Sizer:
             and self.mean * self.size < 2 * TARGET_SECONDS
             and self.mean < PREFETCH_SECONDS
         )
+
+    @property
+    def short_if_single(self) -> bool:
+        """Whether a slot should find its next batch waiting, if that is a single task run."""
+        return self.mean is not None and self.mean < SINGLE_PREFETCH_SECONDS
 
 
 class ReadyQueue:

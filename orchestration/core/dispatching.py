@@ -128,7 +128,8 @@ class Dispatcher:
     def _batches_per_slot(self, node: Node) -> int:
         """Return how many batches a slot may have, this node's next one among them."""
         ready, more = len(node.ready), node.counts[State.PENDING]
-        if not node.sizer.short or (more and node.sizer.is_crumb(ready)):
+        short = node.sizer.short_if_single if node.width == 1 else node.sizer.short
+        if not short or (more and node.sizer.is_crumb(ready)):
             return 1
         if more or ready > node.sizer.size or node.ready.apart or pooling.may_pool(node):
             return self.prefetch

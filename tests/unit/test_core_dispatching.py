@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from orchestration.core.batching import MAX_AHEAD
 from orchestration.core.specs import Dependency, Policy, Reach
 from orchestration.testing.handdriven import HandDriven
@@ -58,3 +60,15 @@ def test_a_crumb_of_a_map_waits_for_more() -> None:
     urgent = run.add(task_name="urgent", policy=Policy(priority=1))
     run.end()
     assert [batch.node_id for batch in run.batches.values()] == [upstream, urgent]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "width", "batches"), [(0.4, 1, 2), (0.6, 1, 1), (0.4, 20, 1), (0.2, 20, 2)]
+)
+def test_longer_single_task_runs_are_prefetched_than_items_of_maps(
+    seconds: float, width: int, batches: int
+) -> None:
+    run = busy(seconds)
+    for _ in range(20 // width):
+        run.add(task_name="t", width=width)
+    assert len(run.batches) == batches
