@@ -1,7 +1,8 @@
 """The folder of a Ray that we started: logs, sockets, spilled objects. It goes when that Ray goes.
 
-A process that is killed leaves its folder behind. So each folder has a lock file that its owner holds, and
-whoever makes a folder first removes those that nobody holds.
+A process that is killed leaves its folder behind, and some of Ray's own processes, which go on for a minute. So each
+folder has a lock file that its owner holds, and a small process that waits for that lock and then cleans up. Should
+that be killed, too, whoever makes a folder next removes those that nobody holds.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ import fcntl
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 PREFIX = "millrace-ray-"
 LOCK = "owner.lock"
 MAX_BASE = 25  # a socket's path has at most 107 bytes, of which Ray needs 64
 
-_held: dict[Path, int] = {}
+GRACE_SECONDS = 5.0  # in which Ray ends most of its processes itself when its driver has been killed
+
+_held: dict[Path, tuple[int, subprocess.Popen[bytes]]] = {}  # lock and who waits for it
 
 
 def make_folder() -> Path:
@@ -34,17 +40,37 @@ def make_folder() -> Path:
     handle = os.open(folder / "new.lock", os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(handle, fcntl.LOCK_EX)
     (folder / "new.lock").rename(folder / LOCK)
-    _held[folder] = handle
+    # Waits for the lock. It needs neither site-packages nor this package, and ends with the folder's other processes: it names the folder.
+    watcher = subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__, str(folder)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    _held[folder] = handle, watcher
     return folder
+
+
+def clean_up_after_owner(folder: Path) -> None:
+    """Wait until the owner of a folder has ended without removing it, then do that."""
+    handle = os.open(folder / LOCK, os.O_RDWR)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    time.sleep(GRACE_SECONDS)
+    remove_folder(folder)
 
 
 def remove_folder(folder: Path) -> None:
     """Delete a folder, after whatever process still works in it."""
     end_processes(folder)
     shutil.rmtree(folder, ignore_errors=True)
-    handle = _held.pop(folder, None)
-    if handle is not None:
+    held = _held.pop(folder, None)
+    if held is not None:
+        handle, watcher = held
         os.close(handle)
+        watcher.kill()
+        watcher.wait()
 
 
 def end_processes(folder: Path) -> None:
@@ -73,7 +99,7 @@ def _abandoned(folder: Path) -> bool:
 def _processes_of(folder: Path) -> list[int]:
     """Ray's processes of a folder: started with its name, which nobody else uses, or renamed by Ray.
 
-    Ray's own agents go on for minutes where their driver was killed.
+    Ray's own agents would go on for a minute where their driver was killed.
     """
     mark, found = os.fsencode(folder), []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -88,3 +114,7 @@ def _processes_of(folder: Path) -> list[int]:
 
 def _has_open(process: Path, folder: str) -> bool:
     return any(os.readlink(handle).startswith(folder + "/") for handle in (process / "fd").iterdir())
+
+
+if __name__ == "__main__":
+    clean_up_after_owner(Path(sys.argv[1]))

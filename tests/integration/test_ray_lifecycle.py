@@ -202,10 +202,26 @@ time.sleep(60)
 
 
 def test_a_killed_program(start: Start, folder: Path) -> None:
-    """After kill -9 Ray's servers end by themselves; the next run removes the folder and what hangs on."""
+    """Some seconds after kill -9 nothing is left of Ray, neither processes nor the folder."""
     process = start("runner = open_runner(init_kwargs=SMALL); print('up', flush=True); time.sleep(60)")
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
+    process.kill()
+    wait_gone(folder, 20)
+    assert not list(folder.glob("millrace-ray-*"))
+
+
+def test_a_killed_program_and_who_would_clean_up(start: Start, folder: Path) -> None:
+    """After kill -9 Ray's servers end by themselves; the next run removes the folder and what hangs on."""
+    process = start("""
+from runners import ray_folder
+runner = open_runner(init_kwargs=SMALL)
+(_, watcher), = ray_folder._held.values()
+print(watcher.pid, flush=True)
+time.sleep(60)
+""")
+    assert process.stdout is not None
+    os.kill(int(process.stdout.readline()), signal.SIGKILL)
     process.kill()
     wait_gone(folder, 30, "gcs_server", "raylet")
     assert list(folder.glob("millrace-ray-*"))
