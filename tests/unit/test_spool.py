@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,10 @@ from orchestration.errors import (
     StoreRefusedError,
     UserError,
 )
+from orchestration.stores.remote.address import Address
+from orchestration.stores.remote.buffer import send_left
 from orchestration.stores.remote.faults import AwayError, explain
+from orchestration.stores.remote.link import Link
 from orchestration.stores.remote.spool import Spool
 
 SERVER = "http://there:4280"
@@ -81,6 +86,37 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "other.spool").write_bytes(b"millrace spool 1\nnot a record")
     assert left(tmp_path) == []
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("head", [b"\xc1", b"", b"\x05", b"\x91\xa1a", b"\x93\x01\x02\x03"])
+def test_a_file_that_does_not_say_whose_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, head: bytes
+) -> None:
+    """It stops nobody: a line names it, and says what to do."""
+    good = Spool.create(tmp_path, SERVER, "w")
+    good.close()
+    bad = tmp_path / "bad.spool"
+    bad.write_bytes(b"millrace spool 1\n" + struct.pack("<II", len(head), zlib.crc32(head)) + head)
+    assert [spool.path for spool in left(tmp_path)] == [good.path]
+    assert f"The buffer {bad} does not say whose it is" in caplog.text
+    assert "Move it out of that folder" in caplog.text
+
+
+def test_a_record_that_no_server_takes(tmp_path: Path) -> None:
+    """The error names the file and the cure, since what it stops has nothing to do with that file."""
+
+    class Refusing(Link):
+        def write(self, *about: object) -> bytes:
+            raise explain(400, b'{"error": {"type": "InvalidRequest", "message": "bytes expected"}}', SERVER)
+
+    spool = Spool.create(tmp_path, "http://127.0.0.1:1", "w")
+    spool.append(b"what is this?")
+    spool.close()
+    with pytest.raises(
+        StoreError, match=r"bytes expected\. This is about the buffer .*w\.spool.* Move it out"
+    ):
+        send_left(Refusing(Address("http://127.0.0.1:1"), 0.0), tmp_path)
+    assert spool.path.exists()
 
 
 def test_no_room(tmp_path: Path) -> None:

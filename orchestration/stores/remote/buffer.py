@@ -13,7 +13,7 @@ from ..patience import FIRST_NAP_SECONDS
 from ..wire.port import Sending
 from .faults import AwayError
 from .link import Link
-from .spool import Spool, full
+from .spool import CURE, Spool, full
 
 CHUNK_BYTES = 1 << 20  # in one request
 LONGEST_NAP_SECONDS = 1.0
@@ -212,9 +212,12 @@ def send_left(link: Link, folder: Path) -> Sequence[Sender]:
         try:
             while link.insist(sender.send):
                 pass
-        except BaseException:
+        except BaseException as error:
             spool.close()
-            raise
+            if type(error) is not StoreError:
+                raise
+            where = f"This is about the buffer {spool.path}, which a process that has ended has left. {CURE}"
+            raise StoreError(f"{error}. {where}") from error
         spool.remove()
         senders.append(sender)
         log.warning(

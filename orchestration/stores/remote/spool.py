@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import struct
 import zlib
@@ -24,6 +25,9 @@ SUFFIX = ".spool"
 _MAGIC = b"millrace spool 1\n"
 _HEAD = struct.Struct("<II")  # length and CRC-32 of what follows
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+CURE = "Move it out of that folder; it holds what a process that has ended recorded last, and nothing else needs it."
+
+log = logging.getLogger("millrace.driver")
 
 
 class Spool:
@@ -102,7 +106,11 @@ class Spool:
         head, begin = spool._record(len(_MAGIC))
         if head is None:
             return None
-        spool.server, spool.writer_id = msgpack.unpackb(head)
+        try:
+            spool.server, spool.writer_id = map(str, msgpack.unpackb(head))
+        except (TypeError, ValueError):  # of msgpack, too
+            log.warning("The buffer %s does not say whose it is, so it is not sent. %s", path, CURE)
+            return None
         spool.begin = begin
         return spool
 
@@ -147,6 +155,10 @@ class Spool:
         if at >= self.end or len(head) < _HEAD.size:
             return None, at
         length, crc = _HEAD.unpack(head)
+        if (
+            length > self.end - at - _HEAD.size
+        ):  # torn, or no length at all: as much memory would be asked for
+            return None, at
         record = os.pread(self._fd, length, at + _HEAD.size)
         if len(record) != length or zlib.crc32(record) != crc:
             return None, at
