@@ -40,7 +40,8 @@ def make_folder() -> Path:
     handle = os.open(folder / "new.lock", os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(handle, fcntl.LOCK_EX)
     (folder / "new.lock").rename(folder / LOCK)
-    # Waits for the lock. It needs neither site-packages nor this package, and ends with the folder's other processes: it names the folder.
+    # Waits for the lock. It needs neither site-packages nor this package, and ends with the folder's other processes:
+    # it names the folder.
     watcher = subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, str(folder)],
         stdin=subprocess.DEVNULL,

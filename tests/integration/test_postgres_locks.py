@@ -14,6 +14,8 @@ from orchestration.core.journal import LeasesReturned
 from orchestration.errors import FencedError
 from orchestration.stores.base import LEASE_SECONDS, Grant
 from orchestration.stores.postgres import PostgresStore, database
+from orchestration.stores.postgres.connection import PostgresConnection
+from orchestration.stores.sql import leases
 from orchestration.testing.store_entries import NOW, new_run
 
 pytestmark = pytest.mark.postgres
@@ -109,6 +111,41 @@ def test_slots_are_taken_away_while_their_runs_come_back(
         other.release([f"{next_}/batch/1", f"{silent}/batch/1"])
     assert conflicts == []
     assert one.leases("x", NOW) == one.leases("y", NOW) == []
+
+
+def test_a_release_and_its_run_in_one_transaction(
+    stores: tuple[PostgresStore, PostgresStore], conflicts: list[psycopg.Error]
+) -> None:
+    """Threads share a transaction that gives back a lease and goes on to its run; another process would end that lease.
+
+    It leaves it to who has the run's row, and waits in the queue.
+    """
+    one, other = stores
+    one.set_limit("db", 1)
+    new_run(one, "a", heartbeat=NOW)
+    assert ask(one, "a", "db").granted
+    asking = threading.Thread(target=lambda: ask(other, "b", "db", now=NOW + LEASE_SECONDS))
+
+    def waits() -> bool:
+        found = watcher.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return found.fetchone() is not None
+
+    def shared(connection: PostgresConnection) -> None:
+        leases.release(connection, ["a/batch/1"])
+        connection.execute("SELECT 1").fetchall()  # by now the server has done it
+        if asking.ident is None:
+            asking.start()
+        while asking.is_alive() and not waits():
+            asking.join(0.001)
+        connection.execute("SELECT 1 FROM run WHERE run_id = 'a' FOR UPDATE").fetchall()
+
+    with psycopg.connect(one.address, autocommit=True) as watcher:
+        one._database.write(shared)
+        asking.join()
+    assert conflicts == []
+    assert [(lease.run_id, lease.held) for lease in one.leases("db", NOW)] == [("b", False)]
 
 
 def test_several_demands_in_one_transaction(

@@ -73,7 +73,10 @@ def tie_again(connection: Connection, run_id: str) -> None:
 
 
 def release(connection: Connection, holders: Sequence[str]) -> None:
-    # In the order in which others end them that have run out.
+    # Others end those that have run out, and would hold some of a run's leases and want its others, or want its row
+    # from a transaction that has them: so who changes leases of a run has its row.
+    for run_id in sorted({holder.partition("/")[0] for holder in holders}) if connection.for_update else ():
+        connection.execute(f"SELECT 1 FROM run WHERE run_id = ? {connection.for_update}", (run_id,))
     connection.executemany("DELETE FROM lease WHERE holder = ?", [(holder,) for holder in sorted(holders)])
 
 
