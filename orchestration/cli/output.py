@@ -19,6 +19,7 @@ from ..terminal.styled import (
     plain,
     speaks_unicode,
     wants_colour,
+    wrapped,
 )
 
 GAP = "  "
@@ -30,8 +31,14 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def print_lines(lines: Sequence[Line]) -> None:
-    """Print styled lines, with colour only where people see it, in ASCII where nothing else can be shown."""
+def print_lines(lines: Sequence[Line], *, wrap: bool = False) -> None:
+    """Print styled lines, with colour only where people see it, in ASCII where nothing else can be shown.
+
+    Args:
+        wrap: on a terminal they break at words.
+    """
+    if wrap and is_terminal(sys.stdout):
+        lines = [part for line in lines for part in wrapped(line, columns_of(sys.stdout))]
     paint, unicode = ansi if wants_colour(sys.stdout) else plain, speaks_unicode(sys.stdout)
     for line in lines:
         sys.stdout.write(paint(line if unicode else ascii_only(line)) + "\n")

@@ -160,7 +160,7 @@ def show(
             shown["timing"] = timing_json(place.timing(row.run_id), row)
         print_json(shown)
         return
-    print_lines(_about(place, row) + _limits(place, row))
+    print_lines(_about(place, row) + _limits(place, row), wrap=True)
     print_lines(_nodes(nodes))
     if found:
         _print_errors(error_kinds(found), full=errors)
@@ -254,7 +254,7 @@ def error_kinds(found: Sequence[FailureGroup]) -> list[Failure]:
 
 def _print_errors(kinds: Sequence[Failure], *, full: bool) -> None:
     if not full:
-        print_lines(failure_lines(kinds))
+        print_lines(failure_lines(kinds), wrap=True)
         return
     for kind in kinds:
         print_lines([[(f"  {words.plural(kind.count, 'task run')}:", "red")]])
@@ -327,7 +327,7 @@ def story(run: str, node: str, index: int, as_json: bool, store: str | None) -> 
         [(words.clock(at), "dim"), (f"  {state:<14}", STATE_STYLE.get(state, "")), (f"  {text}", "")]
         for at, state, text in sorted(told)
     ]
-    print_lines(lines or [[("nothing has happened to it yet", "dim")]])
+    print_lines(lines or [[("nothing has happened to it yet", "dim")]], wrap=True)
 
 
 def _find_node(nodes: Sequence[NodeRow], text: str, row: RunRow) -> NodeRow:

@@ -58,7 +58,7 @@ def _print_end(row: RunRow) -> None:
     style = STATE_STYLE.get(row.state.title, "")
     end: Line = [(row.name, "bold"), (" ", ""), (row.state_name or row.state.title, style)]
     end.append((f" after {took}: {words.kinds(row.counts) or 'no task runs'}", ""))
-    print_lines([end, [(f"  millrace runs show {row.name}", "dim")]])
+    print_lines([end, [(f"  millrace runs show {row.name}", "dim")]], wrap=True)
 
 
 class _Watcher:

@@ -301,6 +301,42 @@ def test_long_names_at_80_columns(call: Call, monkeypatch: pytest.MonkeyPatch) -
         assert line.endswith("4711@far")
 
 
+WORDY = """
+from orchestration import flow, task
+
+@task
+def bad(n):
+    if n:
+        raise ValueError("word " * 25)
+
+@task
+def after(n): ...
+
+@flow
+def wordy():
+    after.map(bad.map(range(1200))).wait()
+"""
+
+
+def test_sentences_break_at_80_columns(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a terminal: what `runs show` and `story` say of a long error, and the end of `watch`."""
+    (tmp_path / "wordy.py").write_text(WORDY)
+    name = "a-run-whose-name-is-long"
+    call("run", "wordy.py:wordy", "--name", name, "--quiet")
+    for part, value in (("is_terminal", True), ("columns_of", 80), ("wants_colour", False)):
+        monkeypatch.setattr(f"orchestration.cli.output.{part}", lambda stream, value=value: value)
+    shown, story, watched = (
+        call("runs", *asked)[1].splitlines()
+        for asked in (("show", name), ("story", name, "bad", "7"), ("watch", name))
+    )
+    end = watched[watched.index(next(line for line in watched if line.startswith(name))) :]
+    for lines in (shown, story, end):
+        assert max(map(len, lines)) <= 80, lines
+    assert "word word" in " ".join(shown)
+    assert "word word" in " ".join(story)
+    assert "1,199 upstream failed" in " ".join(" ".join(end).split())
+
+
 def test_limits(call: Call) -> None:
     assert call("limit", "set", "db", "2")[1] == "limit db: 2 slots\n"
     assert call("limit", "set", "api", "5", "--per-second", "2.5")[0] == 0
