@@ -30,6 +30,7 @@ from .stuck import why_stuck
 PAGE = 200  # rows of the store at a time where some are left out
 MOST_SCANNED = 5_000  # rows of the store that one answer looks at
 MOST_GROUPS = 100
+MOST_LEASES = 100  # holders of a limit that are told, and as many of those who wait
 RECENT = 20  # runs of a flow, for its trend
 TOO_LARGE = 1 << 63  # for a whole number of a database
 
@@ -120,11 +121,12 @@ Filtered = Annotated[Filter, Depends(Filter)]
 
 @router.get("/runs")
 def list_runs(request: Request, wanted: Filtered, limit: Limit = 50, cursor: Cursor = None) -> Response:
-    """List runs, newest first; a search that finds little goes on from `next`."""
+    """List runs, newest first; a search that finds little (it looked at `searched`) goes on from `next`."""
     store = store_of(request)
     scan = wanted.scan(store, limit, _run_cursor(cursor))
     following = None if scan.last is None else f"{scan.last.created!r}-{scan.last.run_id}"
-    return as_json({"items": [_shown(store, row) for row in scan.found], "next": following})
+    items = [_shown(store, row) for row in scan.found]
+    return as_json({"items": items, "next": following, "searched": scan.scanned})
 
 
 @router.get("/runs/summary")
@@ -206,20 +208,20 @@ def task_runs(
         page = store.task_runs(run_id, node_id=node, states=states, after=after, limit=size)
         for row in page:
             if len(found) == limit:
-                return _task_run_page(found, after)
-            after = row.node_id, row.index
+                return _task_run_page(found, after, scanned)
+            after, scanned = (row.node_id, row.index), scanned + 1
             if not search or _says(row, search.lower()):
                 found.append(row)
-        scanned += len(page)
         if len(page) < size:
-            return _task_run_page(found, None)
+            return _task_run_page(found, None, scanned)
         if scanned >= MOST_SCANNED:
-            return _task_run_page(found, after)
+            return _task_run_page(found, after, scanned)
 
 
-def _task_run_page(rows: list[TaskRunRow], after: tuple[int, int] | None) -> Response:
+def _task_run_page(rows: list[TaskRunRow], after: tuple[int, int] | None, scanned: int) -> Response:
     following = None if after is None else f"{after[0]}-{after[1]}"
-    return as_json({"items": [shown.shown_task_run(row) for row in rows], "next": following})
+    items = [shown.shown_task_run(row) for row in rows]
+    return as_json({"items": items, "next": following, "searched": scanned})
 
 
 def _says(row: TaskRunRow, words: str) -> bool:
@@ -344,14 +346,17 @@ def timing(request: Request, run: str) -> Response:
 
 @router.get("/limits")
 def limits(request: Request) -> Response:
-    """List limits with who holds them and who waits."""
+    """List limits with who holds them and who waits: of each the first 100, and how many there are."""
     store = store_of(request)
     now, found, names = store.now(), [], dict[str, str]()
     for limit in store.limits(now):
         leases = store.leases(limit.name, now)
-        for run_id in {lease.run_id for lease in leases} - names.keys():
+        holders = [lease for lease in leases if lease.held]
+        waiters = [lease for lease in leases if not lease.held]
+        first = [*holders[:MOST_LEASES], *waiters[:MOST_LEASES]]
+        for run_id in {lease.run_id for lease in first} - names.keys():
             names[run_id] = _name_of(store, run_id)
-        found.append(shown.shown_limit(limit, leases, names))
+        found.append(shown.shown_limit(limit, first, names) | {"holding": len(holders)})
     return as_json(found)
 
 

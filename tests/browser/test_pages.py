@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PICTURES = os.environ.get("MILLRACE_SCREENSHOTS")
 ALL_LOOKS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
 LOOKS = ALL_LOOKS if PICTURES else [(1280, "light"), (390, "dark")]
+CUT_TABLES = """[...document.querySelectorAll(".scroll > table")]
+  .filter((table) => table.offsetWidth > table.parentElement.clientWidth)
+  .map((table) => table.textContent)"""
 PAGES = {
     "runs": ("/runs", "table.runs a"),
     "flows": ("/flows", "text=ingest"),
@@ -98,6 +101,7 @@ def expect_whole(name: str, awaited: str, look: Callable[[int, str], Page]) -> N
         page.wait_for_selector(awaited)
         assert page.evaluate("document.documentElement.dataset.theme") == theme
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        assert page.evaluate(CUT_TABLES) == []
         if PICTURES:
             page.screenshot(path=Path(PICTURES) / f"{name}-{width}-{theme}.png", full_page=True)
 

@@ -15,6 +15,7 @@ import type {
   Run,
   RunDetail,
   RunNode,
+  Searched,
   TaskRun,
   TaskRunDetail,
   Worker,
@@ -108,7 +109,7 @@ export const api = {
   logout: () => change("POST", "/logout"),
   audit: (cursor: string | null, signal?: AbortSignal) => get<Page<AuditRow>>("/audit", { cursor }, signal),
   runs: (filter: RunFilter, page: { limit?: number; cursor?: string | null }, signal?: AbortSignal) =>
-    get<Page<Run>>("/runs", { ...filter, ...page }, signal),
+    get<Searched<Run>>("/runs", { ...filter, ...page }, signal),
   summary: (filter: RunFilter, signal?: AbortSignal) =>
     get<{ states: Record<string, number>; of_newest: number | null }>("/runs/summary", { ...filter }, signal),
   run: (id: string, signal?: AbortSignal) => get<RunDetail>(run(id), {}, signal),
@@ -123,7 +124,7 @@ export const api = {
       cursor?: string | null;
     },
     signal?: AbortSignal,
-  ) => get<Page<TaskRun>>(`${run(id)}/task-runs`, query, signal),
+  ) => get<Searched<TaskRun>>(`${run(id)}/task-runs`, query, signal),
   taskRun: (id: string, node: number, index: number, signal?: AbortSignal) =>
     get<TaskRunDetail>(`${run(id)}/nodes/${node}/items/${index}`, {}, signal),
   result: (id: string, node: number, index: number, signal?: AbortSignal) =>

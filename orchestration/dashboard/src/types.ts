@@ -8,6 +8,11 @@ export interface Page<T> {
   next: string | null;
 }
 
+/** A page of what may be searched; it tells how many rows it has looked at. */
+export interface Searched<T> extends Page<T> {
+  searched: number;
+}
+
 export interface Run {
   id: string;
   name: string;
@@ -159,7 +164,10 @@ export interface Limit {
   name: string;
   slots: number;
   per_second: number | null;
+  /** Slots. */
   held: number;
+  /** How many hold it and wait for it, of which the first are listed. */
+  holding: number;
   waiting: number;
   holders: Holder[];
   waiters: Holder[];

@@ -3,7 +3,7 @@ import type { LogLine, Run } from "../src/types.ts";
 
 // The router and the stream read the page they are loaded into.
 Object.assign(globalThis, { location: { pathname: "/runs", search: "" } });
-const { mergeRuns } = await import("../src/pages/run-list.ts");
+const { mergeRuns, withOlder } = await import("../src/pages/run-list.ts");
 const { filterOf, pointsOf } = await import("../src/pages/runs.tsx");
 const { append } = await import("../src/run/log-store.ts");
 const { partsOf } = await import("../src/ui/text.tsx");
@@ -62,6 +62,15 @@ Deno.test("news of a listed run replace it; only a change of state asks for the 
 Deno.test("a run that is not listed yet asks for the list, in the place that the server gives it", () => {
   const merged = mergeRuns([run("a", "Running")], [run("c", "Pending")]);
   assertEquals([merged.runs.length, merged.moved], [1, true]);
+});
+
+Deno.test("what was read of older runs stays when the list is read again", () => {
+  const at = (id: string, created: number) => ({ ...run(id, "Completed"), created });
+  const before = [at("c", 30), at("b", 20), at("a", 10), at("z", 1)];
+  const ids = (newest: Run[]) => withOlder(newest, before).map((one) => one.id).join("");
+  assertEquals(ids([at("d", 40), at("c", 30)]), "dcbaz");
+  assertEquals(ids([at("d", 40), at("b", 20)]), "dbaz");
+  assertEquals(ids([]), "cbaz");
 });
 
 Deno.test("the address's query is the filter", () => {

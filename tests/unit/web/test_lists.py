@@ -51,3 +51,28 @@ def test_a_summary_says_of_how_many_it_is(client: TestClient) -> None:
     told = client.get("/api/runs/summary").json()
     assert told == {"states": {"Pending": 7}, "of_newest": 7}
     assert client.get("/api/runs/summary", params={"since": 1018.0}).json()["of_newest"] is None
+
+
+def test_an_answer_says_how_many_it_looked_at(client: TestClient) -> None:
+    """A page tells how far a search is."""
+    assert client.get("/api/runs", params={"search": "nobody"}).json()["searched"] == 7
+    assert client.get("/api/runs", params={"limit": 2}).json()["searched"] == 2
+
+
+def test_of_a_limit_that_many_want_the_first_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And how many there are; names of runs are looked up for those only."""
+    monkeypatch.setattr(reading, "MOST_LEASES", 3)
+    store = MemoryStore()
+    store.set_limit("db", 5)
+    for n in range(20):
+        store.create_run(RunRow(f"{n:016}", f"run-{n}", "flow", created=1000.0 + n, heartbeat=store.now()))
+        asked = {"holder": f"{n:016}/batch/0", "run_id": f"{n:016}", "epoch": 1, "slots": 1}
+        store.acquire(["db"], **asked, label=f"load[{n}]", now=store.now())
+    asked_for = list[str]()
+    monkeypatch.setattr(store, "run", lambda run, ask=store.run: asked_for.append(run) or ask(run))
+    client = TestClient(make_app(store, Options()), base_url="http://localhost:4280")
+    (limit,) = client.get("/api/limits").json()
+    assert (limit["holding"], limit["held"], limit["waiting"]) == (5, 5, 15)
+    assert [one["run_name"] for one in limit["holders"]] == ["run-0", "run-1", "run-2"]
+    assert [one["label"] for one in limit["waiters"]] == ["load[5]", "load[6]", "load[7]"]
+    assert len(asked_for) == 6

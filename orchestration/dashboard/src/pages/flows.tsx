@@ -30,7 +30,7 @@ export function FlowsPage() {
                 <th>Flow</th>
                 <th>Last run</th>
                 <th class="wide">Recent</th>
-                <th class="num">Runs</th>
+                <th class="num wide">Runs</th>
                 <th class="num">Failed</th>
                 <th class="num">Median</th>
               </tr>
@@ -67,7 +67,7 @@ function Row({ flow }: { flow: Flow }) {
       <td class="wide">
         <Spark recent={flow.recent} />
       </td>
-      <td class="num">{number(flow.runs)}</td>
+      <td class="num wide">{number(flow.runs)}</td>
       <td class="num">{rate(flow.failure_rate)}</td>
       <td class="num">{duration(flow.median_seconds)}</td>
     </tr>

@@ -147,7 +147,7 @@ function Attempts({ attempts }: { attempts: Attempt[] }) {
           <tr>
             <th class="num">No.</th>
             <th>State</th>
-            <th>Started</th>
+            <th class="wide">Started</th>
             <th class="num">Duration</th>
             <th class="wide">Worker</th>
           </tr>
@@ -160,7 +160,7 @@ function Attempts({ attempts }: { attempts: Attempt[] }) {
                 <Badge state={attempt.state} />
                 {attempt.error && <div class="muted small clip">{lastLine(attempt.error)}</div>}
               </td>
-              <td>
+              <td class="wide">
                 <Moment at={attempt.started} />
               </td>
               <td class="num">{duration(attempt.seconds)}</td>

@@ -113,6 +113,9 @@ function LimitCard({ limit, edit }: { limit: Limit; edit: () => void }) {
           </table>
         </div>
       )}
+      {limit.holding > limit.holders.length && (
+        <p class="muted small">and {number(limit.holding - limit.holders.length)} more</p>
+      )}
       <Waiting limit={limit} />
     </section>
   );
@@ -130,7 +133,9 @@ function Waiting({ limit }: { limit: Limit }) {
           <Who lease={waiter} />
         </span>
       ))}
-      {limit.waiters.length > MOST_WAITERS && "; …"}
+      {limit.waiting > MOST_WAITERS && (
+        <span class="muted">; and {number(limit.waiting - MOST_WAITERS)} more</span>
+      )}
     </p>
   );
 }

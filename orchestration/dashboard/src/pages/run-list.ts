@@ -17,9 +17,16 @@ export class RunList {
   readonly problem = signal<Problem | null>(null);
   readonly live = signal(false);
   readonly more = signal(false);
+  /** How many runs were looked at, of the newest ones on. */
+  readonly searched = signal(0);
+  /** Older ones are being read; why they could not be. */
+  readonly busy = signal(false);
+  readonly failed = signal("");
 
   private cursor: string | null = null;
+  private further = false;
   private abort = new AbortController();
+  private readonly closed = new AbortController();
   private timer: ReturnType<typeof setTimeout> | undefined;
   private readonly stop: () => void;
   private readonly persistence = new Persistence(() => this.refresh());
@@ -52,22 +59,39 @@ export class RunList {
     ]);
     if (signal.aborted) return;
     this.persistence.succeeded();
-    this.runs.value = page.items;
-    this.cursor = page.next;
-    this.more.value = page.next !== null;
+    if (this.further) this.runs.value = withOlder(page.items, this.runs.value ?? []);
+    else {
+      this.runs.value = page.items;
+      this.goOnFrom(page.next);
+      this.searched.value = page.searched;
+    }
     this.states.value = summary.states;
     this.ofNewest.value = summary.of_newest;
     this.problem.value = null;
   }
 
+  /** Read the next page; what was read stays when the list is read again. */
   async older(): Promise<void> {
-    if (!this.cursor) return;
-    const { signal } = this.abort;
-    const page = await api.runs(this.filter, { limit: FIRST_PAGE, cursor: this.cursor }, signal);
-    if (signal.aborted) return;
-    this.runs.value = [...this.runs.value ?? [], ...page.items];
-    this.cursor = page.next;
-    this.more.value = page.next !== null;
+    if (!this.cursor || this.busy.value) return;
+    const stopped = this.closed.signal;
+    this.busy.value = true;
+    try {
+      const page = await api.runs(this.filter, { limit: FIRST_PAGE, cursor: this.cursor }, stopped);
+      this.further = true;
+      this.runs.value = [...this.runs.value ?? [], ...page.items];
+      this.goOnFrom(page.next);
+      this.searched.value += page.searched;
+      this.failed.value = "";
+    } catch (error) {
+      if (!stopped.aborted && error instanceof Problem) this.failed.value = error.message;
+    } finally {
+      this.busy.value = false;
+    }
+  }
+
+  private goOnFrom(cursor: string | null): void {
+    this.cursor = cursor;
+    this.more.value = cursor !== null;
   }
 
   close(): void {
@@ -75,6 +99,7 @@ export class RunList {
     this.stop();
     this.persistence.stop();
     this.abort.abort();
+    this.closed.abort();
   }
 
   /** Known runs change at once; what is new, or moves between states, is read, once for a burst of news. */
@@ -88,6 +113,13 @@ export class RunList {
       }, SETTLE_MS);
     }
   }
+}
+
+/** The newest runs as they were read again, and behind them those that were listed and are older. */
+export function withOlder(newest: readonly Run[], before: readonly Run[]): readonly Run[] {
+  const known = new Set(newest.map((run) => run.id));
+  const end = newest.at(-1)?.created ?? Infinity;
+  return [...newest, ...before.filter((run) => run.created <= end && !known.has(run.id))];
 }
 
 /** The list with the news in it, and whether the list itself or its counts have to be read again. */

@@ -127,10 +127,15 @@ function Shown({ list, runs }: { list: RunList; runs: readonly Run[] }) {
     if (shown.value >= runs.length) await list.older();
     shown.value += SHOWN_AT_FIRST;
   }
+  const busy = list.busy.value;
+  const failed = list.failed.value && <p class="note bad" role="alert">{list.failed.value}</p>;
   if (runs.length === 0) {
     return (
-      <Empty title="No match among the runs that were searched so far">
-        <button type="button" onClick={() => list.older()}>Search on</button>
+      <Empty title={`No match among the newest ${number(list.searched.value)} runs`}>
+        <button type="button" disabled={busy} onClick={() => list.older()}>
+          {busy ? "Searching…" : "Search on"}
+        </button>
+        {failed}
       </Empty>
     );
   }
@@ -145,7 +150,8 @@ function Shown({ list, runs }: { list: RunList; runs: readonly Run[] }) {
       <RunTable runs={runs.slice(0, shown.value)} />
       {(shown.value < runs.length || list.more.value) && (
         <div class="centred">
-          <button type="button" onClick={more}>Older runs</button>
+          <button type="button" disabled={busy} onClick={more}>{busy ? "Reading…" : "Older runs"}</button>
+          {list.more.value && <p class="muted small">{number(list.searched.value)} runs looked at so far</p>}
         </div>
       )}
     </>

@@ -5,8 +5,8 @@ import { useLoad } from "../load.ts";
 import { lineOf, namer } from "../names.ts";
 import { address, at, setQuery } from "../router.ts";
 import { STATES, words } from "../states.ts";
-import { duration } from "../time.ts";
-import type { TaskRun } from "../types.ts";
+import { duration, number } from "../time.ts";
+import type { Searched, TaskRun } from "../types.ts";
 import { SearchField } from "../ui/search-field.tsx";
 import { Badge } from "../ui/state.tsx";
 import { Empty, Failure, lastLine, Loading } from "../ui/text.tsx";
@@ -71,12 +71,12 @@ interface ListedProps {
   run: string;
   name: ReturnType<typeof namer>;
   filter: { state: string[]; node: number | undefined; search: string };
-  first: { items: TaskRun[]; next: string | null };
+  first: Searched<TaskRun>;
 }
 
 /** The first page is read again while the run goes on; further ones stay as they were read. */
 function Listed({ run, name, filter, first }: ListedProps) {
-  const further = useMemo(() => signal<{ items: TaskRun[]; next: string | null } | null>(null), []);
+  const further = useMemo(() => signal<Searched<TaskRun> | null>(null), []);
   const failed = useMemo(() => signal(""), []);
   const busy = useMemo(() => signal(false), []);
   // What has come into a live run's first page is not shown again from a further one.
@@ -85,11 +85,18 @@ function Listed({ run, name, filter, first }: ListedProps) {
     !last || item.node > last.node || (item.node === last.node && item.index > last.index);
   const items = [...first.items, ...(further.value?.items ?? []).filter(beyond)];
   const next = further.value ? further.value.next : first.next;
+  const searched = first.searched + (further.value?.searched ?? 0);
   async function more(): Promise<void> {
     busy.value = true;
     try {
       const page = await api.taskRuns(run, { ...filter, limit: LIMIT, cursor: next });
-      further.value = { items: [...further.value?.items ?? [], ...page.items], next: page.next };
+      const { items = [], searched = 0 } = further.value ?? {};
+      further.value = {
+        items: [...items, ...page.items],
+        next: page.next,
+        searched: searched + page.searched,
+      };
+      failed.value = "";
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       failed.value = error.message;
@@ -99,14 +106,14 @@ function Listed({ run, name, filter, first }: ListedProps) {
   }
   return (
     <>
-      {items.length === 0 && <p class="muted">No match among the task runs that were searched so far.</p>}
+      {items.length === 0 && <p class="muted">No match among the first {number(searched)} task runs.</p>}
       <div class="card scroll" hidden={items.length === 0}>
         <table>
           <thead>
             <tr>
               <th>Task run</th>
               <th>State</th>
-              <th class="num">Attempts</th>
+              <th class="num">Tries</th>
               <th class="num">Duration</th>
               <th class="wide">Worker</th>
             </tr>
@@ -137,8 +144,11 @@ function Listed({ run, name, filter, first }: ListedProps) {
       {next && (
         <div class="centred">
           <button type="button" disabled={busy.value} onClick={more}>
-            {filter.search ? "Search on" : "More"}
+            {busy.value ? "Reading…" : filter.search ? "Search on" : "More"}
           </button>
+          {filter.search !== "" && items.length > 0 && (
+            <p class="muted small">{number(searched)} task runs looked at so far</p>
+          )}
         </div>
       )}
     </>
