@@ -64,6 +64,7 @@ def start(
     place = open_served(store, new=True)
     try:
         from ..web.options import Options
+        from ..web.pages import are_built
         from ..web.server import serve
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "uvicorn", "starlette"):
@@ -80,6 +81,8 @@ def start(
             click.echo(
                 "Without TLS tokens can be read on their way here: give --tls-cert and --tls-key.", err=True
             )
+        if not are_built():
+            click.echo("The pages are not built; the API works. In a checkout of Millrace: make ui", err=True)
         click.echo("Ctrl-C stops it; runs go on.")
 
     serve(place, options, ready=ready)

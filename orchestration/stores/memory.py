@@ -229,6 +229,10 @@ class MemoryStore(MemoryAccess):
         with self._lock:
             return replay.item_states(self._record(run_id), node_id)
 
+    def states_since(self, run_id: str, node_id: int, before: replay.ItemStates) -> replay.ItemStates:
+        with self._lock:
+            return replay.node_states(self._record(run_id), node_id, before)
+
     def timeline(self, run_id: str, *, after: int = 0) -> Timeline:
         with self._lock:
             return timeline(self._record(run_id), after)

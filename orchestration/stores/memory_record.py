@@ -67,13 +67,15 @@ class RunRecord:
         return [self.by_node[one] for one in sorted(self.by_node)]
 
     def transitions(
-        self, node_id: int, first: int = 0, last: int = replay.MAX_INDEX
-    ) -> Iterator[tuple[Sequence[int], bytes | int]]:
-        for _, entry in self.items.get(node_id, ()):
+        self, node_id: int, first: int = 0, last: int = replay.MAX_INDEX, after: int = 0
+    ) -> Iterator[tuple[int, Sequence[int], bytes | int]]:
+        for seq, entry in self.items.get(node_id, ()):
+            if seq <= after:
+                continue
             if isinstance(entry, AttemptsEnded):
-                yield entry.indices, bytes(entry.states)
+                yield seq, entry.indices, bytes(entry.states)
             elif isinstance(entry, Moved):
-                yield entry.indices, int(entry.state)
+                yield seq, entry.indices, int(entry.state)
 
     def entries(self, node_id: int, wanted: Sequence[int]) -> Sequence[tuple[int, replay.ItemEntry]]:
         return self.items.get(node_id, ())

@@ -58,11 +58,11 @@ class JournalView(Protocol):
         """Return the nodes by ascending node_id, or the one with this id if there is such."""
 
     def transitions(
-        self, node_id: int, first: int = 0, last: int = MAX_INDEX
-    ) -> Iterable[tuple[Sequence[int], bytes | int]]:
-        """Return who moved and where to, in order: one state for all or a byte for each.
+        self, node_id: int, first: int = 0, last: int = MAX_INDEX, after: int = 0
+    ) -> Iterable[tuple[int, Sequence[int], bytes | int]]:
+        """Return (seq, who moved, where to) in order: one state for all or a byte for each.
 
-        At least those that touch an index in first..last.
+        At least those that touch an index in first..last, of entries above the seq `after`.
         """
 
     def entries(self, node_id: int, wanted: Sequence[int]) -> Iterable[tuple[int, ItemEntry]]:
@@ -86,8 +86,30 @@ class JournalView(Protocol):
 
 def states_of(view: JournalView, node: NodeRow) -> bytearray:
     """Return the state of each item of a node."""
-    states = bytearray(node.width or 0)
-    for indices, state in view.transitions(node.node_id):
+    return continued(view, node, ItemStates())[0]
+
+
+class ItemStates(NamedTuple):
+    """The state of each item of a node, and the `seq` up to which the journal has been read for it."""
+
+    states: bytes = b""
+    seq: int = 0
+
+
+def node_states(view: JournalView, node_id: int, before: ItemStates) -> ItemStates:
+    """Return what has become of the items of a node since `before`."""
+    for node in view.nodes(node_id):
+        states, seq = continued(view, node, before)
+        return ItemStates(bytes(states), seq)
+    return before
+
+
+def continued(view: JournalView, node: NodeRow, before: ItemStates) -> tuple[bytearray, int]:
+    """Return the states of a node's items with what the journal has said since `before`, and its new `seq`."""
+    states, seq = bytearray(before.states), before.seq
+    states.extend(bytes(max(0, (node.width or 0) - len(states))))
+    for at, indices, state in view.transitions(node.node_id, after=before.seq):
+        seq = at
         if not indices:
             continue
         top = max(indices[0], indices[-1]) if isinstance(indices, range) else max(indices)
@@ -102,12 +124,12 @@ def states_of(view: JournalView, node: NodeRow) -> bytearray:
         else:
             for index in indices:
                 states[index] = state
-    return states
+    return states, seq
 
 
 def item_states(view: JournalView, node_id: int) -> bytes:
     """Return the state of each item of the node with this id; nothing if there is none."""
-    return b"".join(bytes(states_of(view, node)) for node in view.nodes(node_id))
+    return bytes(node_states(view, node_id, ItemStates()).states)
 
 
 def task_runs(
@@ -155,7 +177,7 @@ def _chosen(
 def _window(view: JournalView, node: NodeRow, first: int, past: int) -> bytearray:
     """Return the states of the items from `first` up to `past`, exclusive."""
     states = bytearray(min(past, node.width or 0) - first)
-    for indices, state in view.transitions(node.node_id, first, past - 1):
+    for _, indices, state in view.transitions(node.node_id, first, past - 1):
         if isinstance(indices, range):
             start, stop = max(indices.start, first), min(indices.stop, past)
             if start < stop:

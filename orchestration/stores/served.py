@@ -1,4 +1,4 @@
-"""What a server needs of its store, beside the runs: who may use it, and who did what."""
+"""What a server needs of its store, beside the runs: who may use it, who did what, and what has changed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import abc
 
 from .audit import AuditRow
 from .base import Store
+from .replay import ItemStates
 from .tokens import TokenRow
 
 
 class ServedStore(Store):
     """A store that a server can be put before. One that is reached by way of a server is none."""
+
+    @abc.abstractmethod
+    def states_since(self, run_id: str, node_id: int, before: ItemStates) -> ItemStates:
+        """Return the states of a node's items, `ItemStates()` for one that is not there.
+
+        Args:
+            before: an earlier answer: only what has been written since is read. `ItemStates()`: all is. An answer from
+                before a run that was given up for dead was found alive is to be forgotten: its ends are gone.
+        """
 
     @abc.abstractmethod
     def add_token(self, token: TokenRow) -> None:

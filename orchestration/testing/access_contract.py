@@ -6,15 +6,40 @@ from dataclasses import replace
 
 import pytest
 
+from ..core.journal import Entry, Moved, WidthLearned
+from ..core.states import State
 from ..errors import UserError
 from ..stores.audit import AuditRow
+from ..stores.replay import ItemStates
 from ..stores.served import ServedStore
 from ..stores.tokens import USED_EVERY_SECONDS, Role, mint
-from .store_entries import NOW
+from .store_entries import NOW, ended, new_run, node
 
 
 class AccessContract:
     """Who may use a server is found by id, forgotten for good, and nothing of a secret is kept."""
+
+    def test_states_of_items_go_on_where_they_ended(self, store: ServedStore) -> None:
+        """With what was written since, also where a width is learned meanwhile; from nothing they are whole."""
+        run_id = new_run(store)
+        store.append(run_id, 1, [node(7, width=None)])
+        seen = store.states_since(run_id, 7, ItemStates())
+        assert seen.states == b""
+        written: list[list[Entry]] = [
+            [WidthLearned(7, 6), Moved(7, range(6), State.READY, NOW)],
+            [ended(7, [4, 1], State.FAILED)],
+            [],
+            [Moved(7, [1], State.AWAITING_RETRY, NOW), ended(7, range(2, 4), State.COMPLETED, batch_id=2)],
+        ]
+        for entries in written:
+            store.append(run_id, 1, entries)
+            before, seen = seen, store.states_since(run_id, 7, seen)
+            assert seen == store.states_since(run_id, 7, ItemStates())
+            assert seen.states == store.states(run_id, 7)
+            assert (seen.seq > before.seq) == bool(entries)
+        wrong = ItemStates(bytes([State.CRASHED]) * 6, seen.seq)
+        assert store.states_since(run_id, 7, wrong) == wrong, "what was read before is not read again"
+        assert store.states_since(run_id, 8, ItemStates()) == ItemStates()
 
     def test_tokens_are_kept_as_they_were_made(self, store: ServedStore) -> None:
         """Oldest first, with and without an end, also expired ones; one that is not there is None."""

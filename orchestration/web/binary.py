@@ -60,7 +60,9 @@ def delta(node_id: int, before: bytes, now: bytes) -> bytes:
     old = before + b"\xff" * (len(now) - len(before))  # no state: those items are new
     if old == now:
         return b""
-    changed = array("I", compress(range(len(now)), map(int.__ne__, old, now)))
+    # As one number each: to compare 100,000 items one by one takes several times as long.
+    differs = (int.from_bytes(old, "little") ^ int.from_bytes(now, "little")).to_bytes(len(now), "little")
+    changed = array("I", compress(range(len(now)), differs))
     rows, indices = bytearray(5 * len(changed)), _bytes(changed)
     for k in range(4):
         rows[k::5] = indices[k::4]

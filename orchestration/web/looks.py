@@ -6,6 +6,8 @@ from typing import Any
 
 from ..stores.as_json import log_json
 from ..stores.base import NodeRow, Store
+from ..stores.replay import ItemStates
+from ..stores.served import ServedStore
 from .binary import delta
 from .reading import run_detail
 from .shown import shown_change, shown_run
@@ -19,17 +21,19 @@ LISTED = 100
 class RunLook:
     """What has changed in a run since the last look."""
 
-    def __init__(self, store: Store, run_id: str) -> None:
+    def __init__(self, store: ServedStore, run_id: str) -> None:
         self._store = store
         self._run_id = run_id
         self._shown: dict[str, Any] = {}
         self._nodes: dict[int, NodeRow] = {}
-        self._states: dict[int, bytes] = {}
+        self._states: dict[int, ItemStates] = {}
         self._seq: int | None = None
 
     def __call__(self) -> tuple[dict[str, Any], float]:
         store, news = self._store, dict[str, Any]()
         detail = run_detail(store, self._run_id)
+        if detail["ended"] or self._shown.get("ended"):  # it may have been found alive: read all again
+            self._states = {node: ItemStates(known.states) for node, known in self._states.items()}
         if _lasting(detail) != _lasting(self._shown):
             news["latest"] = {"run": detail}
             self._shown = detail
@@ -56,10 +60,10 @@ class RunLook:
 
         To tell all of 100,000 items takes longer than to read them, and whoever opens a page waits for it.
         """
-        now = self._store.states(self._run_id, node.node_id)
         before = self._states.get(node.node_id)
-        self._states[node.node_id] = now
-        return b"" if before is None else delta(node.node_id, before, now)
+        known = before if before is not None and before.seq else ItemStates()
+        now = self._states[node.node_id] = self._store.states_since(self._run_id, node.node_id, known)
+        return b"" if before is None else delta(node.node_id, before.states, now.states)
 
     def _read_logs(self, news: dict[str, Any]) -> None:
         if self._seq is None:  # a page reads what is there by itself; here is what comes after

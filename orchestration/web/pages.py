@@ -33,9 +33,13 @@ def page(request: Request) -> Response:
         return FileResponse(file, headers={"Cache-Control": cached})
     if path.startswith("/assets/"):
         return problem(404, "HTTPError", f"There is no {path}.")
-    if not (BUNDLE / "index.html").is_file():
+    if not are_built():
         return HTMLResponse(NOT_BUILT, headers={"Cache-Control": "no-store"})
     return FileResponse(BUNDLE / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+def are_built() -> bool:
+    return (BUNDLE / "index.html").is_file()
 
 
 def _file(path: str) -> Path | None:

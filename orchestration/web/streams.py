@@ -19,7 +19,7 @@ from starlette.responses import StreamingResponse
 from runners.errors import BackendError, UserError
 
 from ..core.retry import exponential_backoff
-from ..stores.base import Store
+from ..stores.served import ServedStore
 from .callers import caller_of
 from .looks import IDLE_SECONDS, LOOK_SECONDS, ListLook, RunLook
 from .reading import store_of
@@ -201,7 +201,7 @@ def _unexpected(error: Exception) -> str:
 class Watches:
     """The watches that pages have in common: one for each run that somebody looks at, one for the list of runs."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ServedStore) -> None:
         self._store = store
         self._watches: dict[str | None, Watch] = {}
         self.stopping = asyncio.Event()

@@ -100,15 +100,15 @@ class RunView:
         return [_to_node(row) for row in found]
 
     def transitions(
-        self, node_id: int, first: int = 0, last: int = MAX_INDEX
-    ) -> Iterator[tuple[Sequence[int], bytes | int]]:
+        self, node_id: int, first: int = 0, last: int = MAX_INDEX, after: int = 0
+    ) -> Iterator[tuple[int, Sequence[int], bytes | int]]:
         found = self._connection.execute(
-            "SELECT indices, states, state FROM journal "
-            "WHERE run_no = ? AND node_id = ? AND kind <> ? AND first_index <= ? AND last_index >= ? ORDER BY seq",
-            (self._run_no, node_id, REPEATED, last, first),
+            "SELECT seq, indices, states, state FROM journal WHERE run_no = ? AND node_id = ? AND seq > ? "
+            "AND kind <> ? AND first_index <= ? AND last_index >= ? ORDER BY seq",
+            (self._run_no, node_id, after, REPEATED, last, first),
         )
-        for indices, states, state in found:
-            yield unpack_ints(indices), state if states is None else states
+        for seq, indices, states, state in found:
+            yield seq, unpack_ints(indices), state if states is None else states
 
     def entries(self, node_id: int, wanted: Sequence[int]) -> Iterator[tuple[int, ItemEntry]]:
         errors: dict[int, Detail] | None = None

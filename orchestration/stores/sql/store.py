@@ -156,6 +156,9 @@ class SqlStore(ServedStore):
     def states(self, run_id: str, node_id: int) -> bytes:
         return self._look(run_id, lambda view: replay.item_states(view, node_id))
 
+    def states_since(self, run_id: str, node_id: int, before: replay.ItemStates) -> replay.ItemStates:
+        return self._look(run_id, lambda view: replay.node_states(view, node_id, before))
+
     def timeline(self, run_id: str, *, after: int = 0) -> Timeline:
         return self._look(run_id, lambda view: timeline(view, after))
 
