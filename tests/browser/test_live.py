@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from conftest import OpenPage, Site
+    from playwright.sync_api import Route
 
 
 expect.set_options(timeout=60_000)
@@ -224,3 +225,20 @@ def test_a_flow_is_started_by_its_form(open_page: OpenPage) -> None:
     page.wait_for_url("**/runs/*")
     expect(page.get_by_role("region", name="Parameters")).to_contain_text("pages = 3")
     expect(page.locator("header.stack .badge").first).to_have_text(re.compile("Completed"))
+
+
+def test_a_flow_is_started_once_however_often_one_clicks(open_page: OpenPage) -> None:
+    """The start of its process takes a while, and the button says so."""
+    page = open_page("/flows/ingest")
+    held: list[Route] = []
+    page.route("**/api/runs", lambda route: held.append(route))
+    page.get_by_role("button", name="Set parameters").click()
+    page.get_by_role("textbox", name="pages").press("Enter")
+    button = page.get_by_role("button", name="Starting…")
+    expect(button).to_be_disabled()
+    page.get_by_role("textbox", name="pages").press("Enter")
+    button.click(force=True)
+    held[0].fulfill(status=422, json={"error": {"type": "UserError", "message": "It cannot be started."}})
+    expect(page.get_by_role("alert")).to_have_text("It cannot be started.")
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()
+    assert len(held) == 1

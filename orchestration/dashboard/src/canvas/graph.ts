@@ -26,7 +26,7 @@ export interface Drawing {
 
 export const BOX_WIDTH = 190;
 export const BOX_HEIGHT = 62;
-export const MOST_BOXES = 600;
+export const MOST_BOXES = 1000;
 const MARGIN = 12;
 
 /** Put together what cannot be told apart: nodes of one task whose upstream is in the same boxes. */

@@ -55,8 +55,11 @@ function LastTime({ entrypoint, last }: { entrypoint: string; last: Run }) {
 function Fields({ form }: { form: LaunchForm }) {
   const fields = useMemo(() => fieldsOf(form.schema), [form]);
   const failed = useMemo(() => signal(""), [form]);
+  const busy = useMemo(() => signal(false), [form]);
   async function start(event: SubmitEvent): Promise<void> {
     event.preventDefault();
+    if (busy.value) return; // Enter in a field sends the form, too
+    busy.value = true;
     const data = new FormData(event.currentTarget as HTMLFormElement);
     failed.value = "";
     try {
@@ -69,6 +72,8 @@ function Fields({ form }: { form: LaunchForm }) {
       if (answer) go(at("runs", answer.run));
     } catch (error) {
       failed.value = error instanceof Problem || error instanceof Error ? error.message : String(error);
+    } finally {
+      busy.value = false;
     }
   }
   return (
@@ -85,7 +90,9 @@ function Fields({ form }: { form: LaunchForm }) {
       ))}
       {failed.value && <p class="note bad" role="alert">{failed.value}</p>}
       <div class="actions">
-        <button type="submit" class="primary">Start</button>
+        <button type="submit" class="primary" disabled={busy.value}>
+          {busy.value ? "Starting…" : "Start"}
+        </button>
       </div>
     </form>
   );

@@ -74,7 +74,7 @@ function Facts({ run }: { run: RunDetail }) {
         <Lasting started={run.started} ended={run.ended} seconds={run.seconds} />
       </Fact>
       <Fact name="Runner">
-        {run.runner ?? "–"}{" "}
+        {run.runner || "–"}{" "}
         {run.engine_url && <a href={run.engine_url} rel="noreferrer" target="_blank">its dashboard ↗</a>}
       </Fact>
       {run.retries > 0 && (
