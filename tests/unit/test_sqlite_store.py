@@ -582,3 +582,28 @@ def test_a_file_that_becomes_a_store_while_it_is_looked_at(tmp_path: Path) -> No
 
     assert schema.version_of(Slow(), path) == 0  # type: ignore[arg-type]
     reader.close()
+
+
+def test_a_file_that_was_moved_away_is_missed(tmp_path: Path) -> None:
+    """By who reads and who writes: SQLite itself goes on with it. Put back it is used again; another is read anew."""
+    path, other = tmp_path / "here.db", tmp_path / "other.db"
+    for place, name in ((path, "0"), (other, "1")):
+        made = SqliteStore(place)
+        new_run(made, name)
+        made.close()
+    store = SqliteStore(path)
+    assert [run.run_id for run in store.runs()] == ["0"]
+    store.set_limit("db", 1)
+    path.rename(tmp_path / "away.db")
+    with pytest.raises(StoreError, match="is gone: it was moved or deleted"):
+        store.runs()
+    with pytest.raises(StoreError, match="is gone: it was moved or deleted"):
+        store.set_limit("db", 2)
+    (tmp_path / "away.db").rename(path)
+    assert [run.run_id for run in store.runs()] == ["0"]
+    store.set_limit("db", 3)
+    for ending in ("-wal", "-shm"):
+        Path(f"{path}{ending}").unlink(missing_ok=True)
+    other.rename(path)
+    assert [run.run_id for run in store.runs()] == ["1"]
+    store.close()

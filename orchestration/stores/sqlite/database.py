@@ -58,7 +58,8 @@ class Database(GroupCommit[SqliteConnection]):
         self._readers: list[SqliteConnection] = []
         self._watcher: SqliteConnection | None = None
         self._seen_version = 0
-        self._inode = 0
+        self._inode = 0  # of the file that is written
+        self._read_inode = 0
         self._checked = False
         self._frozen = (
             False  # nobody can write it: read it without the files that SQLite would make beside it
@@ -101,7 +102,7 @@ class Database(GroupCommit[SqliteConnection]):
         try:
             if not self._checked:
                 self.open()
-            connection = self._readers.pop() if self._readers else self._connect()
+            connection, inode = self._reader()
         except (sqlite3.Error, OSError) as error:
             self._raise(error)
         try:
@@ -113,10 +114,19 @@ class Database(GroupCommit[SqliteConnection]):
             if isinstance(error, sqlite3.Error):
                 self._raise(error)
             raise
-        if len(self._readers) < MAX_IDLE_READERS:
+        if len(self._readers) < MAX_IDLE_READERS and inode == self._read_inode:
             self._readers.append(connection)
         else:
             connection.close()
+
+    def _reader(self) -> tuple[SqliteConnection, int]:
+        """Return a connection to the file that is there now: SQLite would go on to read one that was moved away."""
+        inode = os.stat(self.path).st_ino
+        if inode != self._read_inode:
+            readers, self._readers, self._read_inode = self._readers, [], inode
+            for reader in readers:
+                reader.close()
+        return self._readers.pop() if self._readers else self._connect(), inode
 
     def has_changed(self) -> bool:
         """Whether anything was written since the last call. From one thread at a time."""

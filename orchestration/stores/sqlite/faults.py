@@ -126,6 +126,8 @@ def _explain_system(error: OSError, path: str) -> Exception:
         return full(path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return read_only(path, error.strerror or str(error))
+    if error.errno == errno.ENOENT and error.filename == path:
+        return _gone(path)
     return StoreError(
         f"The store {path} cannot be used: {error.strerror or error} ({error.filename or path}). Set "
         f"MILLRACE_HOME or MILLRACE_STORE to another place."
@@ -137,9 +139,7 @@ def _explain_unopened(path: str, cause: str) -> Exception:
     if os.path.isdir(path):
         return StoreError(f"The store {path} is a folder. Name a file, such as {path}/millrace.db.")
     if not os.path.exists(path):
-        return StoreError(
-            f"The store {path} is gone: it was moved or deleted. Put it back, or name another one."
-        )
+        return _gone(path)
     if not os.access(path, os.R_OK | os.W_OK) or not os.access(folder, os.W_OK):
         return read_only(path, cause)
     if _free_bytes(folder) < _NEARLY_NOTHING:
@@ -147,6 +147,10 @@ def _explain_unopened(path: str, cause: str) -> Exception:
     return StoreError(
         f"The store {path} cannot be opened ({cause}). See whether the process is out of open files."
     )
+
+
+def _gone(path: str) -> Exception:
+    return StoreError(f"The store {path} is gone: it was moved or deleted. Put it back, or name another one.")
 
 
 def _explain_io(path: str, error: sqlite3.Error) -> Exception:
