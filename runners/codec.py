@@ -11,6 +11,7 @@ import hashlib
 import io
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import cloudpickle
@@ -47,13 +48,45 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles exceptions as they say themselves, whatever else this process has imported.
 
     `distributed` has tblib replace the way of all exceptions, and that loses what built-in ones keep outside
-    of `args`: a SyntaxError arrives without its message, a UnicodeDecodeError empty.
+    of `args`: a SyntaxError arrives without its message, a UnicodeDecodeError empty. The others are made by a call
+    with their `args`, which is not what an `__init__` of the user's own takes: see `_made_again`.
     """
 
     def reducer_override(self, obj: Any) -> Any:
-        return (
-            obj.__reduce_ex__(PROTOCOL) if isinstance(obj, BaseException) else super().reducer_override(obj)
-        )
+        if not isinstance(obj, BaseException):
+            return super().reducer_override(obj)
+        kind, reduced = type(obj), obj.__reduce_ex__(PROTOCOL)
+        if _builtin_base(kind) is kind or _says_how(kind):
+            return reduced
+        return _made_again, (kind, reduced[1], obj.args), *reduced[2:]
+
+
+def _made_again(kind: type[BaseException], given: tuple[Any, ...], args: tuple[Any, ...]) -> BaseException:
+    """Return an exception with these `args`, whatever its `__init__` makes of them: a longer text, or an error."""
+    try:
+        made = kind(*given)
+    except Exception:
+        return _made_bare(kind, given, args)
+    made.args = args
+    return made
+
+
+def _made_bare(kind: type[BaseException], given: tuple[Any, ...], args: tuple[Any, ...]) -> BaseException:
+    """Return an exception that was made without the `__init__` of its own."""
+    made = kind.__new__(kind, *given)
+    _builtin_base(kind).__init__(made, *given)
+    made.args = args
+    return made
+
+
+def _says_how(kind: Any) -> bool:
+    """Whether a class of the user's own says itself how it is pickled."""
+    return FunctionType in (type(kind.__reduce__), type(kind.__reduce_ex__))
+
+
+def _builtin_base(kind: type[BaseException]) -> Any:
+    mro: tuple[Any, ...] = kind.__mro__
+    return next(base for base in mro if type(base.__init__) is not FunctionType)
 
 
 def loads(data: bytes) -> Any:
@@ -96,12 +129,43 @@ def _own(buffer: Any) -> Any:
 
 
 def dump_exception(error: BaseException) -> bytes | None:
-    """Pickle an exception, without its traceback; None if it is huge or the bytes do not load again."""
+    """Pickle an exception, without its traceback and what cannot be pickled; None if it is huge or cannot be loaded."""
+    data = _dump_exception(error)
+    if data is None and not _says_how(type(error)):
+        data = _dump_exception(_Lighter(error))
+    return data
+
+
+def _dump_exception(error: Any) -> bytes | None:
     try:
         data = dumps(error)
         return data if len(data) <= MAX_EXCEPTION and isinstance(loads(data), BaseException) else None
     except Exception:  # whatever a user's __reduce__ or __init__ raises
         return None
+
+
+class _Lighter:
+    """Is loaded as an exception without those of its attributes that cannot be pickled; a note says which."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        error, kept, missing = self.error, dict[str, Any](), list[str]()
+        for name, value in vars(error).items():
+            if _problem(value) is None:
+                kept[name] = value
+            else:
+                missing.append(name)
+        if missing:
+            note = f"(without {', '.join(missing)}, which cannot be pickled)"
+            kept["__notes__"] = [*getattr(error, "__notes__", ()), note]
+        given = tuple(map(_or_text, _builtin_base(type(error)).__reduce__(error)[1]))
+        return _made_bare, (type(error), given, tuple(map(_or_text, error.args))), kept
+
+
+def _or_text(value: Any) -> Any:
+    return value if _problem(value) is None else repr(value)
 
 
 def unpicklable(values: Sequence[Any]) -> Iterator[tuple[int, SerializationError]]:
