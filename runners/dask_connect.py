@@ -390,7 +390,7 @@ def _make_client(settings: Settings, target: Any) -> Any:
         return Client(target, **options)
     except (OSError, TimeoutError) as error:
         raise ConnectionFailedError(
-            f"no Dask scheduler answers at {where} within {options['timeout']} s ({_chain(error)}). "
+            f"no Dask scheduler answers at {where} within {options['timeout']} s ({_root(error)}). "
             "Check that `dask scheduler` runs there, that this machine can reach it, and that both or none "
             "use TLS (client_kwargs={'security': ...}). client_kwargs={'timeout': 30} waits longer."
         ) from None
@@ -458,6 +458,15 @@ def _minor(version: str | None) -> str:
 
 def _name(make: Callable[..., Any]) -> str:
     return getattr(make, "__qualname__", repr(make))
+
+
+def _root(error: BaseException) -> str:
+    """Return what the innermost cause of an exception says: the others say that something did not come about."""
+    text = type(error).__name__
+    link: BaseException | None = error
+    while link is not None:
+        text, link = str(link) or text, link.__cause__ or link.__context__
+    return text
 
 
 def _chain(error: BaseException) -> str:

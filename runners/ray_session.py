@@ -229,11 +229,12 @@ def _probe(address: str) -> None:
         host = port = None
     if host is None:
         raise UserError(f"RayTaskRunner(address={address!r}): give 'auto', 'host:port' or 'ray://host:port'")
+    option = "ray-client-server-port" if address.startswith(CLIENT_SCHEME) else "port"
     port = port or (10001 if address.startswith(CLIENT_SCHEME) else 6379)
     problem = unreachable(host, port, PROBE_SECONDS)
     if problem is not None:
         raise ConnectionFailedError(
-            f"no Ray answers at {address!r}: {problem}. Start one with `ray start --head --port={port}`, or "
+            f"no Ray answers at {address!r}: {problem}. Start one with `ray start --head --{option}={port}`, or "
             f"check the address and the firewall."
         )
     if not address.startswith(CLIENT_SCHEME):

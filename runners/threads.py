@@ -19,8 +19,9 @@ class ThreadPoolTaskRunner(InProcessRunner):
     name: ClassVar[str] = "threads"
 
     def __init__(self, max_workers: int | None = None) -> None:
-        if max_workers is not None and max_workers < 1:
-            raise UserError(f"max_workers is {max_workers}; ThreadPoolTaskRunner needs at least 1")
+        given: object = max_workers  # not everybody checks types
+        if given is not None and not (isinstance(given, int) and given >= 1):
+            raise UserError(f"max_workers is {given!r}; ThreadPoolTaskRunner needs a whole number from 1")
         self.max_workers = max_workers or min(32, (os.cpu_count() or 1) + 4)
         super().__init__(slots=self.max_workers)
 

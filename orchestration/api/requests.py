@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runners.arguments import ATOMS, Aligned, Column, Element, Ref, Source, Static, rebuild
 
 from ..core.records import Dependency, Reach
-from ..errors import MappingError, ParameterError
+from ..errors import MappingError, ParameterError, UserError
 from .annotations import allow_failure, quote, unmapped
 from .futures import TaskRunFuture, TaskRunFutureList
 from .parameters import unknown_keyword
@@ -93,8 +93,16 @@ class Dependencies:
 
         return rebuild(value, leaf), found
 
-    def order(self, wait_for: Iterable[Any]) -> None:
-        """Note futures that are waited for without passing data, however they are nested."""
+    def order(self, wait_for: Iterable[Any] | None) -> None:
+        """Note futures that are waited for without passing data, however they are nested. None: there are none.
+
+        Raises:
+            UserError: it is one future, or no collection at all.
+        """
+        if wait_for is None:
+            return
+        if isinstance(wait_for, TaskRunFuture) or not isinstance(wait_for, Iterable):
+            raise UserError(f"wait_for is {wait_for!r}; it must be a list of futures: wait_for=[future]")
         self._ordering = True
         for value in wait_for:
             before = len(self.shared)

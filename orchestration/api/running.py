@@ -218,10 +218,13 @@ def make_runner(flow: Flow[Any, Any]) -> TaskRunner:
         chosen = settings.runner_name() or "threads"
     if isinstance(chosen, str):
         chosen = runner_by_name(chosen)
-    if isinstance(chosen, type):
+    if isinstance(chosen, type) and issubclass(chosen, TaskRunner):
         return chosen()
     if not isinstance(chosen, TaskRunner):
-        raise UserError(f"task_runner of flow {flow.name!r} is {chosen!r}, which is no task runner")
+        raise UserError(
+            f"task_runner of flow {flow.name!r} is {chosen!r}, which is no task runner. Give an instance or a class "
+            f"of one, or its name: {', '.join(RUNNERS)}."
+        )
     return chosen.duplicate()
 
 
@@ -241,14 +244,26 @@ def runner_by_name(name: str) -> type[TaskRunner]:
         found: type[TaskRunner] = getattr(runners, RUNNERS[name])
         return found
     if ":" in name:
-        import importlib
-
-        module, _, attribute = name.partition(":")
-        named: type[TaskRunner] = getattr(importlib.import_module(module), attribute)
-        return named
+        return _runner_class(name)
     raise UserError(
         f"there is no task runner {name!r}. Known: {', '.join(RUNNERS)}, or MODULE:CLASS for your own."
     )
+
+
+def _runner_class(name: str) -> type[TaskRunner]:
+    import importlib
+
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"task runner {name!r} cannot be loaded: {error}. Before the colon stands a module that can be imported "
+            "here (look at PYTHONPATH), after it a class in it."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, TaskRunner)):
+        raise UserError(f"{name!r} is {found!r}, which is no class derived from runners.base.TaskRunner")
+    return found
 
 
 def run_name(flow: Flow[Any, Any], parameters: Mapping[str, Any]) -> str:

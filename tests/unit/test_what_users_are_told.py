@@ -16,11 +16,14 @@ from orchestration.core.journal import LogWritten
 from orchestration.core.records import Policy
 from orchestration.core.states import State
 from orchestration.driver.packing import NodePayload, Packer
-from orchestration.errors import FlowRunFailedError, ParameterError, UpstreamFailedError
+from orchestration.errors import FlowRunFailedError, ParameterError, UpstreamFailedError, UserError
 from orchestration.testing.handdriven import HandDriven
+from runners import ThreadPoolTaskRunner
 from runners.arguments import Column
 from runners.body import TaskBody
 from runners.context import RunContext
+from runners.dask_connect import _root
+from runners.errors import UserError as RunnersUserError
 from runners.messages import Outcome
 
 
@@ -198,3 +201,58 @@ def test_parameters_that_cannot_travel_are_told_of_once(caplog: pytest.LogCaptur
         _tell_missing(main, {"lock": threading.Lock(), "n": 1})
     assert len(caplog.records) == 1
     assert "parameter 'lock' of flow 'main' cannot be pickled" in caplog.text
+
+
+@pytest.mark.parametrize("as_future", [True, False])
+def test_what_is_waited_for_is_a_list(as_future: bool) -> None:
+    """One future alone is a slip of the pen; None stands for nothing, as elsewhere."""
+
+    @flow(store="memory", task_runner="sequential")
+    def main() -> Any:
+        first = same.submit(1)
+        assert same.submit(2, wait_for=None).result() == 2
+        assert same.map([2], wait_for=None).result() == [2]
+        same.submit(2, wait_for=first if as_future else 5)
+
+    with pytest.raises(
+        UserError, match=r"^wait_for is .*; it must be a list of futures: wait_for=\[future\]$"
+    ):
+        main()
+
+
+@pytest.mark.parametrize(
+    ("runner", "told"),
+    [
+        ("no_such_module:Runner", "cannot be loaded: No module named 'no_such_module'. Before the colon"),
+        ("json:Runner", "cannot be loaded: module 'json' has no attribute 'Runner'"),
+        (
+            "json:JSONDecoder",
+            "'json:JSONDecoder' is <class .*>, which is no class derived from runners.base.TaskRunner",
+        ),
+        (
+            int,
+            "task_runner of flow 'main' is <class 'int'>, which is no task runner. Give an instance or a class of",
+        ),
+    ],
+)
+def test_what_is_no_task_runner(runner: Any, told: str) -> None:
+    @flow(store="memory")
+    def main() -> None:
+        pass
+
+    with pytest.raises(UserError, match=told):
+        main.with_options(task_runner=runner)()
+
+
+@pytest.mark.parametrize("workers", [0, "4", 1.5])
+def test_how_many_threads(workers: Any) -> None:
+    with pytest.raises(RunnersUserError, match="needs a whole number from 1"):
+        ThreadPoolTaskRunner(max_workers=workers)
+
+
+def test_why_a_cluster_does_not_answer() -> None:
+    """The innermost error tells it, without the objects that it came through."""
+    error = OSError("Timed out")
+    error.__cause__ = ConnectionError("in <Connector object at 0x1>: refused")
+    error.__cause__.__cause__ = ConnectionRefusedError("refused")
+    assert (_root(error), _root(TimeoutError())) == ("refused", "TimeoutError")
