@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from .dask_start import NOT_STARTED, start_cluster
+from .dask_start import NOT_STARTED, root_of, start_cluster
 from .errors import ConnectionFailedError, MissingExtraError, UserError, VersionMismatchError
 from .main_guard import CURE, refuse_in_child
 
@@ -293,18 +293,18 @@ def _make_cluster(settings: Settings) -> Any:
         _local_defaults(options, adaptive=settings.adaptive)
     try:
         cluster = start_cluster(make, options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"{_name(make)} does not take these cluster_kwargs: {error}") from None
     except RuntimeError as error:
         chain = _chain(error)
         if "unexpected keyword argument" in chain:  # what a class does not know it hands to its workers
             raise UserError(f"{_name(make)} does not take these cluster_kwargs: {chain}") from None
-        if NOT_STARTED in chain:
+        if NOT_STARTED in str(root_of(error)):
             raise UserError(
                 "Dask's worker processes ended by themselves while they started; above stands what they wrote. They "
                 f"begin by importing the flow's script: it must not start flows when it is imported. {CURE}"
             ) from None
-        raise ConnectionFailedError(f"{_name(make)} could not be started: {_chain(error)}") from None
+        raise ConnectionFailedError(f"{_name(make)} could not be started: {chain}") from None
     if getattr(cluster, "asynchronous", False) or (
         inspect.isawaitable(cluster) and not hasattr(cluster, "close")
     ):

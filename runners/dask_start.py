@@ -28,7 +28,8 @@ def start_cluster(make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
             return _make(make, _witnessed(make, options, deaths))
         except RuntimeError as error:
             signals = [-code for code in deaths if code < 0]
-            if NOT_STARTED not in str(error) or not signals:  # those that end by themselves do so again
+            # those that end by themselves do so again
+            if NOT_STARTED not in str(root_of(error)) or not signals:
                 raise
             if not left:
                 raise ConnectionFailedError(
@@ -36,6 +37,13 @@ def start_cluster(make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
                     f"{signals[0]}). Look at this machine's memory, and at who ends processes."
                 ) from None
     raise AssertionError("a loop that returns or raises")
+
+
+def root_of(error: BaseException) -> BaseException:
+    """Return the innermost cause: what a worker process said of itself before Dask ended it, if it said anything."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
 
 
 def _make(make: Callable[..., Any], options: Mapping[str, Any]) -> Any:

@@ -575,6 +575,25 @@ for n in range({times}):
         start(cluster_kwargs=options)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {"n_worker": 1},
+            "LocalCluster does not take these cluster_kwargs: .*unexpected keyword argument 'n_worker'",
+        ),
+        (
+            {"memory_limit": "much"},
+            "LocalCluster does not take these cluster_kwargs: Could not interpret 'much'",
+        ),
+    ],
+)
+def test_options_that_workers_do_not_take(start: Callable[..., Any], options: Any, told: str) -> None:
+    """What a worker says of itself is told, not that Dask has ended it thereupon."""
+    with pytest.raises(UserError, match=told):
+        start(cluster_kwargs={**LOCAL, **options})
+
+
 def test_a_worker_that_goes_while_versions_are_compared() -> None:
     """It is of no other version for that."""
     client = SimpleNamespace(
