@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -301,8 +302,8 @@ def _make_cluster(settings: Settings) -> Any:
             raise UserError(f"{_name(make)} does not take these cluster_kwargs: {chain}") from None
         if NOT_STARTED in str(root_of(error)):
             raise UserError(
-                "Dask's worker processes ended by themselves while they started; above stands what they wrote. They "
-                f"begin by importing the flow's script: it must not start flows when it is imported. {CURE}"
+                "Dask's worker processes ended by themselves while they started; above stands what they wrote. "
+                + _why()
             ) from None
         raise ConnectionFailedError(f"{_name(make)} could not be started: {chain}") from None
     if getattr(cluster, "asynchronous", False) or (
@@ -312,6 +313,14 @@ def _make_cluster(settings: Settings) -> Any:
             f"{_name(make)} made an asynchronous cluster; DaskTaskRunner needs a synchronous one."
         )
     return cluster
+
+
+def _why() -> str:
+    """Say why worker processes most probably do not start."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script and not os.path.exists(script):  # such as <stdin>
+        return f"They begin by importing the program, and {os.path.basename(script)} is no file: write it to one."
+    return f"They begin by importing the flow's script: it must not start flows when it is imported. {CURE}"
 
 
 def _forget_closed() -> None:

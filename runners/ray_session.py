@@ -203,8 +203,8 @@ def _dial(address: str, init_kwargs: Mapping[str, Any]) -> Session:
         raise _translated(error, f"Ray at {address!r}") from None
 
 
-def _translated(error: BaseException, what: str) -> BaseException:
-    text = str(error).strip() or type(error).__name__
+def _translated(error: BaseException, what: str, *, own: bool = False) -> BaseException:
+    text = str(error).strip().rstrip(".") or type(error).__name__
     if isinstance(error, RunnersError):
         return error
     if "ersion mismatch" in text or "different version" in text:
@@ -213,6 +213,11 @@ def _translated(error: BaseException, what: str) -> BaseException:
         return UserError(f"{what}: {text}. Look at address and init_kwargs of RayTaskRunner.")
     if not isinstance(error, Exception):  # Ctrl-C
         return error
+    if own:
+        return ConnectionFailedError(
+            f"{what} could not be started: {text}. Where the machine is busy or short of memory, try again; "
+            "`ray start --head` shows more of what is wrong."
+        )
     return ConnectionFailedError(
         f"cannot connect to {what}: {text}. Is it up (`ray status`), and may this machine reach its ports?"
     )
@@ -295,7 +300,7 @@ def _start(init_kwargs: Mapping[str, Any]) -> Session:
         with contextlib.suppress(Exception):
             ray.shutdown()
         remove_folder(folder)
-        raise _translated(error, "a local Ray (it could not be started)") from None
+        raise _translated(error, "Ray on this machine", own=True) from None
 
 
 def _in_lasting_thread(start: Callable[[], object]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,9 +24,10 @@ from runners import ThreadPoolTaskRunner
 from runners.arguments import Column
 from runners.body import TaskBody
 from runners.context import RunContext
-from runners.dask_connect import _root
+from runners.dask_connect import _root, _why
 from runners.errors import UserError as RunnersUserError
 from runners.messages import Outcome
+from runners.ray_session import _translated
 
 
 @task
@@ -256,3 +259,22 @@ def test_why_a_cluster_does_not_answer() -> None:
     error.__cause__ = ConnectionError("in <Connector object at 0x1>: refused")
     error.__cause__.__cause__ = ConnectionRefusedError("refused")
     assert (_root(error), _root(TimeoutError())) == ("refused", "TimeoutError")
+
+
+def test_why_workers_of_dask_do_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They import the program, which has to be a file and must not start flows meanwhile."""
+    script = tmp_path / "script.py"
+    script.touch()
+    for file, told in (
+        (script, "it must not start flows"),
+        (tmp_path / "<stdin>", "<stdin> is no file: write it"),
+    ):
+        monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__file__=str(file)))
+        assert told in _why()
+
+
+def test_why_a_ray_of_our_own_does_not_start() -> None:
+    """Nobody is sent to look whether it is up."""
+    own = str(_translated(RuntimeError("too slow."), "Ray on this machine", own=True))
+    assert own.startswith("Ray on this machine could not be started: too slow. Where the machine is busy")
+    assert "ray status" in str(_translated(RuntimeError("away"), "Ray at 'host:1'"))
