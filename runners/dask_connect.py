@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from .dask_start import NOT_STARTED, root_of, start_cluster
-from .errors import ConnectionFailedError, MissingExtraError, UserError, VersionMismatchError
+from .dask_versions import by_value, check_versions
+from .errors import ConnectionFailedError, MissingExtraError, UserError
 from .main_guard import CURE, refuse_in_child
 
 CONNECT_SECONDS = 10.0
@@ -25,7 +27,6 @@ MAX_REPLACEMENTS = 3  # of clusters or connections in a row without anything don
 ABANDON_SECONDS = 2.0
 GRACE_SECONDS = 1.0  # for worker processes of our own to end by themselves
 FIRST_WORKER_SECONDS = 5.0  # a cluster without workers is waited for so long before versions are compared
-PIP_LINE = "pip install 'millrace[dask]'"
 
 
 @dataclass(frozen=True)
@@ -385,7 +386,7 @@ def _no_retries(client: Any) -> None:
         client.run_on_scheduler(by_value(no_retries))
 
 
-# --- the client and the workers' versions ------------------------------------------------------------
+# --- the client --------------------------------------------------------------------------------------
 
 
 def _make_client(settings: Settings, target: Any) -> Any:
@@ -395,6 +396,8 @@ def _make_client(settings: Settings, target: Any) -> Any:
     if isinstance(target, LocalCluster):
         options.setdefault("direct_to_workers", True)
     where = target if isinstance(target, str) else getattr(target, "scheduler_address", target)
+    if isinstance(target, str):
+        _check_address(target)
     try:
         return Client(target, **options)
     except (OSError, TimeoutError) as error:
@@ -407,62 +410,20 @@ def _make_client(settings: Settings, target: Any) -> Any:
         raise UserError(f"a Dask client cannot be made for {where!r}: {error}") from None
 
 
+def _check_address(address: str) -> None:
+    """Refuse an address without a port: a client that was begun for it would be waited for when this process ends."""
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    with contextlib.suppress(ValueError):  # a port that is no number
+        if parts.scheme not in ("tcp", "tls") or (parts.hostname and parts.port):
+            return
+    raise UserError(
+        f"the address of a Dask scheduler is given as {address!r}; write tcp://host:8786 (or tls://)"
+    )
+
+
 def _await_worker(client: Any) -> None:
     with contextlib.suppress(TimeoutError):
         client.wait_for_workers(1, timeout=FIRST_WORKER_SECONDS)
-
-
-def check_versions(client: Any) -> None:
-    """Compare Python, cloudpickle and Millrace on all workers with ours.
-
-    Raises:
-        VersionMismatchError: naming the first worker that differs, and the cure.
-    """
-    from .dask_worker import mismatch, versions
-
-    ours = client.get_versions()
-    for address, theirs in ours["workers"].items():
-        for package in ("python", "cloudpickle"):
-            here, there = (_minor(v["packages"].get(package)) for v in (ours["client"], theirs))
-            if here != there:
-                raise VersionMismatchError(
-                    f"worker {address} has {package} {there}, the flow's process {here}. Pickled functions "
-                    "do not pass between them: use the same version in both."
-                )
-    mine = versions()["millrace"]
-    for address, reply in client.run(by_value(_probe), on_error="return").items():
-        if isinstance(reply, OSError):
-            continue  # it has gone meanwhile; what comes in its place is not asked either
-        if isinstance(reply, Exception):
-            raise VersionMismatchError(f"worker {address} cannot be asked for its version: {reply}")
-        if "missing" in reply:
-            raise VersionMismatchError(
-                f"worker {address} cannot import millrace ({reply['missing']}). Install it there: {PIP_LINE}"
-            )
-        if reply["millrace"] != mine:
-            raise VersionMismatchError(
-                f"{mismatch(address, reply['millrace'], mine)} (its file: {reply['file']})"
-            )
-
-
-def _probe() -> dict[str, str]:
-    try:
-        import importlib  # by name: this code travels by value
-
-        found: dict[str, str] = importlib.import_module("runners.dask_worker").versions()
-    except Exception as error:
-        return {"missing": f"{type(error).__name__}: {error}"}
-    return found
-
-
-def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a function to be pickled with its code, for processes that may lack this package."""
-    function.__module__ = "__main__"
-    return function
-
-
-def _minor(version: str | None) -> str:
-    return ".".join((version or "none").split(".")[:2])
 
 
 def _name(make: Callable[..., Any]) -> str:

@@ -20,11 +20,12 @@ from weakref import WeakValueDictionary
 
 from . import codec
 from .base import Sink
-from .dask_connect import PIP_LINE, Connection
+from .dask_connect import Connection
 from .dask_flights import Flight, Kept, probably_begun, repeatable
 from .dask_places import place_for
 from .dask_recall import Recall
 from .dask_tasks import submit_helper
+from .dask_versions import PIP_LINE
 from .errors import InternalError, VersionMismatchError
 from .messages import (
     HAS_RESULT,

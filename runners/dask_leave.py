@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from .dask_connect import by_value
 from .dask_desk import Desk
+from .dask_versions import by_value
 
 LEAVE_SECONDS = 2.0  # for workers to stop what runs there
 HEAR_SECONDS = 0.2  # for what workers say themselves of what they have begun

@@ -262,7 +262,7 @@ def _runner_class(name: str) -> type[TaskRunner]:
             "here (look at PYTHONPATH), after it a class in it."
         ) from error
     if not (isinstance(found, type) and issubclass(found, TaskRunner)):
-        raise UserError(f"{name!r} is {found!r}, which is no class derived from runners.base.TaskRunner")
+        raise UserError(f"{name!r} is {found!r}, which is no task runner class (see runners.base.TaskRunner)")
     return found
 
 

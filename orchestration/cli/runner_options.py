@@ -37,11 +37,7 @@ def make_runner(name: str | None, address: str | None, workers: int | None) -> T
             return None
         option = "--address" if address is not None else "--workers"
         raise UserError(f"{option} needs --runner as well: --runner dask, for instance.")
-    try:
-        made = runner_by_name(name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"--runner {name}: {error}. Write MODULE:CLASS, as one would import it.") from error
-    return _build(made, name, _settings(name, address, workers))
+    return _build(runner_by_name(name), name, _settings(name, address, workers))
 
 
 def _settings(name: str, address: str | None, workers: int | None) -> dict[str, Any]:
@@ -62,11 +58,7 @@ def _settings(name: str, address: str | None, workers: int | None) -> dict[str, 
     return settings
 
 
-def _build(made: Any, name: str, settings: dict[str, Any]) -> TaskRunner:
-    from runners.base import TaskRunner
-
-    if not (isinstance(made, type) and issubclass(made, TaskRunner)):
-        raise UserError(f"--runner {name}: {made!r} is no task runner class (see runners.base.TaskRunner).")
+def _build(made: type[TaskRunner], name: str, settings: dict[str, Any]) -> TaskRunner:
     try:
         return made(**settings)
     except TypeError as error:

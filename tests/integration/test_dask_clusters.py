@@ -30,7 +30,7 @@ from orchestration import flow, task
 from orchestration.api.sessions import current_session
 from orchestration.errors import BackendError
 from runners import DaskTaskRunner, dask_desk
-from runners.dask_connect import check_versions
+from runners.dask_versions import check_versions
 from runners.errors import ConnectionFailedError, UserError, VersionMismatchError
 from runners.messages import BatchLost, BatchStarted, Call, Outcome, RunnerFailed, SlotsChanged
 

@@ -24,7 +24,7 @@ from runners import ThreadPoolTaskRunner
 from runners.arguments import Column
 from runners.body import TaskBody
 from runners.context import RunContext
-from runners.dask_connect import _root, _why
+from runners.dask_connect import _check_address, _root, _why
 from runners.errors import UserError as RunnersUserError
 from runners.messages import Outcome
 from runners.ray_session import _translated
@@ -230,7 +230,7 @@ def test_what_is_waited_for_is_a_list(as_future: bool) -> None:
         ("json:Runner", "cannot be loaded: module 'json' has no attribute 'Runner'"),
         (
             "json:JSONDecoder",
-            "'json:JSONDecoder' is <class .*>, which is no class derived from runners.base.TaskRunner",
+            "'json:JSONDecoder' is <class .*>, which is no task runner class",
         ),
         (
             int,
@@ -259,6 +259,14 @@ def test_why_a_cluster_does_not_answer() -> None:
     error.__cause__ = ConnectionError("in <Connector object at 0x1>: refused")
     error.__cause__.__cause__ = ConnectionRefusedError("refused")
     assert (_root(error), _root(TimeoutError())) == ("refused", "TimeoutError")
+
+
+@pytest.mark.parametrize("address", ["host", "tcp://host", "tls://host:", "host:port", "tcp://:8786"])
+def test_an_address_of_dask_without_a_port(address: str) -> None:
+    with pytest.raises(RunnersUserError, match="write tcp://host:8786"):
+        _check_address(address)
+    for good in ("host:1", "tls://[::1]:8786", "inproc://10.0.0.1/2/3", "gateway://host/cluster"):
+        _check_address(good)
 
 
 def test_why_workers_of_dask_do_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
