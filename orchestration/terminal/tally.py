@@ -50,14 +50,14 @@ class NodeTally:
 
 @dataclass(slots=True)
 class Failure:
-    """Task runs of one node that ended by one type of error."""
+    """Task runs of one task, in however many nodes, that ended by one type of error."""
 
     type_name: str
     message: str
     traceback: str
     first: str
     count: int = 0
-    index: int = 0
+    place: tuple[int, int] = (0, 0)  # node and index of the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Tally:
         self.retries = 0
         self.lost = 0
         self.cached = 0
-        self.failures: dict[tuple[int, str], Failure] = {}
+        self.failures: dict[tuple[str, str], Failure] = {}
         self.state = RunState.PENDING
         self.message = ""
         self.lines_dropped = 0
@@ -154,15 +154,16 @@ class Tally:
                 self._fail(entry.node_id, entry.indices[k], detail, 1)
 
     def _fail(self, node_id: int, index: int, detail: Detail, count: int) -> None:
-        key = (node_id, detail.type_name)
+        node, place = self.nodes.get(node_id), (node_id, index)
+        key = ("" if node is None else node.name, detail.type_name)
         found = self.failures.get(key)
         if found is None:
             if len(self.failures) >= MAX_FAILURES:
                 return
             found = self.failures[key] = Failure(detail.type_name, "", "", "")
         found.count += count
-        if not found.first or index < found.index:  # of the lowest index, so that each run shows the same
-            found.index, found.first = index, self._whose(node_id, index)
+        if not found.first or place < found.place:  # the lowest one, so that each run shows the same
+            found.place, found.first = place, self._whose(node_id, index)
             found.message, found.traceback = detail.message, detail.traceback
 
     def _logs(self, entry: LogWritten) -> None:

@@ -301,6 +301,19 @@ def test_the_summary_says_what_went_wrong_without_flooding() -> None:
     assert len(lines) == 8
 
 
+def test_errors_of_many_nodes_of_one_task_are_one_line() -> None:
+    """Whoever submits in a loop makes a node each time; the first one of them is named."""
+    tally = Tally("run", logging.INFO)
+    tally.observe([node_added(n, "load") for n in range(3)])
+    for n in (2, 0, 1):
+        tally._fail(n, 0, Detail("mod.Error", f"bad {n}", TRACE), 1)
+    lines = closing(RunState.COMPLETED, tally, counts(completed=1, failed=3))
+    assert lines[2:4] == [
+        "  mod.Error: bad 0 (3 task runs, first load[0], flows.py:12)",
+        "    Traceback (most recent call last):",
+    ]
+
+
 def test_a_completed_run_shows_the_traceback_that_nobody_raises() -> None:
     tally = Tally("run", logging.INFO)
     tally.observe([node_added()])
