@@ -152,11 +152,11 @@ def test_a_search_that_has_found_nothing_yet_goes_on(open_page: OpenPage) -> Non
         lambda route: (
             route.continue_()
             if "cursor" in route.request.url
-            else route.fulfill(json={"items": [], "next": "0-4"})
+            else route.fulfill(json={"items": [], "next": "0-4", "searched": 5000})
         ),
     )
     page.goto(page.url + "/tasks?search=fetch%5B5%5D")
-    expect(page.get_by_text("No match among the task runs that were searched so far")).to_be_visible()
+    expect(page.get_by_text("No match among the first 5,000 task runs")).to_be_visible()
     page.get_by_role("button", name="Search on").click()
     expect(page.get_by_role("link", name="fetch[5]", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Search on")).to_have_count(0)
@@ -170,13 +170,13 @@ def test_a_search_of_runs_that_has_found_nothing_yet_goes_on(open_page: OpenPage
         lambda route: (
             route.continue_()
             if "cursor" in route.request.url
-            else route.fulfill(json={"items": [], "next": f"{2**40}-0"})
+            else route.fulfill(json={"items": [], "next": f"{2**40}-0", "searched": 5000})
         ),
     )
     summary = {"states": {"Failed": 3}, "of_newest": 5000}
     page.route(re.compile(r"/api/runs/summary"), lambda route: route.fulfill(json=summary))
     page.goto(page.url.replace("/limits", "/runs?search=broken"))
-    expect(page.get_by_text("No match among the runs that were searched so far")).to_be_visible()
+    expect(page.get_by_text("No match among the newest 5,000 runs")).to_be_visible()
     expect(page.get_by_role("group", name="States")).to_contain_text("of the newest 5,000 runs")
     page.get_by_role("button", name="Search on").click()
     expect(page.locator("table.runs tbody tr").first).to_contain_text("broken")
