@@ -26,6 +26,22 @@ def problem(status: int, kind: str, message: str) -> Response:
     return as_json({"error": {"type": kind, "message": message}}, status)
 
 
+async def only_known_parameters(request: Request) -> None:
+    """Refuse what the route does not know: a filter that is misspelt would be a list of everything.
+
+    Raises:
+        HTTPException: of status 422, with the names that are known.
+    """
+    if not request.query_params:
+        return
+    described = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    known = {one["name"] for one in described.get("parameters", ()) if one["in"] == "query"}
+    unknown = sorted(request.query_params.keys() - known)
+    if unknown:
+        names = ", ".join(sorted(known)) or "none"
+        raise HTTPException(422, f"There is no parameter {unknown[0]!r} here; known: {names}.")
+
+
 def answer_errors(app: FastAPI) -> None:
     """Have what endpoints raise answered with the status that it means."""
 

@@ -8,7 +8,7 @@ import functools
 from collections.abc import AsyncIterator
 from importlib import metadata
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -18,7 +18,7 @@ from ..core.states import RunState
 from ..stores.served import ServedStore
 from ..stores.tokens import Role
 from . import acting, reading, remote, sessions, streams, trail
-from .answers import answer_errors, as_json
+from .answers import answer_errors, as_json, only_known_parameters
 from .callers import Callers, caller_of
 from .description import describe
 from .gate import Gate
@@ -66,7 +66,7 @@ def make_app(store: ServedStore, options: Options) -> FastAPI:
         remote.router,
         trail.router,
     ):
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(only_known_parameters)])
 
     @app.get("/api/health")
     async def health(request: Request) -> Response:

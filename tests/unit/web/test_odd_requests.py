@@ -84,3 +84,21 @@ def test_a_task_run_that_is_not_there_is_not_found(client: TestClient) -> None:
     for place in ("0/items/10", "7/items/0"):
         answer = client.get(f"/api/runs/0/nodes/{place}")
         assert (answer.status_code, answer.json()["error"]["type"]) == (404, "NoSuchTaskRun")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "known"),
+    [
+        ("GET", "/api/runs?sate=Failed", "state"),
+        ("GET", "/api/runs/0/task-runs?node=0&=true", "search"),
+        ("GET", "/api/runs/0/nodes/0/states?limit=10", "none"),
+        ("POST", "/api/runs/0/cancel?why=", "none"),
+    ],
+)
+def test_a_parameter_that_is_misspelt_is_no_list_of_everything(
+    client: TestClient, method: str, path: str, known: str
+) -> None:
+    answer = client.request(method, path, headers=ASKING)
+    assert answer.status_code == 422, answer.text
+    assert "There is no parameter" in answer.text
+    assert known in answer.text.partition("known: ")[2]
