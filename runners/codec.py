@@ -18,6 +18,7 @@ import cloudpickle
 import msgpack
 
 from . import schema
+from .buffers import copy_buffer
 from .errors import InternalError, SerializationError
 from .messages import (
     BatchProgress,
@@ -125,7 +126,7 @@ def load_payload(payload: Payload) -> Any:
 
 
 def _own(buffer: Any) -> Any:
-    return bytearray(buffer) if memoryview(buffer).readonly else buffer
+    return copy_buffer(buffer) if memoryview(buffer).readonly else buffer
 
 
 def dump_exception(error: BaseException) -> bytes | None:

@@ -21,6 +21,7 @@ from typing import Any, Final
 import cloudpickle
 import msgpack
 
+from .buffers import copy_buffer
 from .errors import SerializationError
 
 MAGIC = b"MILLRACE"
@@ -98,7 +99,7 @@ def _dump_pickle(value: Any) -> list[Block]:
 
 def _load_pickle(blocks: Sequence[Block]) -> Any:
     # A copy of each buffer: the value may be changed in place, and does not keep the whole batch in memory.
-    return pickle.loads(blocks[0], buffers=[bytearray(block) for block in blocks[1:]])
+    return pickle.loads(blocks[0], buffers=map(copy_buffer, blocks[1:]))
 
 
 def _dump_json(value: Any) -> list[Block]:

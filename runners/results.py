@@ -15,6 +15,7 @@ import cloudpickle
 import msgpack
 
 from . import schema
+from .buffers import copy_buffer
 from .codec import PROTOCOL
 from .errors import InternalError
 
@@ -119,4 +120,4 @@ IMMUTABLE = frozenset({int, float, str, bytes, bool, complex, type(None)})
 
 def _own(buffer: Any) -> Any:
     view = memoryview(buffer)
-    return view if view.readonly else bytearray(view)
+    return view if view.readonly else copy_buffer(view)

@@ -19,6 +19,7 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
+from .buffers import copy_buffer
 from .codec import PROTOCOL
 from .errors import ResultLostError
 from .messages import Batch, Payload
@@ -187,7 +188,7 @@ class _CopiedPages:
         self.nbytes = sum(map(len, self._buffers))
 
     def copy(self) -> list[Any]:
-        return [bytearray(buffer) for buffer in self._buffers]
+        return [copy_buffer(buffer) for buffer in self._buffers]
 
 
 class _MappedPages:
