@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestration import flow, task
+from orchestration import flow, task, unmapped
 from orchestration.api.sessions import current_session
 from orchestration.errors import CrashedRunError
 from orchestration.stores import open_store
@@ -184,19 +184,27 @@ def test_a_dask_worker_dies_with_a_batch_that_dask_must_not_compute_again(
     assert len(ran(trace)) == 3
 
 
+@task
+def make_unless(gate: str, n: int, trace: str) -> bytes:
+    """Make a part, but wait first while there is a file: for 20 s at most."""
+    until = time.monotonic() + 20.0
+    while os.path.exists(gate) and time.monotonic() < until:
+        signal.sigtimedwait([], 0.01)
+    note(trace, n)
+    return bytes([n]) * LARGE
+
+
 @pytest.mark.dask
 def test_a_dask_worker_dies_with_results_that_are_in_storage(tmp_path: Path, millrace_home: Path) -> None:
-    """They are read from there, by tasks and by the flow; nothing is made again, where no worker has begun to."""
-    trace = tmp_path / "trace"
+    """They are read from there, by tasks and by the flow; what Dask has begun to compute again is stopped."""
+    trace, gate = tmp_path / "trace", tmp_path / "gate"
 
     @flow(task_runner=DaskWorkers().runner, persist_results=True)
     def kept() -> Any:
-        parts = make.map(range(1, 7), trace=str(trace))
+        parts = make_unless.map(unmapped(str(gate)), range(1, 7), trace=str(trace))
         parts.wait()
-        pids = engine_of_this_flow()._desk.client.run(os.getpid).values()
-        for deadly in (signal.SIGSTOP, signal.SIGKILL):  # or else the last one begins what the others had
-            for pid in pids:
-                os.kill(pid, deadly)
+        gate.touch()
+        os.kill(next(iter(engine_of_this_flow()._desk.client.run(os.getpid).values())), signal.SIGKILL)
         assert first_bytes.submit(parts[:3]).result() == [1, 2, 3]
         return [part[0] for part in parts.result()]
 
