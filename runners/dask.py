@@ -48,12 +48,12 @@ class DaskTaskRunner(TaskRunner):
         cluster_class: class (or its dotted name) of a cluster to start, such as
             `"dask_jobqueue.SLURMCluster"`; `LocalCluster` if only `cluster_kwargs` are given.
         cluster_kwargs: its arguments.
-        adapt_kwargs: arguments of `cluster.adapt`, such as `{"minimum": 1, "maximum": 10}`.
+        adapt_kwargs: arguments of `cluster.adapt`, in workers, such as `{"minimum": 1, "maximum": 10}`.
         client_kwargs: arguments of `distributed.Client`: `security` for TLS, `timeout` in seconds.
         performance_report_path: file to which Dask's report (HTML) of the run is written. Needs bokeh.
 
     Raises:
-        UserError: the arguments contradict each other.
+        UserError: the arguments contradict each other; `start` raises it of names in `adapt_kwargs` that are wrong.
     """
 
     name: ClassVar[str] = "dask"

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from .dask_adapt import adapt_cluster, check_adapt
 from .dask_start import NOT_STARTED, root_of, start_cluster
 from .dask_versions import by_value, check_versions
 from .errors import ConnectionFailedError, MissingExtraError, UserError
@@ -203,7 +204,7 @@ def connect(settings: Settings) -> Connection:
         cluster, owned = _make_cluster(settings), True
     try:
         if settings.adaptive:
-            cluster.adapt(**settings.adapt_kwargs)
+            adapt_cluster(cluster, settings.adapt_kwargs)
         client = _make_client(settings, cluster if address is None else address)
     except BaseException:
         if owned:
@@ -288,6 +289,7 @@ def _make_cluster(settings: Settings) -> Any:
     from distributed import LocalCluster
 
     make = _cluster_class(settings.cluster_class)
+    check_adapt(make, settings.adapt_kwargs)  # before anything is started
     options = dict(settings.cluster_kwargs)
     if settings.client_kwargs.get("security") is not None:
         options.setdefault("security", settings.client_kwargs["security"])
