@@ -204,7 +204,10 @@ class Gateway:
             error = self._session.results(node_id, (0,), errors_only=True)[0][1]
             taken = self._session.inline.taken_over(node_id)
             ended = None, [taken], (state.type, state.name, state.message, error)
-            self._pool.submit(self._reply, call, ended) if taken else self._reply(call, ended)
+            if taken:  # a stored result may take long to pickle
+                self._pool.submit(self._reply, call, ended)
+            else:
+                self._reply(call, ended)
             del self._inline[node_id]
         else:
             self._pool.submit(self._send_batch, call, batch)

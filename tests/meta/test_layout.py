@@ -81,3 +81,14 @@ def test_functions_are_short(sources: list[Any]) -> None:
     long = {f"{s.path}:{name}": n for s in sources for name, n in functions_of(s.tree) if n > MAX_BODY_LINES}
     assert {name: n for name, n in long.items() if name not in LONG_FUNCTIONS} == {}
     assert set(LONG_FUNCTIONS) <= set(long), "an exception that is no longer needed"
+
+
+def test_choices_of_what_to_do_are_written_as_if(sources: list[Any]) -> None:
+    """A conditional expression whose value nobody takes hides that one of two things is done."""
+    hidden = [
+        f"{s.path}:{node.lineno}"
+        for s in sources
+        for node in ast.walk(s.tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.IfExp | ast.BoolOp | ast.ListComp)
+    ]
+    assert hidden == []

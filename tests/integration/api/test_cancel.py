@@ -151,9 +151,7 @@ def test_ctrl_c(runner: TaskRunner, record: Any, tmp_path: Path) -> None:
 
     def press() -> None:
         wait_for(started)
-        signal.raise_signal(signal.SIGINT) if False else signal.pthread_kill(
-            threading.main_thread().ident, signal.SIGINT
-        )
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     pressing = threading.Thread(target=press)
     pressing.start()

@@ -125,7 +125,7 @@ def test_bad_options() -> None:
     """Options that make no sense are errors when the task or flow is made."""
     for options in ({"retries": -1}, {"timeout_seconds": 0}, {"batch": 0}, {"retries": "3"}):
         with pytest.raises(UserError):
-            task(plus, **options) if False else task(**options)(plus)
+            task(**options)(plus)
     with pytest.raises(UserError, match="no function"):
         task(5)
     with pytest.raises(UserError, match="no task runner"):

@@ -88,11 +88,11 @@ def test_the_server_is_away_while_a_run_goes_on(
     def work(n: int) -> int:
         times.append(n)
         if n == 47:
-            server.kill() if how == "killed" else server.suspend()
+            (server.kill if how == "killed" else server.suspend)()
         if n == 83:  # it is away for as long as nothing has been kept
             assert wait_until(lambda: spools(millrace_home))
             kept.append(sum(file.stat().st_size for file in spools(millrace_home)))
-            server.start() if how == "killed" else server.go_on()
+            (server.start if how == "killed" else server.go_on)()
         return n
 
     @flow(task_runner=runner, store=store.address)
@@ -268,7 +268,10 @@ def test_who_waits_is_woken(server: ServerProcess, store: RemoteStore, requests:
     for _ in range(2):
         assert told.wait(30)  # when it begins to listen
         told.clear()
-        other.request(run_id, cancel=True) if requests else other.release(["nobody"])
+        if requests:
+            other.request(run_id, cancel=True)
+        else:
+            other.release(["nobody"])
         assert told.wait(30)
         told.clear()
         server.kill()
