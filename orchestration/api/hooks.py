@@ -58,12 +58,13 @@ class TaskHooks:
 
     def observe(self, entries: Sequence[Entry]) -> None:
         """Take note of a turn. In the driver's thread."""
-        for entry in entries:
+        hooked = self._session.hooked
+        for entry in entries if hooked else ():
             if not isinstance(entry, AttemptsEnded | Moved) or _changes_nothing(entry):
                 continue
-            task = self._session.tasks.get(entry.node_id)
-            if task is None or not task.has_hooks():
+            if entry.node_id not in hooked:
                 continue
+            task = self._session.tasks[entry.node_id]
             if isinstance(entry, Moved):
                 for index in entry.indices:
                     attempt = self._spent(entry.node_id, index) + (entry.state is TaskState.RUNNING)

@@ -126,6 +126,7 @@ class LocalSession:
         self.driver = driver
         self.defaults = defaults
         self.tasks: dict[int, Task[Any, Any]] = {}  # by node, for hooks and state names
+        self.hooked: set[int] = set()  # nodes of tasks with hooks
         self.submitted: list[int] = []  # nodes, also those that the driver has not taken yet
         self.inline = Inline(self)
         self.fetching = Fetching(self)
@@ -164,6 +165,8 @@ class LocalSession:
             body = self._body(task, request.tags)
             policy, described = self._policy(task, request.options)
         self.tasks[node_id] = task
+        if task.has_hooks():
+            self.hooked.add(node_id)
         args, kwargs, options = request.args, request.kwargs, request.options
         payload = NodePayload(body, args, kwargs, request.shared, request.picked, options)
         self.driver.packer.add(node_id, payload)
@@ -203,7 +206,7 @@ class LocalSession:
 
     def hold(self, node_id: int) -> Hold | None:
         """Return what the futures of a node share, so that its results are released with the last of them."""
-        if self.tasks[node_id].has_hooks():  # which may ask for results at any time
+        if node_id in self.hooked:  # which may ask for results at any time
             return None
         return Hold(node_id, self._drop)
 

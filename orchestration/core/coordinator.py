@@ -152,7 +152,7 @@ class Coordinator:
         """Do the same with all facts of a turn. Batches are formed once, knowing all of them."""
         self.ledger.now = now
         self.ledger.out = []
-        for event in events:
+        for event in _without_echoes(events):
             self._take(event)
             self._spread()
         self._follow_up()
@@ -401,3 +401,13 @@ class Coordinator:
 def _first_words(table: Table) -> str:
     """Return what a table says of the first input that was missing."""
     return next((detail.message for detail in table.details.values() if detail.message), "it was not there")
+
+
+def _without_echoes(events: Sequence[CoreEvent]) -> Sequence[CoreEvent]:
+    """Leave out hints that a batch has begun where the same execution's table is among the events: it tells more."""
+    over = {
+        event.table.batch_id: event.table.execution_id for event in events if type(event) is BatchFinished
+    }
+    if not over:
+        return events
+    return [e for e in events if type(e) is not BatchStarted or over.get(e.batch_id) != e.execution_id]

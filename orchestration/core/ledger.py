@@ -91,7 +91,14 @@ class Ledger:
         states, counts, allowed = node.states, node.counts, _ALLOWED[cause]
         n = len(indices)
         node.wait_until(self.now)
-        if isinstance(indices, range) and indices.step == 1:
+        if n == 1:
+            index = indices[0]
+            source = states[index]
+            if source not in allowed:
+                self._refuse(node, indices, cause, allowed)
+            counts[source] -= 1
+            states[index] = target
+        elif isinstance(indices, range) and indices.step == 1:
             old = states[indices.start : indices.stop]
             if old.strip(allowed):
                 self._refuse(node, indices, cause, allowed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from runners.messages import Outcome, Table
@@ -55,8 +54,11 @@ def of_stage(table: Table, stage: int, stages: int) -> Table:
     def own(column: Mapping[int, T]) -> dict[int, T]:
         return {entry // stages: value for entry, value in column.items() if entry % stages == stage}
 
-    return replace(
-        table,
+    return Table(  # `replace` takes three times as long, for each task run of a pooled batch
+        batch_id=table.batch_id,
+        execution_id=table.execution_id,
+        worker=table.worker,
+        started=table.started,
         outcomes=table.outcomes[stage::stages],
         offsets=table.offsets[stage::stages],
         durations=table.durations[stage::stages],
@@ -64,8 +66,9 @@ def of_stage(table: Table, stage: int, stages: int) -> Table:
         lengths=own(table.lengths) if table.lengths else {},
         names=own(table.names) if table.names else {},
         stored=table.stored[stage : stage + 1],
-        logs=(),
         cpu_seconds=table.cpu_seconds * _share(table.durations, stage, stages),
+        missing=table.missing,
+        missing_files=table.missing_files,
     )
 
 

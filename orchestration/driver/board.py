@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from ..core.journal import AttemptsEnded, Entry, Moved, NodeAdded, WidthLearned
+from ..core.journal import AttemptsEnded, Counted, Entry, Moved, NodeAdded, WidthLearned
 from ..core.records import Node
 from ..core.states import TERMINAL, State
 
 Box = list[Callable[[], None]]  # an action, until somebody runs it
 
+_TERMINAL = bytes(TERMINAL)
 _OPEN = bytes(s for s in State if s not in TERMINAL)
 _OPEN_STATE = re.compile(b"[" + re.escape(_OPEN) + b"]")
 
@@ -21,8 +22,7 @@ def ended_items(entry: Entry) -> tuple[int, Sequence[int]] | None:
     """Return (node_id, indices) of the items that an entry has brought to their end."""
     if isinstance(entry, AttemptsEnded):
         states = entry.states
-        kinds = set(states)
-        if kinds.isdisjoint(_OPEN):
+        if not states.translate(None, _TERMINAL):
             return entry.node_id, entry.indices
         return entry.node_id, [
             i for i, state in zip(entry.indices, states, strict=True) if state not in _OPEN
@@ -178,16 +178,20 @@ class Board:
 
     def _ends_something(self, entry: Entry) -> bool:
         """Whether a node or an item of it may have ended: a node without items ends as soon as that is known."""
+        if type(entry) is AttemptsEnded:
+            return True
         if isinstance(entry, NodeAdded | WidthLearned):
             node = self._nodes.get(entry.node_id)
             return node is None or not node.opened or node.unfinished < node.width or not node.width
-        return isinstance(entry, AttemptsEnded) or (isinstance(entry, Moved) and entry.state in TERMINAL)
+        return isinstance(entry, Moved) and entry.state in TERMINAL
 
-    def tell(self, entries: Sequence[Entry]) -> None:
-        """A turn has been journalled: call back whom it concerns."""
+    def tell(self, entries: Sequence[Entry]) -> set[int]:
+        """A turn has been journalled: call back whom it concerns. Returns the nodes that may have ended."""
         touched: set[int] = set()
         due: list[Box] = []
         for entry in entries:
+            if type(entry) is Counted:
+                continue
             if isinstance(entry, NodeAdded | WidthLearned):
                 touched.add(entry.node_id)
                 continue
@@ -202,6 +206,7 @@ class Board:
             _empty(box)
         if due:
             self.poke()
+        return touched
 
     def _due(self, node_id: int) -> Iterator[Box]:
         waiting = self._callbacks.pop(node_id)

@@ -38,7 +38,7 @@ from ..core.commands import (
 )
 from ..core.coordinator import Coordinator
 from ..core.events import CoreEvent, FusionRefused, RunInterrupted, SlotLent, SlotReclaimed, Tick
-from ..core.journal import AttemptsEnded, Entry, LogWritten, Moved
+from ..core.journal import Entry, LogWritten
 from ..core.records import INLINE
 from ..errors import BackendError, CrashedRunError, FencedError, InternalError
 from ..stores.base import Store
@@ -179,14 +179,16 @@ class Driver:
         now = self.clock.now()
         entries: list[Entry] = []
         actions: list[Any] = []
-        afterwards: list[Callable[[], Any]] = [partial(self.timers.fire, now)]
+        afterwards: list[Callable[[], Any]] = []
         self.board.begin_turn()
         facts: list[CoreEvent] = []
         timer = self.core.next_timer()
         if timer is not None and timer <= now:
             facts.append(Tick())
         for event in events:
-            if isinstance(event, Write):  # it comes after what was told before
+            if type(event) not in _NO_FACTS:  # as nearly all
+                facts.append(event)
+            elif isinstance(event, Write):  # it comes after what was told before
                 _sort(self.core.handle_all(facts, now), entries, actions)
                 facts = []
                 entries += event.entries
@@ -196,10 +198,8 @@ class Driver:
                 afterwards.append(event.action)
             elif isinstance(event, Call):
                 afterwards.append(partial(self.on_call, event))
-            elif isinstance(event, RunnerFailed):
-                facts.append(self._runner_failed(event))
             else:
-                facts.append(event)
+                facts.append(self._runner_failed(event))
         _sort(self.core.handle_all(facts, now), entries, actions)
         entries += self.core.counted()
         if entries:
@@ -207,6 +207,7 @@ class Driver:
         self.board.end_turn(entries)
         self._perform(actions)
         self._tell(entries)
+        self.timers.fire(now)
         for action in afterwards:
             action()
 
@@ -218,8 +219,7 @@ class Driver:
                 observer(entries)
             except Exception:  # showing progress must not stop it
                 log.exception("an observer of run %s failed", self.run_id)
-        self.board.tell(entries)
-        for node_id in {e.node_id for e in entries if isinstance(e, AttemptsEnded | Moved)}:
+        for node_id in self.board.tell(entries):
             if self.core.nodes[node_id].unfinished == 0:
                 self.packer.ended(node_id)
         self.leasing.batches_ended(self.core.ledger.live)
@@ -342,6 +342,7 @@ def _sort(commands: Sequence[Command], entries: list[Entry], actions: list[Any])
             entries.append(command)  # type: ignore[arg-type]
 
 
+_NO_FACTS = frozenset({Write, Do, Call, RunnerFailed})
 _ACTIONS = frozenset(
     {SubmitBatch, CancelBatches, ReleaseBatches, ForgetNodes, AskLeases, WithdrawLeases, AnswerPermit}
 )

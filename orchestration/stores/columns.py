@@ -26,7 +26,7 @@ def pack_ints(values: Sequence[int]) -> bytes:
     if not length:
         return b""
     first, last = values[0], values[-1]
-    if isinstance(values, range) and values.step == 1:
+    if length == 1 or (isinstance(values, range) and values.step == 1):
         return _RANGE.pack(b"r", first, length)
     if last - first == length - 1 and all(map(int.__eq__, values, range(first, last + 1))):
         return _RANGE.pack(b"r", first, length)

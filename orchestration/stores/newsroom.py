@@ -138,6 +138,6 @@ class HearingNewsroom(Newsroom, abc.ABC):
 def frees_leases(entries: Sequence[Entry]) -> bool:
     """Whether leases end with these entries."""
     return any(
-        isinstance(entry, LeasesReturned) or (isinstance(entry, RunMoved) and entry.state in RUN_TERMINAL)
+        type(entry) is LeasesReturned or (type(entry) is RunMoved and entry.state in RUN_TERMINAL)
         for entry in entries
     )

@@ -89,25 +89,26 @@ class Tally:
     def observe(self, entries: Sequence[Entry]) -> None:
         """Take note of a turn."""
         for entry in entries:
-            if isinstance(entry, Counted):
+            if type(entry) is Counted:
                 node = self.nodes.get(entry.node_id)
                 if node is not None:
                     node.counts = entry.counts
                     if not node.begun and any(entry.counts[State.SUBMITTED :]):
                         node.begun = True
                         self.speeds.setdefault(node.line, Speed()).begin(time.monotonic())
-            elif isinstance(entry, AttemptsEnded):
+            elif type(entry) is AttemptsEnded:
                 self._attempts(entry)
-            elif isinstance(entry, LogWritten):
-                self._logs(entry)
-            elif isinstance(entry, NodeAdded):
+            elif type(entry) is Moved:
+                if entry.state is State.FAILED:
+                    self._fail(entry.node_id, entry.indices[0], Detail("", entry.reason), len(entry.indices))
+            elif type(entry) is NodeAdded:
                 self._add(entry)
-            elif isinstance(entry, WidthLearned):
+            elif type(entry) is LogWritten:
+                self._logs(entry)
+            elif type(entry) is WidthLearned:
                 self.nodes[entry.node_id].width = entry.width
-            elif isinstance(entry, RunMoved):
+            elif type(entry) is RunMoved:
                 self.state, self.message = entry.state, entry.message
-            elif isinstance(entry, Moved) and entry.state is State.FAILED:
-                self._fail(entry.node_id, entry.indices[0], Detail("", entry.reason), len(entry.indices))
 
     def progress(self, now: float, prefix: str = "") -> list[NodeProgress]:
         """Return how far the nodes are, single task runs of one task together."""

@@ -39,6 +39,19 @@ def test_without_hints_the_end_is_the_same() -> None:
     assert run.state(node) is State.COMPLETED
 
 
+def test_a_hint_that_comes_with_its_table_says_nothing() -> None:
+    """A short batch is at its end when its start is heard: one entry has both times. Other executions are recorded."""
+    run = HandDriven(slots=2)
+    nodes = run.add(), run.add()
+    table, other = (run.table(run.batches[batch_id]) for batch_id in (0, 1))
+    hints = BatchStarted(0, table.execution_id, "w", 0.0), BatchStarted(1, "again", "w", 0.0)
+    said = run.core.handle_all((*hints, BatchFinished(table), BatchFinished(other)), run.now)
+    moves = [entry.node_id for entry in said if isinstance(entry, Moved) and entry.state is State.RUNNING]
+    assert moves == [nodes[1]]
+    assert [entry.execution_id for entry in said if isinstance(entry, StartRepeated)] == [other.execution_id]
+    assert [run.state(node) for node in nodes] == [State.COMPLETED] * 2
+
+
 def test_messages_of_ended_batches_change_nothing() -> None:
     """Repeated tables, losses and hints of a batch that has ended are dropped without a word."""
     run = HandDriven()

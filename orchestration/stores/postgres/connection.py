@@ -70,7 +70,7 @@ class PostgresConnection:
         with self.raw.cursor() as cursor:
             cursor.executemany(_translated(statement), rows)
 
-    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def insert(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
         names = ", ".join(columns)
         if len(rows) < _COPY_FROM_ROWS:
             marks = ", ".join("?" * len(columns))

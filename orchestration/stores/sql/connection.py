@@ -31,5 +31,5 @@ class Connection(Protocol):
     def executemany(self, statement: str, rows: Sequence[Sequence[Any]], /) -> Any:
         """Run a statement for each row of values."""
 
-    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def insert(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
         """Add many rows in the fastest way there is."""

@@ -30,11 +30,11 @@ from ..limits import Tie
 from ..lookup import fenced, unknown
 from .connection import Connection
 from .failures import FAILURE, failure_values
-from .text import clean, counts_to_json, plain, to_json
+from .text import clean, numbers_of, numbers_to_json, plain, to_json
 
 MOVED, ENDED, REPEATED = 0, 1, 2
 _NO_COUNTS = (0,) * len(State)
-_NO_WAITS = to_json((0.0, 0.0, 0.0))
+_NO_WAITS = numbers_to_json((0.0, 0.0, 0.0))
 FLOW = -1  # in place of a node_id
 
 # Columns by name: a later version's migration may add some while this one has the database open.
@@ -236,7 +236,8 @@ class _Turn:
 
     def _replace(self) -> None:
         """Note what the new nodes stand for of earlier ones: a resume adds thousands in a turn."""
-        paths, replaced, counted = list(self.paths), [], Counter[str]()
+        paths, replaced = list(self.paths), []
+        counted: Counter[str] = Counter()
         for first in range(0, len(paths), MAX_NAMED):
             part = paths[first : first + MAX_NAMED]
             statement = _NAMESAKES.format(", ".join("?" * len(part)))
@@ -246,7 +247,7 @@ class _Turn:
                 replaced.append((self.paths[path], self.run_no, node_id))
                 counted[counts] += 1
         for counts, n in counted.items():
-            self._count(json.loads(counts), -n)
+            self._count(numbers_of(counts), -n)
         if replaced:
             self.connection.executemany(_REPLACED, replaced)
         self.paths.clear()
@@ -343,7 +344,7 @@ class _Turn:
         connection.execute(
             "UPDATE run SET next_seq = ?, next_batch = ?, counts = ?, retries = retries + ?, "
             "retry_seconds = retry_seconds + ? WHERE run_no = ?",
-            (self.seq, self.batch, counts_to_json(self.counts), self.retries, self.retry_seconds, run_no),
+            (self.seq, self.batch, numbers_to_json(self.counts), self.retries, self.retry_seconds, run_no),
         )
 
     def _failure(self, kind: tuple[int, bytes], group: FailureGroup) -> tuple[Any, ...]:
@@ -352,20 +353,31 @@ class _Turn:
 
     def _flush_counts(self) -> None:
         """Write what is known of nodes by now: few statements for many nodes, since most of them are single items."""
-        self._replace()
-        self._insert_nodes()
+        if self.paths:
+            self._replace()
+        if self.added:
+            self._insert_nodes()
         known = self._known_counts(sorted(self.node_counts))
         rows = []
+        changes: Counter[tuple[str, tuple[int, ...]]] = Counter()
         for node_id, (before, replaced_by) in known.items():
             counts, waited = self.node_counts[node_id], self.waits.get(node_id)
             if replaced_by is None:
-                changed = zip(self.counts, json.loads(before), counts, strict=True)
-                self.counts = [a - b + c for a, b, c in changed]
+                changes[before, counts] += 1
             first, last = self.spans.pop(node_id, (None, None))
             times = first, first, last, last
             rows.append(
-                (counts_to_json(counts), to_json(waited) if waited else None, *times, self.run_no, node_id)
+                (
+                    numbers_to_json(counts),
+                    numbers_to_json(waited) if waited else None,
+                    *times,
+                    self.run_no,
+                    node_id,
+                )
             )
+        for (before, counts), n in changes.items():
+            self._count(numbers_of(before), -n)
+            self._count(counts, n)
         if rows:
             self.connection.executemany(_COUNTS, rows)
         self.node_counts.clear()
@@ -373,7 +385,9 @@ class _Turn:
 
     def _insert_nodes(self) -> None:
         """Write new nodes with what is known of them by the end of the turn, which saves an update of each."""
-        rows, counted, policies = [], Counter[tuple[int, ...]](), dict[int, str]()
+        rows = []
+        counted: Counter[tuple[int, ...]] = Counter()
+        policies: dict[int, str] = {}
         for node_id, entry in self.added.items():
             counts, waited = self.node_counts.pop(node_id, _NO_COUNTS), self.waits.pop(node_id, None)
             counted[counts] += 1
@@ -394,14 +408,13 @@ class _Turn:
                     entry.fingerprint,
                     policy,
                     *(entry.parent or (None, None)),
-                    counts_to_json(counts),
-                    to_json(waited) if waited else _NO_WAITS,
+                    numbers_to_json(counts),
+                    numbers_to_json(waited) if waited else _NO_WAITS,
                 )
             )
         for counts, n in counted.items():
             self._count(counts, n)
-        if rows:
-            self.connection.executemany(_NODE, rows)
+        self.connection.executemany(_NODE, rows)
         self.added.clear()
 
     def _known_counts(self, node_ids: Sequence[int]) -> dict[int, tuple[str, int | None]]:

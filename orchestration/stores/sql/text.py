@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 
@@ -26,8 +27,14 @@ def to_json(value: Any) -> str:
     return _encode(value)
 
 
-def counts_to_json(counts: Iterable[int]) -> str:
-    return repr(list(counts))  # the same, in an eighth of the time: several per append
+def numbers_to_json(numbers: Iterable[float]) -> str:
+    return repr(list(numbers))  # the same, in a part of the time: several per append
+
+
+@lru_cache(1024)  # those of single task runs are nearly all the same
+def numbers_of(data: str) -> tuple[int, ...]:
+    """Return counts, as `numbers_to_json` wrote them."""
+    return tuple(json.loads(data))
 
 
 def keyed(data: str | None) -> dict[int, Any]:

@@ -7,6 +7,7 @@ Other processes wait at the gate (gate.py), so that SQLite's own locks never mak
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sqlite3
@@ -33,9 +34,13 @@ class SqliteConnection(sqlite3.Connection):
 
     for_update = ""  # a write transaction has the file to itself
 
-    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        marks = ",".join("?" * len(columns))
-        self.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+    def insert(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
+        self.executemany(_insertion(table, columns), rows)
+
+
+@functools.lru_cache
+def _insertion(table: str, columns: tuple[str, ...]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({','.join('?' * len(columns))})"
 
 
 class Database(GroupCommit[SqliteConnection]):
