@@ -15,7 +15,6 @@ import os
 import socket
 import threading
 import time
-import uuid
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,7 +72,7 @@ class Execution:
         self.channel = channel
         self.in_process = in_process
         self.n_stages = len(batch.stages)
-        self.execution_id = uuid.uuid4().hex[:16]
+        self.execution_id = os.urandom(8).hex()
         self.worker = worker_name()
         self.started = time.time()
         self.clock = time.perf_counter

@@ -47,15 +47,14 @@ class Monitor:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="millrace-monitor", daemon=True)
                 self._thread.start()
-            self._busy.set()
+            if not self._busy.is_set():
+                self._busy.set()
         if cancelled:
             execution.cancel()
 
     def remove(self, execution: Execution) -> None:
         with self._lock:
             self._running.pop(_key(execution), None)
-            if not self._running:
-                self._busy.clear()
 
     def cancel(self, run_id: str, batch_ids: Iterable[int]) -> int:
         """Cancel running executions; returns how many were found.
@@ -79,6 +78,8 @@ class Monitor:
             pause.wait(TICK_SECONDS)
             with self._lock:
                 executions = list(self._running.values())
+                if not executions:  # not with each batch that ends: the next one often begins at once
+                    self._busy.clear()
             for execution in executions:
                 try:
                     look_after(execution)

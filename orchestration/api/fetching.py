@@ -62,6 +62,8 @@ class Fetching:
         node = self._driver.core.nodes.get(node_id)
         if node is None:
             raise MillraceError(f"node {node_id} of run {self._session.run_id} is not known yet")
+        if len(indices) == 1 and not errors_only and (found := self._at_engine(node, indices[0])) is not None:
+            return Outcomes(found)
         asked = _Asked(node, indices, [None] * len(indices))
         elsewhere: Iterable[int] = range(len(indices))
         if not errors_only and isinstance(indices, range) and _all_completed(node, indices):
@@ -72,6 +74,18 @@ class Fetching:
             self._have_made_again(node, [indices[k] for k in again])
             self._fill(asked, again, errors_only=False)
         return Outcomes(asked.values, dict(sorted(asked.errors.items())))
+
+    def _at_engine(self, node: Node, index: int) -> list[Any] | None:
+        """Return the result of an item that has completed, where the engine has it; None: it takes more to say."""
+        completed = index < node.width and node.states[index] == TaskState.COMPLETED
+        place = node.location(index) if completed else None
+        if place is None or self._session.inline.kept(place[0]) is not None:
+            return None
+        try:
+            (brought,) = self._driver.runner.fetch_many([(place[0], node.stage_in(place[0]), (place[1],))])
+        except RunnerNotStartedError:
+            return None
+        return None if isinstance(brought, ResultLostError) else brought
 
     def singles(self, items: Sequence[tuple[int, int]]) -> list[Outcome]:
         """Return (value, exception) of items that have ended, each a node and an index, in one round trip."""

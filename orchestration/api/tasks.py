@@ -16,8 +16,10 @@ from ..core.records import Policy
 from ..core.retry import delays
 from ..core.triggers import Tally, Trigger, all_successful
 from ..errors import UserError
+from .annotations import unmapped
 from .futures import TaskRunFuture, TaskRunFutureList
 from .option_checks import named, settle, shown
+from .requests import mapped, single
 from .sessions import Defaults, active_session
 from .states import State
 
@@ -97,8 +99,6 @@ class Task(Generic[P, R]):
             wait_for: futures to wait for without taking their results.
             return_state: wait, and return the final State instead.
         """
-        from .requests import single
-
         session = self._session("submit")
         request = single(self, "single", self.bound + args, kwargs, wait_for, session.run_id)
         node_id = session.submit(request)
@@ -124,9 +124,6 @@ class Task(Generic[P, R]):
         Strings, bytes, mappings and scalars are the same for all items, as is what is wrapped in `unmapped`. An
         upstream future is mapped over its result, whose length is learned when it arrives.
         """
-        from .annotations import unmapped
-        from .requests import mapped
-
         session = self._session("map")
         bound = tuple(unmapped(value) for value in self.bound)
         request = mapped(self, bound + args, kwargs, wait_for, session.run_id)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from orchestration import Skip, flow, task
+from orchestration.api.requests import check_call
 from orchestration.api.running import _tell_missing
 from orchestration.core.events import RunInterrupted
 from orchestration.core.journal import LogWritten
@@ -192,6 +195,31 @@ def test_unknown_keywords_are_named_before_what_is_missing() -> None:
     main("monday")
     with pytest.raises(ParameterError, match=r"flow 'main' .*: got an unexpected keyword argument 'dya'"):
         main(dya="monday")
+
+
+def test_calls_that_do_not_fit_are_refused_at_once() -> None:
+    """However parameters may be given: counted where all are given by place, else bound."""
+
+    def only(a: int, /) -> None: ...
+    def some(a: int, b: int = 0) -> None: ...
+    def many(a: int, *more: int) -> None: ...
+    def key(a: int, *, b: int) -> None: ...
+    def keys(a: int, *, b: int = 0, **more: int) -> None: ...
+
+    calls: list[tuple[Callable[..., None], range, dict[str, int]]] = [  # which numbers of arguments fit
+        (only, range(1, 2), {}),
+        (some, range(1, 3), {}),
+        (some, range(1, 2), {"b": 1}),
+        (many, range(1, 5), {}),
+        (key, range(0), {}),
+        (key, range(1, 2), {"b": 1}),
+        (keys, range(1, 2), {}),
+        (keys, range(1, 2), {"c": 1}),
+    ]
+    for fn, fitting, named in calls:
+        for n in range(5):
+            with nullcontext() if n in fitting else pytest.raises(ParameterError):
+                check_call(task(fn), range(n), named)
 
 
 def test_parameters_that_cannot_travel_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
