@@ -28,6 +28,7 @@ from .dask_tasks import submit_helper
 from .dask_versions import PIP_LINE
 from .errors import InternalError, VersionMismatchError
 from .messages import (
+    ENDED,
     HAS_RESULT,
     Batch,
     BatchFinished,
@@ -367,11 +368,10 @@ class Desk:
             there = {b: f for b, f in self.flights.items() if f.future is not None and f.future.key in keys}
         threads = int(self.workers.get(address, {}).get("nthreads", 1))
         running = probably_begun(address, there, threads)
-        if not expected:
-            self._tell_of_reruns(address, keys, threads)
         if expected:
             reason = f"worker {address} was retired while it ran this"
         else:
+            self._tell_of_reruns(address, keys, threads)
             reason = f"worker {address} died"
         gone = []
         for batch_id, flight in there.items():
@@ -382,7 +382,7 @@ class Desk:
                 gone.append(flight)  # or else Dask runs it again by itself
             why = reason if ran else f"{reason}; this was only queued there"
             if flight.doomed:
-                why = f"worker {address} was ended to stop it"
+                why = f"it {ENDED}"
             self._lose(batch_id, why, ran and not expected)
         if gone:
             begun = (f for f in gone if not f.asks_first)

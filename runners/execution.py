@@ -24,7 +24,18 @@ from .async_raise import raise_in, take_back
 from .body import TaskBody
 from .channel import Channel
 from .context import RunContext
-from .messages import Batch, BatchProgress, BatchStarted, Detail, LogLine, Outcome, Stored, Table
+from .messages import (
+    CANCELLED_AND,
+    NOT_STOPPED,
+    Batch,
+    BatchProgress,
+    BatchStarted,
+    Detail,
+    LogLine,
+    Outcome,
+    Stored,
+    Table,
+)
 
 if TYPE_CHECKING:
     from .arguments import Arguments
@@ -353,10 +364,10 @@ def late_message(timeout: float | None, seconds: float, *, stopped: bool) -> str
 
 
 def abandoned_detail(timeout: float | None) -> Detail:
-    what = "was cancelled" if timeout is None else f"ran longer than its timeout of {timeout:g} s"
+    what = CANCELLED_AND if timeout is None else f"ran longer than its timeout of {timeout:g} s and "
     return Detail(
         type_name="TaskCancelledError" if timeout is None else "TaskTimeoutError",
-        message=f"{what} and could not be stopped: its code may still be running",
+        message=f"{what}{NOT_STOPPED}",
         abandoned=True,
     )
 

@@ -129,6 +129,12 @@ class Batch:
         return list(dict.fromkeys(i.batch_id for i in self.inputs if i.batch_id is not None))
 
 
+# What is said of items that did not stop when they were told to, after why they were told to.
+NOT_STOPPED = "could not be stopped: its code may still be running"
+ENDED = "did not stop: its worker was ended"
+CANCELLED_AND = "was cancelled and "
+
+
 @dataclass(frozen=True, slots=True)
 class Detail:
     """What an item has to say beyond its outcome byte. Only items that did not simply complete have one."""

@@ -9,7 +9,7 @@ from ray import exceptions as ray_errors
 
 from .calling import detail_of
 from .errors import UserError, VersionMismatchError
-from .messages import Batch, BatchFinished, BatchLost, BatchRejected, Detail
+from .messages import ENDED, Batch, BatchFinished, BatchLost, BatchRejected, Detail
 from .tables import starved_table, unstarted_table
 
 Ending = BatchFinished | BatchLost | BatchRejected
@@ -33,7 +33,7 @@ def ending(
     """
     if isinstance(error, ray_errors.TaskCancelledError):
         if forced and started:
-            return BatchLost(batch.batch_id, "cancelled by force: its worker process was ended")
+            return BatchLost(batch.batch_id, f"it {ENDED}")
         return BatchFinished(unstarted_table(batch))  # a running batch ends with its own table
     if isinstance(error, ray_errors.RayTaskError):
         return _raised(batch, error, read)
@@ -49,7 +49,7 @@ def ending(
     ):
         return _rejected(batch, UserError(f"Ray cannot run this task with its runner_options: {error}"))
     if forced:
-        return BatchLost(batch.batch_id, "cancelled by force: its worker process was ended")
+        return BatchLost(batch.batch_id, f"it {ENDED}")
     return BatchLost(batch.batch_id, _reason(error))
 
 

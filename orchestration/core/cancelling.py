@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from runners.messages import NOT_STOPPED
+
 from .commands import CancelBatches
 from .ledger import compact, positions_in
 from .overdue import ENDING_SECONDS
@@ -146,7 +148,7 @@ def _abandon(core: Coordinator, flights: list[Flight], reason: str) -> None:
 
 def _give_up(core: Coordinator, flights: list[Flight], reason: str) -> None:
     """The items are Cancelled, their code may still run: the flight keeps its slot and leases until its end is told."""
-    message = f"{reason}; its code could not be stopped and may still be running"
+    message = f"{reason}; it {NOT_STOPPED}"
     for flight in flights:
         if not flight.over:
             core.settling.abandon(flight, message)

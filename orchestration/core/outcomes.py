@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from runners.messages import Detail, Outcome
+from runners.messages import CANCELLED_AND, Detail, Outcome
 
 from .records import Node, Part
 from .retry import in_words, jittered
@@ -23,6 +23,8 @@ def cause_of(part: Part, position: int, outcome: Outcome, message: str, retriabl
     unstarted = outcome is Outcome.UNSTARTED or (outcome is Outcome.REFUSED and position >= part.seen)
     wanted = node.known.cancel_wanted.get(index)
     if wanted is not None:
+        if outcome is Outcome.CANCELLED and message.startswith(CANCELLED_AND):
+            return Cause.CANCELLED, f"{wanted}; it {message.removeprefix(CANCELLED_AND)}"
         if unstarted or outcome in (Outcome.CANCELLED, Outcome.INPUT_LOST, Outcome.REFUSED):
             return Cause.CANCELLED, wanted
         return Cause.FAILED, message

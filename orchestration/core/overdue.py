@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runners.messages import Detail, Outcome
+from runners.messages import CANCELLED_AND, ENDED, NOT_STOPPED, Detail, Outcome
 
 from .commands import CancelBatches
 from .ledger import Ledger
@@ -137,18 +137,10 @@ class Overdues:
         if position in part.settled:
             return
         timed_out = outcome is Outcome.TIMED_OUT
-        what = (
-            f"ran longer than its timeout of {part.node.policy.timeout_seconds:g} s"
-            if timed_out
-            else "was cancelled"
-        )
-        how = (
-            "and did not stop: its worker was ended"
-            if ended
-            else "and could not be stopped: its code may still be running"
-        )
+        seconds = part.node.policy.timeout_seconds
+        what = f"ran longer than its timeout of {seconds:g} s and " if timed_out else CANCELLED_AND
         type_name = "TaskTimeoutError" if timed_out else "TaskCancelledError"
-        detail = Detail(type_name, f"{what} {how}", abandoned=not ended)
+        detail = Detail(type_name, f"{what}{ENDED if ended else NOT_STOPPED}", abandoned=not ended)
         self.settling.early(part, position, outcome, detail, overdue.since)
 
 

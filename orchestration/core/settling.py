@@ -136,23 +136,23 @@ class Settling:
                 if not begun:
                     dropped.setdefault(wanted[index], []).append(position)
                     continue
-                cause = Cause.CANCELLED
-            elif part.follows and not begun:  # what it rides behind pays
+                ends.setdefault((Cause.CANCELLED, f"{wanted[index]}; {reason}"), []).append(position)
+                continue
+            if part.follows and not begun:  # what it rides behind pays
                 free.append(position)
                 continue
-            else:
-                again = charge_loss(
-                    node.budget(index),
-                    node.policy,
-                    started=begun,
-                    suspect=suspect,
-                    company=company,
-                    ended=position < last or entry_of(part, position) < flight.entry,
-                )
-                if again is None:
-                    free.append(position)
-                    continue
-                cause = _lost(part) if again else Cause.LOST_FOR_GOOD
+            again = charge_loss(
+                node.budget(index),
+                node.policy,
+                started=begun,
+                suspect=suspect,
+                company=company,
+                ended=position < last or entry_of(part, position) < flight.entry,
+            )
+            if again is None:
+                free.append(position)
+                continue
+            cause = _lost(part) if again else Cause.LOST_FOR_GOOD
             ends.setdefault((cause, reason), []).append(position)
         self._return(part, free, reason)
         self._drop(part, dropped)

@@ -416,7 +416,7 @@ def test_force_ends_the_worker(port: Any) -> None:
     port.runner.submit([batch])
     port.of(BatchStarted, batch)
     port.runner.cancel([batch.batch_id], force=True)
-    assert "was ended to stop it" in port.end(batch).reason
+    assert "it did not stop: its worker was ended" in port.end(batch).reason
     wait_until_whole(port, since)
 
 

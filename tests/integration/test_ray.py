@@ -193,7 +193,7 @@ def test_cancel_by_force(port: Any) -> None:
     port.runner.cancel([batch.batch_id], force=True)
     end = port.end(batch)
     assert isinstance(end, BatchLost)
-    assert "by force" in end.reason
+    assert "it did not stop: its worker was ended" in end.reason
 
 
 def test_a_timeout_reaches_a_sleep(port: Any) -> None:

@@ -111,7 +111,7 @@ def test_after_the_grace_the_code_counts_as_abandoned() -> None:
     run.wait(0.1)
     assert run.state(node) is GONE
     assert run.core.nodes[node].details[0].abandoned
-    assert run.reason(node) == "too slow; its code could not be stopped and may still be running"
+    assert run.reason(node) == "too slow; it could not be stopped: its code may still be running"
     other = run.add()
     assert run.state(other) is State.READY
     run.end(Outcome.COMPLETED)

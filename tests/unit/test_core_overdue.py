@@ -9,6 +9,7 @@ from orchestration.core.overdue import ENDING_SECONDS, LOOK_SECONDS, SILENT_SECO
 from orchestration.core.specs import Policy
 from orchestration.core.states import State
 from orchestration.testing.handdriven import HandDriven
+from runners.execution import abandoned_detail
 from runners.messages import Detail, Outcome
 
 TIMEOUT = 2.0
@@ -120,3 +121,33 @@ def test_cancelled_code_whose_worker_is_ended_is_not_abandoned() -> None:
     run.lose()
     assert run.state(node) is State.CANCELLED
     assert 0 not in run.core.nodes[node].details
+
+
+@pytest.mark.parametrize(
+    ("ends_workers", "how"),
+    [
+        (True, "it did not stop: its worker was ended"),
+        (False, "it could not be stopped: its code may still be running"),
+    ],
+)
+def test_who_cancels_code_that_does_not_stop_is_told_so(ends_workers: bool, how: str) -> None:
+    """In the words that are used at a timeout, after why it was cancelled."""
+    run = driven(ends_workers=ends_workers)
+    node = run.add()
+    run.start()
+    run.cancel(node, reason="too slow")
+    run.progress(0, 0, outcomes=bytes([Outcome.CANCELLED]), details={0: abandoned_detail(None)})
+    if ends_workers:
+        run.lose()
+    assert run.state(node) is State.CANCELLED
+    assert run.reason(node) == f"too slow; {how}"
+
+
+def test_a_cancelled_item_whose_worker_dies_says_both() -> None:
+    """Why it was to end, and how it came to."""
+    run = driven()
+    node = run.add()
+    run.start()
+    run.cancel(node, reason="too slow")
+    run.lose()
+    assert run.reason(node) == "too slow; the worker has died"
