@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 from runners.arguments import Ref
 from runners.context import current_item
 
+from .standing import all_standing
 from .states import State
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class TaskRunFuture:
 
     def _wait(self, timeout: float | None) -> None:
         if not self._session.wait(self.node_id, (self.index,), timeout):
-            raise TimeoutError(f"task run {self.task_run_id} has not ended within {timeout:g} s")
+            raise TimeoutError(self._session.standing(self.node_id, (self.index,), timeout or 0.0))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the task run has ended; False after `timeout` seconds."""
@@ -209,7 +210,7 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
         """Wait for all and return their results in order. Raises the first failure in order, as `result` does."""
         if self._outcomes is None:
             if not self.wait(timeout):
-                raise TimeoutError(f"not all task runs of {self!r} have ended within {timeout:g} s")
+                raise TimeoutError(self._session.standing(self.node_id, self.indices, timeout or 0.0))
             self._outcomes = self._session.results(self.node_id, self._members())
         return self._outcomes.results(raise_on_failure=raise_on_failure)
 
@@ -342,7 +343,7 @@ def as_completed(
         try:
             future = next(iter(waiting))._session.from_queue(ended, waiting, left)
         except queue.Empty:
-            raise TimeoutError(f"{len(waiting)} of {total} task runs have not ended") from None
+            raise TimeoutError(all_standing(waiting, total, timeout or 0.0)) from None
         if future in waiting:
             del waiting[future]
             yield future

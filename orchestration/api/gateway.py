@@ -42,6 +42,7 @@ class Gateway:
             "submit": session.submit,
             "results": self._results,
             "state": self._state,
+            "standing": session.standing,
             "unsuccessful": session.unsuccessful,
             "width_now": lambda node_id: session.width(node_id, wait=False),
             "cancel": session.cancel,

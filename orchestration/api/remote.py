@@ -84,6 +84,9 @@ class RemoteSession:
 
         return State(kind, name, message, data)
 
+    def standing(self, node_id: int, indices: Sequence[int] | None, within: float) -> str:
+        return self.ask("standing", node_id, indices, within)  # type: ignore[no-any-return]
+
     def unsuccessful(self, node_id: int, indices: Sequence[int]) -> Sequence[int]:
         return self.ask("unsuccessful", node_id, indices)  # type: ignore[no-any-return]
 

@@ -27,6 +27,7 @@ from .fetching import Fetching, stored_values
 from .futures import Hold
 from .outcome_lists import Outcomes
 from .slots import lend, lends_here
+from .standing import standing
 from .states import State
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Session(Protocol):
     def wait(self, node_id: int, indices: Sequence[int] | None, timeout: float | None) -> bool: ...
     def results(self, node_id: int, indices: Sequence[int], errors_only: bool = False) -> Outcomes: ...
     def state(self, node_id: int, index: int) -> State: ...
+    def standing(self, node_id: int, indices: Sequence[int] | None, within: float) -> str: ...
     def unsuccessful(self, node_id: int, indices: Sequence[int]) -> Sequence[int]: ...
     def width(self, node_id: int, *, wait: bool) -> int | None: ...
     def cancel(self, node_id: int, indices: Sequence[int] | None) -> None: ...
@@ -389,6 +391,10 @@ class LocalSession:
         if state in (TaskState.COMPLETED, TaskState.SKIPPED) or state >= TaskState.FAILED:
             data = lambda: self._value(node_id, index)  # noqa: E731
         return State(state.title, node.names.get(index) or "", in_words(node, index), data)
+
+    def standing(self, node_id: int, indices: Sequence[int] | None, within: float) -> str:
+        """Say how items stand that have not ended `within` seconds."""
+        return standing(self, node_id, indices, within)
 
     def unsuccessful(self, node_id: int, indices: Sequence[int]) -> Sequence[int]:
         """Return the positions in `indices` of items that are neither Completed nor Skipped."""

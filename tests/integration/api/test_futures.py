@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestration import TaskRunFuture, as_completed, flow, task, wait
+from orchestration import TaskRunFuture, as_completed, flow, quote, task, wait
 from orchestration.errors import CancelledRunError, MillraceError
 from runners.base import TaskRunner
 from runners.errors import RemoteTraceback
@@ -86,7 +88,7 @@ def test_an_exception_can_be_raised_again_and_again(runner: TaskRunner) -> None:
     twice()
 
 
-def test_timeouts_of_waiting(parallel_runner: TaskRunner, tmp_path: Path) -> None:
+def test_timeouts_of_waiting(parallel_runner: TaskRunner, tmp_path: Path, until: Callable[..., Any]) -> None:
     """`result` raises TimeoutError and `wait` says False while the task goes on."""
     go = tmp_path / "go"
 
@@ -95,15 +97,50 @@ def test_timeouts_of_waiting(parallel_runner: TaskRunner, tmp_path: Path) -> Non
         future = hold.submit(go)
         assert future.wait(timeout=0.05) is False
         assert not future.done()
-        with pytest.raises(TimeoutError, match="has not ended within"):
+        until(lambda: future.state.name == "Running")
+        told = r"^hold has not ended within 0\.05 s: it is Running$"
+        with pytest.raises(TimeoutError, match=told):
             future.result(timeout=0.05)
-        with pytest.raises(TimeoutError, match="has not ended within"):
+        with pytest.raises(TimeoutError, match=told):
             future.exception(timeout=0.05)
         go.touch()
         assert future.wait(timeout=20) is True
         return future.result(timeout=1)
 
     assert waits() == "go"
+
+
+def test_timeouts_name_the_items_of_maps(
+    parallel_runner: TaskRunner, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """By their index, with their state; a list says how many are in which state, also on workers."""
+    go, later = tmp_path / "go", tmp_path / "later"
+    go.touch()
+
+    @task
+    def asks(futures: Any) -> str:
+        try:
+            futures.result(timeout=0.05)
+        except TimeoutError as error:
+            return str(error)
+        return ""
+
+    @flow(task_runner=parallel_runner)
+    def waits() -> Any:
+        futures = hold.map([go, later])
+        futures[0].wait()
+        until(lambda: futures[1].state.name == "Running")
+        with pytest.raises(TimeoutError, match=r"^hold\[1\] has not ended within 0\.05 s: it is Running$"):
+            futures[1].result(timeout=0.05)
+        told = "1 of 2 task runs of hold have not ended within 0.05 s: 1 Running"
+        with pytest.raises(TimeoutError, match=f"^{re.escape(told)}$"):
+            futures.result(timeout=0.05)
+        assert asks.submit(quote(futures)).result() == told
+        with pytest.raises(TimeoutError, match=r"^1 of 2 task runs have not .*: hold\[1\] .* it is Running$"):
+            list(as_completed(futures, timeout=0.05))
+        later.touch()
+
+    waits()
 
 
 def test_a_tasks_own_timeout_error_is_not_taken_for_the_waits(runner: TaskRunner) -> None:
