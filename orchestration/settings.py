@@ -57,6 +57,12 @@ def runner_name() -> str | None:
     return _setting("MILLRACE_RUNNER", "runner", is_path=False)
 
 
+def log_loggers() -> list[str]:
+    """Return the loggers whose lines are the run's, too: `MILLRACE_LOG_LOGGERS` or `log_loggers`, split at commas."""
+    named = _setting("MILLRACE_LOG_LOGGERS", "log_loggers", is_path=False) or ""
+    return [name for part in named.split(",") if (name := part.strip())]
+
+
 def _setting(variable: str, key: str, *, is_path: bool) -> str | None:
     value = os.environ.get(variable)
     if value:

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -20,9 +20,13 @@ TASK_LOGGER = "millrace.task_runs"
 # Set where prints are wanted as log lines: called with the text of each print.
 print_sink: ContextVar[Callable[[str], None] | None] = ContextVar("millrace_print_sink", default=None)
 
+# Set in the flow's process: takes a record of a named logger that no item has logged, for a flow function.
+outside: Callable[[str, logging.LogRecord], bool] | None = None
+
 _real_print = builtins.print
 _wanted = 0  # how many ask for `print` to be replaced
 _lock = threading.Lock()
+_levels: dict[str, int] = {}  # that were set here
 
 
 class ItemLogHandler(logging.Handler):
@@ -44,6 +48,59 @@ class ItemLogHandler(logging.Handler):
             item.execution.log(item.entry, record.created, record.levelno, record.name, message)
         except Exception:  # a log line never breaks a task
             self.handleError(record)
+
+
+class NamedLogHandler(ItemLogHandler):
+    """The same for a logger that a user has named: only of runs that name it, and each record once."""
+
+    def __init__(self, named: str) -> None:
+        super().__init__()
+        self.named = named
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.__dict__.get("millrace_taken"):  # by the handler of a logger below this one
+            return
+        item = current_item.get()
+        if item is not None and self.named in dict(item.run.loggers):
+            super().emit(record)
+        elif item is not None or outside is None or not outside(self.named, record):
+            _as_without_us(record)
+            return
+        record.millrace_taken = True
+
+
+def _as_without_us(record: logging.LogRecord) -> None:
+    """Do what `logging` does with a record that has no handler, if it has none but ours."""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None:
+        if not all(isinstance(handler, NamedLogHandler) for handler in logger.handlers):
+            return
+        logger = logger.parent if logger.propagate else None
+    if logging.lastResort is not None and record.levelno >= logging.lastResort.level:
+        record.millrace_taken = True
+        logging.lastResort.handle(record)
+
+
+def with_levels(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    """Return loggers with the levels that they have in this process, for `install_named` in others."""
+    return tuple((name, logging.getLogger(name).getEffectiveLevel()) for name in dict.fromkeys(names))
+
+
+def install_named(loggers: Iterable[tuple[str, int]], *, here: bool) -> None:
+    """Attach handlers to loggers that a user has named.
+
+    Args:
+        loggers: names and levels in the flow's process.
+        here: this is that process. In others, a logger without a level of its own gets that level.
+    """
+    for name, level in loggers:
+        logger = logging.getLogger(name)
+        with _lock:
+            if not any(isinstance(h, NamedLogHandler) and h.named == name for h in logger.handlers):
+                logger.addHandler(NamedLogHandler(name))
+            if not here and logger.level in (logging.NOTSET, _levels.get(name)):
+                logger.setLevel(level)
+                _levels[name] = level
 
 
 def install() -> None:

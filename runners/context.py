@@ -28,6 +28,7 @@ class RunContext:
     tags: frozenset[str] = frozenset()
     started: float = 0.0  # seconds since the epoch
     parent_run_id: str | None = None
+    loggers: tuple[tuple[str, int], ...] = ()  # the user's own whose lines are the run's, with their levels
 
 
 class ItemContext:

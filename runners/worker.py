@@ -123,6 +123,7 @@ def _prepare(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> I
         outcome = Outcome.INPUT_LOST
         inputs = _collect(execution, fetched)
         capture.install()
+        capture.install_named(execution.run.loggers, here=execution.in_process)
         if any(map(is_async, (body.fn for body in execution.bodies))):
             execution.event_loop()
         return inputs

@@ -25,8 +25,7 @@ class FlowLogHandler(logging.Handler):
     """Gives records to the run whose flow function logs them."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        context = current_run.get()
-        run = _runs.get(context.run_id) if context is not None else None
+        run = _run_here()
         if run is None:
             return
         try:
@@ -34,6 +33,23 @@ class FlowLogHandler(logging.Handler):
             run.log(LogWritten(-1, (0,), (0,), (line,)))
         except Exception:  # a log line never breaks a flow
             self.handleError(record)
+
+
+_handler = FlowLogHandler()
+
+
+def _run_here() -> RunningFlow | None:
+    context = current_run.get()
+    return _runs.get(context.run_id) if context is not None else None
+
+
+def _named(logger: str, record: logging.LogRecord) -> bool:
+    """Take a record of a logger that the user has named, if a flow function has logged it that wants it."""
+    run = _run_here()
+    if run is None or logger not in dict(run.context.loggers):
+        return False
+    _handler.handle(record)
+    return True
 
 
 @contextmanager
@@ -46,6 +62,8 @@ def flow_logging(run: RunningFlow) -> Iterator[None]:
             logger.setLevel(logging.DEBUG)
             logger.propagate = False
         _runs[run.row.run_id] = run
+        capture.outside = _named
+    capture.install_named(run.context.loggers, here=True)
     try:
         with capture.prints(run.flow.log_prints):
             token = capture.print_sink.set(_print if run.flow.log_prints else None)

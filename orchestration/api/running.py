@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from runners import capture
 from runners.base import TaskRunner
 from runners.codec import dumps
 from runners.context import RunContext, current_item
@@ -74,10 +75,16 @@ class RunningFlow:
         self.store = store
         self.runner = runner
         self.clock = SteadyClock()
-        context = RunContext(
-            row.run_id, row.name, flow.name, dict(parameters), row.tags, self.clock.now(), row.parent_run_id
+        context = self.context = RunContext(
+            row.run_id,
+            row.name,
+            flow.name,
+            dict(parameters),
+            row.tags,
+            self.clock.now(),
+            row.parent_run_id,
+            capture.with_levels(settings.log_loggers()),
         )
-        self.context = context
         core = Coordinator(
             row.run_id,
             random.random,

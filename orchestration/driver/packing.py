@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 from types import ModuleType
@@ -336,7 +336,7 @@ def _portable(run: RunContext) -> RunContext:
                 kept[name] = value
             except Exception:
                 continue
-        return RunContext(run.run_id, run.name, run.flow_name, kept, run.tags, run.started, run.parent_run_id)
+        return replace(run, parameters=kept)
 
 
 def _picklable(value: Any) -> bool:

@@ -117,6 +117,38 @@ def test_logging_of_the_user_is_untouched() -> None:
     assert [type(h) for h in handlers].count(capture.ItemLogHandler) == 1
 
 
+def test_named_loggers_are_those_of_the_run(lines: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """A run gets what it has named; what no run wants goes where it went before: warnings to stderr."""
+    capture.install_named([("shop", logging.INFO)], here=False)
+    logger = logging.getLogger("shop.stock")
+    item = current_item.get()
+    assert item is not None
+    item.run = SimpleNamespace(loggers=())  # type: ignore[misc]
+    above = logging.getLogger("shop")
+    above.propagate = False  # or else pytest's handlers get it
+    logger.warning("not this run's")
+    assert (lines, capsys.readouterr().err) == ([], "not this run's\n")
+    item.run = SimpleNamespace(loggers=(("shop", logging.INFO),))  # type: ignore[misc]
+    logger.info("this run's")
+    assert ([line[4] for line in lines], capsys.readouterr().err) == (["this run's"], "")
+    above.propagate = True
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"), [(logging.NOTSET, logging.INFO), (logging.ERROR, logging.ERROR)]
+)
+def test_levels_of_named_loggers_on_workers(own: int, expected: int) -> None:
+    """The flow's, unless the worker has one; and the next run's after it."""
+    logger = logging.getLogger(f"shop.level.{own}")
+    logger.setLevel(own)
+    capture.install_named([(logger.name, logging.DEBUG)], here=True)
+    assert logger.level == own
+    capture.install_named([(logger.name, logging.DEBUG)], here=False)
+    capture.install_named([(logger.name, logging.INFO)], here=False)
+    assert logger.level == expected
+    assert len(logger.handlers) == 1
+
+
 def test_a_users_config_does_not_silence_tasks(lines: list[Any]) -> None:
     """`dictConfig` disables loggers that it does not name; the next batch has its lines again."""
     logger = logging.getLogger(capture.TASK_LOGGER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -185,3 +186,55 @@ def test_no_run_no_logger() -> None:
     """Outside of flows and tasks there is no run to log to."""
     with pytest.raises(UserError, match="neither a task nor a flow"):
         get_run_logger()
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+    """A logger of a user's package that takes INFO and is named in the settings, with one above it, too."""
+    monkeypatch.setenv("MILLRACE_LOG_LOGGERS", "shop, shop.stock")
+    logger = logging.getLogger("shop")
+    logger.setLevel(logging.INFO)
+    yield logger
+    logger.setLevel(logging.NOTSET)
+
+
+@task
+def sells(text: str) -> None:
+    import logging
+
+    logging.getLogger("shop.stock.shelf").info("sold %s", text)
+    logging.getLogger("shop").debug("nobody wants to know")
+    logging.getLogger("elsewhere").error("none of the run's")
+
+
+def test_lines_of_loggers_that_are_named(runner: TaskRunner, record: Any, named: logging.Logger) -> None:
+    """Each once, of the task run or else the flow that logs them, at the level of the flow's process."""
+
+    @flow(task_runner=runner)
+    def main() -> None:
+        named.warning("opens")
+        sells.map(["tea", "milk"])
+        sells("salt")
+
+    main()
+    named.warning("after the run")
+    lines = sorted((row.task_name, row.index, row.level, row.logger, row.message) for row in record.logs())
+    shelf = "shop.stock.shelf"
+    assert lines == [
+        ("", 0, logging.WARNING, "shop", "opens"),
+        ("sells", 0, logging.INFO, shelf, "sold salt"),
+        ("sells", 0, logging.INFO, shelf, "sold tea"),
+        ("sells", 1, logging.INFO, shelf, "sold milk"),
+    ]
+
+
+def test_loggers_that_are_not_named(runner: TaskRunner, record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of them is recorded, also after a run in the same processes that has named them."""
+    monkeypatch.delenv("MILLRACE_LOG_LOGGERS", raising=False)
+
+    @flow(task_runner=runner)
+    def main() -> None:
+        sells.submit("tea")
+
+    main()
+    assert record.logs() == []
