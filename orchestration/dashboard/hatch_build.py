@@ -13,7 +13,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 # Only where the registry has a Deno; elsewhere an editable install goes without the pages.
 DENO = "deno>=2.9,<3; platform_machine in 'x86_64 AMD64 aarch64 arm64'"
-HOW = "Build it with `make ui`, or install Deno (`pip install deno`) and build again."
+GET_DENO = "Build it with `make ui`, or install Deno 2.9 (`pip install deno`) and build again."
+GET_PACKAGES = (
+    "Its packages come from the npm registry: build where that can be reached, name another in NPM_CONFIG_REGISTRY, "
+    "or set DENO_DIR to a folder of Deno's that has them."
+)
 
 
 class DashboardHook(BuildHookInterface[Any]):
@@ -25,9 +29,9 @@ class DashboardHook(BuildHookInterface[Any]):
             return
         problem = bundle(Path(self.root))
         if problem and version == "editable":
-            self.app.display_warning(f"The dashboard is not built: {problem} {HOW}")
-        elif problem:
-            raise RuntimeError(f"The dashboard cannot be built: {problem} {HOW}")
+            self.app.display_warning(f"The dashboard is not built: {problem}")
+        elif problem:  # whoever builds wants the sentence, and no traceback of the build backend
+            self.app.abort(f"The dashboard cannot be built: {problem}")
 
     def dependencies(self) -> list[str]:
         """What an isolated build installs; nothing where the bundle is there already."""
@@ -43,11 +47,11 @@ def bundle(root: Path) -> str | None:
     """Bundle the dashboard of the checkout at `root`.
 
     Returns:
-        Why it did not work, or None.
+        Why it did not work and what to do, or None.
     """
     deno = _find_deno()
     if deno is None:
-        return "there is no Deno."
+        return f"there is no Deno here. {GET_DENO}"
     cache = os.environ.get("DENO_DIR") or str(root / ".cache" / "deno")
     env = os.environ | {"DENO_DIR": cache, "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"}
     command = [deno, "task", "--quiet", "bundle"]
@@ -56,8 +60,11 @@ def bundle(root: Path) -> str | None:
             command, cwd=_folder(root), env=env, capture_output=True, text=True, timeout=300, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as problem:
-        return f"{deno}: {problem}."
-    return None if done.returncode == 0 else f"`deno task bundle` said: {done.stderr.strip()}"
+        return f"{deno}: {problem}. {GET_DENO}"
+    if done.returncode == 0:
+        return None
+    said = done.stderr.partition("Stack backtrace")[0].strip()
+    return f"`deno task bundle` said: {said}" + (f"\n{GET_PACKAGES}" if "npm" in said else "")
 
 
 def _folder(root: Path) -> Path:

@@ -74,11 +74,10 @@ def test_bundle_is_small_and_obeys_the_policy(wheel: zipfile.ZipFile) -> None:
 def test_build_without_deno_warns_only_where_editable(root: Path, tmp_path: Path) -> None:
     """`pip install -e` has to work offline; a wheel without its pages must not come to be."""
     code = (
-        "import pathlib, runpy, sys\n"
+        "import runpy, sys\n"
+        "from hatchling.bridge.app import Application\n"
         f"hook = runpy.run_path({str(root / FOLDER / 'hatch_build.py')!r})\n"
-        "class App:\n"
-        "    def display_warning(self, text): print('warning:', text)\n"
-        "made = hook['DashboardHook'](sys.argv[1], {}, None, None, sys.argv[1], 'wheel', App())\n"
+        "made = hook['DashboardHook'](sys.argv[1], {}, None, None, sys.argv[1], 'wheel', Application())\n"
         "made.initialize('editable', {})\n"
         "assert made.dependencies()\n"
         "made.initialize('standard', {})\n"
@@ -89,6 +88,22 @@ def test_build_without_deno_warns_only_where_editable(root: Path, tmp_path: Path
     env = {"PATH": str(lone), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [lone / "python", "-c", code, str(tmp_path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert "warning: The dashboard is not built: there is no Deno. Build it with `make ui`" in done.stdout
+    told = "there is no Deno here. Build it with `make ui`"
+    assert f"The dashboard is not built: {told}" in done.stderr
     assert done.returncode == 1
-    assert "RuntimeError: The dashboard cannot be built" in done.stderr
+    assert f"The dashboard cannot be built: {told}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_build_without_the_npm_registry_says_what_to_do(root: Path, tmp_path: Path) -> None:
+    """What Deno says of it, without its own stack, then the cure; no traceback of the build backend."""
+    env = os.environ | {"DENO_DIR": str(tmp_path / "deno"), "NPM_CONFIG_REGISTRY": "http://127.0.0.1:9/"}
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=root, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert "The dashboard cannot be built: `deno task bundle` said: " in done.stderr
+    assert "Its packages come from the npm registry" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "backtrace" not in done.stderr
