@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 @click.option(
     "-p", "--param", "pairs", multiple=True, metavar="NAME=VALUE", help="A parameter; JSON or text."
 )
-@click.option("--params-json", metavar="JSON|@FILE", help="Parameters as one JSON object, or a file with it.")
+@click.option(
+    "--params-json",
+    metavar="JSON|@FILE",
+    help="Parameters as one JSON object, or a file with it (@-: standard input).",
+)
 @runner_options
 @store_option
 @click.option("--name", help="The run's name, instead of two random words.")
@@ -174,9 +178,10 @@ def _value(text: str) -> Any:
 def _from_json(text: str) -> dict[str, Any]:
     where = "--params-json"
     if text.startswith("@"):
-        where = text[1:]
+        name = text[1:]
+        where = "standard input" if name == "-" else name
         try:
-            with open(where, encoding="utf-8") as file:
+            with click.open_file(name, encoding="utf-8") as file:
                 text = file.read()
         except OSError as error:
             raise UserError(f"--params-json {text}: {error.strerror or error}") from error

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from ..errors import UserError
 from ..stores.base import Store
@@ -43,12 +43,10 @@ class Launcher:
         Raises:
             UserError: it did not come to a run; the message has what its process said.
         """
-        with tempfile.NamedTemporaryFile("w", suffix=".json", prefix="millrace-", delete=False) as file:
-            json.dump(dict(parameters), file)
-        try:
-            return self.start(["run", entrypoint, "--params-json", f"@{file.name}", "--quiet"])
-        finally:
-            os.unlink(file.name)  # it has been read: the run is recorded
+        with tempfile.TemporaryFile() as given:  # nameless: it goes however this process ends
+            given.write(json.dumps(dict(parameters)).encode())
+            given.seek(0)
+            return self.start(["run", entrypoint, "--params-json", "@-", "--quiet"], given=given)
 
     def schema(self, entrypoint: str) -> dict[str, Any]:
         """Return the JSON schema of a flow's parameters, read in a process of its own.
@@ -74,11 +72,14 @@ class Launcher:
         found: dict[str, Any] = json.loads(done.stdout.rpartition("\n")[2])
         return found
 
-    def start(self, arguments: Sequence[str], expect: str | None = None) -> str:
+    def start(
+        self, arguments: Sequence[str], expect: str | None = None, given: IO[bytes] | None = None
+    ) -> str:
         """Start `millrace` with arguments; return the id of the run that its process has begun.
 
         Args:
             expect: the id of the run that it takes over; None: it makes a new one.
+            given: its standard input.
 
         Raises:
             UserError: as `run_flow`.
@@ -88,7 +89,7 @@ class Launcher:
             child = subprocess.Popen(
                 [sys.executable, "-c", _MILLRACE, *arguments],
                 env=os.environ | {"MILLRACE_STORE": self._store.address},
-                stdin=subprocess.DEVNULL,
+                stdin=given or subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
                 start_new_session=True,

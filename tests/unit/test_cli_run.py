@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable
@@ -85,6 +86,16 @@ def test_parameters_from_a_file_and_from_pairs(call: Call, tmp_path: Path) -> No
     code, out, _ = call("run", "flows.py:anything", "--params-json", "@p.json", "-p", "b=3", "--json")
     assert code == 0
     assert json.loads(out)["result"] == {"a": [1], "b": 3}
+
+
+def test_parameters_from_standard_input(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As other commands take it: `-`. A server starts flows so, and leaves no file with their parameters."""
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"a": "\\u00e4"}'))
+    code, out, _ = call("run", "flows.py:anything", "--params-json", "@-", "--json")
+    assert code == 0
+    assert json.loads(out)["result"] == {"a": "\u00e4"}
+    monkeypatch.setattr("sys.stdin", io.StringIO("{"))
+    assert "standard input is no JSON" in call("run", "flows.py:anything", "--params-json", "@-")[2]
 
 
 def test_async_flows_run(call: Call) -> None:
