@@ -43,7 +43,7 @@ class Dispatcher:
         self.gates = Gates(ledger.nodes)
         self.paused = False
         self._next_batch = first_batch_id
-        self._queue: list[tuple[int, int, int, Node]] = []  # nodes with ready items, best first
+        self._queue: list[tuple[int, bool, int, int, Node]] = []  # nodes with ready items, best first
         self._inline: list[Node] = []
         self._asks: dict[Names, int] = {}  # by limits: flights that ask or wait for these
         self._parked: dict[Names, deque[Node]] = {}  # nodes that may ask when one of these is answered
@@ -73,8 +73,7 @@ class Dispatcher:
         if node.spec.runner == INLINE:  # its thread waits for it: no slot needed
             self._inline.append(node)
         else:
-            # deeper nodes first: what has been begun is finished, and its results can go
-            heapq.heappush(self._queue, (-node.policy.priority, -node.depth, node.node_id, node))
+            heapq.heappush(self._queue, (*_turn(node), node))
         node.queued = True
         return True
 
@@ -90,7 +89,7 @@ class Dispatcher:
         while self.may_remake:
             self._form_again()
         while self._queue:
-            node = self._queue[0][3]
+            node = self._queue[0][-1]
             if not len(node.ready):
                 self._leave_queue(node)
                 continue
@@ -164,7 +163,7 @@ class Dispatcher:
             first, fusing.seconds(first, edges), len(self._queue), free if free > 0 else self.slots
         )
         while self._queue:
-            node = self._queue[0][3]
+            node = self._queue[0][-1]
             if len(node.ready):
                 if not pool.takes(node) or self._terms_of(node):
                     break
@@ -416,6 +415,17 @@ def _deadline(flight: Flight) -> float | None:
     if any(not rider.follows for rider in flight.riders):
         return pooling.DEADLINE_SECONDS
     return DEADLINE_SECONDS if len(flight.indices) > 1 or flight.riders else None
+
+
+def _turn(node: Node) -> tuple[int, bool, int, int]:
+    """Return what decides whose turn it is; the least is first.
+
+    After the user's priority come task runs that read much, for then it can go; then what lies below more maps, so
+    that what has been begun of them is finished; then what was submitted first. A chain of small task runs is not
+    finished before others are begun: while each of its steps comes back to the flow, long ones would wait for them.
+    """
+    lets_go = node.spec.kind != "map" and pooling.reads_much(node)
+    return -node.policy.priority, not lets_go, -node.depth, node.node_id
 
 
 def _next_attempts(node: Node, indices: Sequence[int]) -> array[int]:

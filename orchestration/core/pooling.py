@@ -67,14 +67,20 @@ def may_pool(node: Node) -> bool:
         and node.policy.rerun_on_loss
         and node.policy.batch is None
         and not node.known.spent
-        and _bytes_of(node) <= MAX_BYTES_EACH
+        and node.sizer.bytes_each + sum(_bytes_read(node)) <= MAX_BYTES_EACH
     )
 
 
-def _bytes_of(node: Node) -> float:
-    """Return how many bytes a node's item moves, and reads from others."""
-    size = node.sizer.bytes_each
-    for edge in node.ins:
-        if edge.dependency.reads:
-            size += edge.up.sizer.bytes_each * (len(edge.members) or edge.up.width)
-    return size
+def reads_much(node: Node) -> bool:
+    """Whether a single task run reads large results, or some of unknown size: of those that stay in the process."""
+    sizes = _bytes_read(node)
+    return not all(sizes) or sum(sizes) > MAX_BYTES_EACH
+
+
+def _bytes_read(node: Node) -> list[float]:
+    """Return how many bytes of each node's results the item of a single task run reads."""
+    return [
+        edge.up.sizer.bytes_each * (len(edge.members) or edge.up.width)
+        for edge in node.ins
+        if edge.dependency.reads
+    ]

@@ -48,7 +48,7 @@ class Readiness:
             node.ins.append(edge)
             up.outs.append(edge)
             self.releasing.connected(edge)
-            node.depth = max(node.depth, up.depth + 1)
+            node.depth = max(node.depth, up.depth + (up.spec.kind == "map"))
             if edge.per_item:
                 edge.blocks = not up.opened
             else:

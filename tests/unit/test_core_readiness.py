@@ -417,6 +417,37 @@ def test_deeper_nodes_go_first() -> None:
     assert [batch.node_id for batch in run.batches.values()] == [down]
 
 
+def test_what_follows_a_map_goes_before_the_rest_of_it() -> None:
+    """A task run that takes some items of a map is not kept waiting until all others of the map have run."""
+    run = driven(slots=1)
+    up = run.add(width=3, policy=ONE)
+    after = run.add(Dependency(up, Reach.SOME, (0,)))
+    further = run.add(Dependency(after, Reach.ALL))
+    for down in (after, further):
+        run.end()
+        assert [batch.node_id for batch in run.batches.values()] == [down]
+
+
+def test_single_task_runs_go_in_the_order_of_their_submission() -> None:
+    """A second step does not keep a first one waiting that was submitted before it."""
+    run = driven(slots=1)
+    first, second, third = run.add(), run.add(), run.add()
+    run.add(Dependency(first, Reach.ALL), Dependency(second, Reach.ALL))
+    run.end(moved_bytes=100)
+    run.end(moved_bytes=100)
+    assert [batch.node_id for batch in run.batches.values()] == [third]
+
+
+@pytest.mark.parametrize("moved_bytes", [1 << 20, 0], ids=["much", "unknown"])
+def test_what_reads_much_goes_first(moved_bytes: int) -> None:
+    """Large results are used, and can go, before more of them are made. So are those whose size nobody knows."""
+    run = driven(slots=1)
+    first, _ = run.add(), run.add()
+    reader = run.add(Dependency(first, Reach.ALL))
+    run.end(moved_bytes=moved_bytes)
+    assert [batch.node_id for batch in run.batches.values()] == [reader]
+
+
 def test_a_higher_priority_goes_before_depth() -> None:
     """The user's priority decides first."""
     run = driven(slots=1)
