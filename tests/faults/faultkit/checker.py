@@ -15,6 +15,7 @@ from faultkit.plan import Node, Plan, reference, value_of
 
 from orchestration.core.journal import LOST
 from orchestration.core.states import RUN_TERMINAL, TERMINAL, State
+from orchestration.errors import StoreCorruptError
 from orchestration.stores.base import AttemptRow, HistoryRow, NodeRow, Store
 from runners.messages import Outcome
 
@@ -300,11 +301,17 @@ def _judge_limit(found: Verdict, history: History, expected: Expected) -> None:
 
 
 def _judge_show(found: Verdict, store: Store, run_id: str, state: str, states: dict[str, list[str]]) -> None:
-    """`millrace runs show` counts what is recorded, in JSON and for people."""
+    """`millrace runs show` counts what is recorded, in JSON and for people.
+
+    Raises:
+        StoreCorruptError: it reads a page of the store that is damaged, and that nobody has read before.
+    """
     from orchestration.cli.app import cli
 
     command = ["runs", "show", run_id, "--store", store.url]
     told = CliRunner().invoke(cli, [*command, "--json"])
+    if isinstance(told.exception, StoreCorruptError):
+        raise told.exception
     if told.exit_code:
         found.untrue.append(f"runs show: exit {told.exit_code}: {told.output} {told.exception!r}")
         return
