@@ -67,6 +67,9 @@ def _normalized(url: str) -> str:
     if not colon:
         if url in (":memory:", "") or url.endswith("/"):
             raise UserError(f"Store {url!r} names no file. Supported are {_SUPPORTED}.")
+        first, colon, _ = url.partition(":")
+        if colon and first in ("memory", "sqlite", "postgresql", "postgres", *_SERVERS):
+            raise UserError(f"Store {first}:... is a URL without its '//'. Supported are {_SUPPORTED}.")
         return f"sqlite:///{os.path.abspath(os.path.expanduser(url))}"
     if scheme == "sqlite":
         path = rest.removeprefix("/")

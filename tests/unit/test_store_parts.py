@@ -174,6 +174,9 @@ def test_one_store_per_url_and_process(tmp_path: Path) -> None:
         ("sqlite://", "names no file"),
         (":memory:", "memory"),
         ("folder/", "names no file"),
+        ("memory:", "without its"),
+        ("sqlite:runs.db", "without its"),
+        ("postgresql:u:secret@h/db", "without its"),
     ],
 )
 def test_urls_that_name_no_store(url: str, cause: str) -> None:
