@@ -20,12 +20,13 @@ from weakref import WeakValueDictionary
 
 from . import codec
 from .base import Sink
+from .dask_bans import BANS_CALL, Bans, welcome
 from .dask_connect import Connection
 from .dask_flights import Flight, Kept, probably_begun, repeatable
 from .dask_places import place_for
 from .dask_recall import Recall
 from .dask_tasks import submit_helper
-from .dask_versions import PIP_LINE
+from .dask_versions import PIP_LINE, lacks_millrace
 from .errors import InternalError, VersionMismatchError
 from .messages import (
     ENDED,
@@ -98,6 +99,7 @@ class Desk:
         self._bare_since: float | None = None  # since when there is work and no worker; infinite once said
         self._comm: Any = None
         self._recall = Recall(self)
+        self.bans = Bans()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="millrace-dask", daemon=True)
 
@@ -105,6 +107,7 @@ class Desk:
         self._subscribe()
         self.refresh_workers()
         self._thread.start()
+        welcome(self, None)
 
     def stop(self) -> None:
         """Say nothing more. May be called from any thread, also this desk's own."""
@@ -149,7 +152,7 @@ class Desk:
             try:
                 news = self._news.get(timeout=min(TICK_SECONDS, self._recall.wait_seconds))
             except queue.Empty:
-                news = _nothing
+                news = lambda: None  # noqa: E731
             if news is None:
                 return
             self._handle(news)
@@ -181,6 +184,7 @@ class Desk:
             self.tell(partial(self._on_worker_removed, message))
         elif action == "add-worker":
             self.tell(self.refresh_workers)
+            self.tell(partial(welcome, self, [message["worker"]]))
 
     def _on_message(self, address: str, data: bytes, size: int) -> None:
         try:
@@ -191,6 +195,9 @@ class Desk:
         if isinstance(message, Call):
             if message.kind == PAYLOAD_CALL:
                 self._ship(message.payload.decode(), address)
+                return
+            if message.kind == BANS_CALL:
+                welcome(self, [address], message.call_id)
                 return
             if message.batch_id in self.kept:  # a second execution, of which the flow knows nothing
                 self._forsake([message.batch_id], "Dask was to compute them again")
@@ -334,7 +341,7 @@ class Desk:
                 self._lose(batch_id, f"worker {getattr(error.last_worker, 'address', '?')} died")
             else:  # the news of the worker's end, which says more, is on its way
                 flight.orphaned = True
-        elif isinstance(error, VersionMismatchError) or _lacks_millrace(error):
+        elif isinstance(error, VersionMismatchError) or lacks_millrace(error):
             self._fail(f"a worker cannot run this flow: {error}. Install it there: {PIP_LINE}")
         else:
             self._lose(batch_id, f"its Dask task failed: {type(error).__name__}: {error}", suspect=True)
@@ -415,6 +422,7 @@ class Desk:
         """Stop batches wherever they are; returns by address of a worker those that it had begun."""
         from .dask_worker import stop_batches
 
+        self.bans.stop(batch_ids)
         run = partial(self.client.run, on_error="ignore", asynchronous=True)
         replies: dict[str, list[int]] = await run(stop_batches, self.topic, run_id, batch_ids)
         return replies
@@ -490,11 +498,3 @@ class Desk:
             self._lose(batch_id, reason)
         self._emit(RunnerFailed(reason))
         self._closed = True
-
-
-def _nothing() -> None:
-    pass
-
-
-def _lacks_millrace(error: BaseException) -> bool:
-    return isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "runners"

@@ -133,6 +133,7 @@ class Recall:
             waiting = [flight for flight in found if flight.batch.batch_id in there]
             if waiting:
                 ids = [flight.batch.batch_id for flight in waiting]
+                self._desk.bans.bar(ids)
                 replies = await self._ask(bar_batches, self._desk.topic, ids)
                 if self._desk.workers.keys() <= replies.keys():  # who does not answer may have begun them
                     begun = {b for reply in replies.values() for b in reply}
@@ -150,6 +151,8 @@ class Recall:
         back = [b for b in there if begun is not None and b not in begun and not desk.flights[b].worker]
         left = [b for b in there if b not in back]
         self._caution = max(1, self._caution // 2) if back else min(MAX_CAUTION, 2 * self._caution)
+        desk.bans.stop(back)
+        desk.bans.unbar(flight.batch.batch_id for flight in waiting)
         desk.give_back(back)
         if left:
             from .dask_worker import unbar_batches

@@ -61,3 +61,8 @@ def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _minor(version: str | None) -> str:
     return ".".join((version or "none").split(".")[:2])
+
+
+def lacks_millrace(error: BaseException) -> bool:
+    """Whether a worker could not import this package."""
+    return isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "runners"

@@ -29,7 +29,8 @@ from distributed.worker_state_machine import SecedeEvent
 from . import codec
 from .channel import CallBook, new_call_id
 from .context import current_item, listening
-from .errors import ResultLostError, VersionMismatchError
+from .dask_bans import BANS_CALL
+from .errors import BackendError, ResultLostError, VersionMismatchError
 from .messages import Batch, BatchProgress, BatchStarted, Call, Detail, Outcome, Payload, Table
 from .results import PackedResults
 from .shipping import PAYLOAD_CALL, PayloadStore, complete, read_label, seal, unseal
@@ -46,6 +47,7 @@ _lock = threading.Lock()
 _started: OrderedDict[tuple[str, int], None] = OrderedDict()
 _banned: OrderedDict[tuple[str, int], None] = OrderedDict()
 _barred: OrderedDict[tuple[str, int], None] = OrderedDict()  # likewise, but only until that is taken back
+_welcomed: OrderedDict[tuple[str, int], None] = OrderedDict()  # topics whose bans were told: topic, 0
 _running: dict[str, tuple[str, int]] = {}  # key of the Dask task -> run_id, batch_id
 
 
@@ -81,10 +83,10 @@ def run_packed(blob: bytes, *upstream: BatchResult) -> BatchResult:
         raise VersionMismatchError(mismatch(get_worker().address, versions()["millrace"], version))
     batch: Batch = unseal(sealed)
     worker, key = get_worker(), str(thread_state.key)
-    if not _admit(topic, batch, key):
+    channel = DaskChannel(worker, topic, key, batch.run_id, tells_first=batch.timed)
+    if not channel.knows_bans(batch.batch_id) or not _admit(topic, batch, key):
         return BatchResult(PackedResults([]), codec.pack(unstarted_table(batch)))
     _watch_cancellation(worker)
-    channel = DaskChannel(worker, topic, key, batch.run_id, tells_first=batch.timed)
     try:
         batch = complete(batch, partial(channel.payload, batch.batch_id))
     except ResultLostError as error:
@@ -172,6 +174,16 @@ class DaskChannel:
         """
         call = codec.pack(Call("", batch_id, "", 0, PAYLOAD_CALL, digest.encode()))
         return _store.get(digest) or _store.await_payload(digest, lambda: self._send(call), self.alive)
+
+    def knows_bans(self, batch_id: int) -> bool:
+        """Ask what may not start here, if that was not told yet. False: the flow's process has gone."""
+        if (self._topic, 0) not in _welcomed:
+            call = Call(new_call_id(), batch_id, "", 0, BANS_CALL, b"")
+            try:
+                _calls.ask(call, lambda c: self._send(codec.pack(c)), alive=self.alive)
+            except BackendError:
+                return False
+        return True
 
     def alive(self) -> bool:
         """Whether the flow still wants this batch: the scheduler takes it back when the client goes."""
@@ -277,6 +289,17 @@ def take_payload(digest: str, data: bytes | None, buffers: Sequence[Any]) -> Non
         _store.refuse(digest)
     else:
         _store.put(digest, data, buffers)
+
+
+def take_bans(topic: str, stopped: Sequence[int], barred: Sequence[int], call_id: str) -> None:
+    """Let none of these batches start here, and answer the call that asked for them, if one did."""
+    with _lock:
+        for book, batch_ids in ((_banned, stopped), (_barred, barred)):
+            for batch_id in batch_ids:
+                if (topic, batch_id) not in _started:
+                    _remember(book, (topic, batch_id))
+        _remember(_welcomed, (topic, 0))
+    _calls.answer(call_id, b"told")
 
 
 def stop_batches(topic: str, run_id: str, batch_ids: Sequence[int]) -> list[int]:

@@ -472,6 +472,31 @@ def test_contradicting_arguments(kwargs: dict[str, Any]) -> None:
         DaskTaskRunner(**kwargs)
 
 
+def note(path: Path) -> None:
+    with path.open("a") as file:
+        file.write("began\n")
+
+
+def test_a_worker_that_comes_when_all_have_died_begins_nothing_that_was_given_up(
+    tmp_path: Path, start: Callable[..., Any]
+) -> None:
+    """Dask has it make a lost result again for its reader; the worker asks, and the reader is told of the loss."""
+    starts = tmp_path / "starts"
+    with scheduler() as address:
+        with worker(address):
+            port = start(address)
+            made = port.batch(note, [starts, starts], deadline=0.0)
+            assert port.run(made).outcomes == bytes([Outcome.COMPLETED, Outcome.UNSTARTED])
+            blocks, reads = port.batch(wait_for_ever), port.batch(double, inputs=[made])
+            port.runner.submit([blocks])
+            port.of(BatchStarted, blocks)
+            port.runner.submit([reads])
+        assert isinstance(port.end(blocks), BatchLost)
+        with worker(address):
+            assert port.table(reads).outcomes == bytes([Outcome.INPUT_LOST])
+    assert starts.read_text() == "began\n"
+
+
 def test_a_worker_of_another_version(tmp_path: Path, start: Callable[..., Any]) -> None:
     """A worker on whose path another release comes first is refused, and both versions are named."""
     info = tmp_path / "millrace-9.9.9.dist-info"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from runners import dask_worker
+from runners.dask_bans import Bans
 from runners.dask_flights import Flight
 from runners.dask_places import LARGE_INPUTS
 from runners.dask_recall import SETTLE_SECONDS, UNHEARD_SECONDS, Recall
@@ -25,6 +26,7 @@ class Cluster:
         self.away = False
         self.topic = "topic"
         self.lock = threading.Lock()
+        self.bans = Bans()
         self.client = self
         self.workers: dict[str, Any] = {"a": {"nthreads": 1}, "b": {"nthreads": 1}}
         self.silent: set[str] = set()
@@ -34,6 +36,9 @@ class Cluster:
         self.kept: dict[int, Any] = {}
         self.now = 100.0
         self.asked: list[tuple[str, list[int]]] = []
+        self.told: list[
+            tuple[list[int], list[int]]
+        ] = []  # what a worker would learn that joins while others are asked
         self.back: list[int] = []
         self.news: list[Callable[[], None]] = []
         self.recall = Recall(self, lambda: self.now)  # type: ignore[arg-type]
@@ -47,6 +52,7 @@ class Cluster:
     async def run(self, function: Any, *args: Any, on_error: str, asynchronous: bool) -> Any:
         asked = list(args[-1])
         self.asked.append((function.__name__.partition("_")[0], asked))
+        self.told.append(self.bans.all())
         if function is dask_worker.waiting_batches:
             return {"a": [b for b in asked if b in self.flights and b not in self.elsewhere], "b": []}
         return {address: self.begun.get(address, []) for address in self.workers.keys() - self.silent}
@@ -104,6 +110,20 @@ def test_what_waits_for_a_busy_worker_goes_back(cluster: Cluster) -> None:
     assert cluster.asked == [("waiting", [3]), ("bar", [3])]
     cluster.submit(5, worker="b")  # the same item, sent anew
     assert cluster.wait(10) == [3]
+
+
+def test_who_joins_meanwhile_begins_none_of_them(cluster: Cluster) -> None:
+    """From when the first worker is told: the batch is barred, and stopped once it is taken back."""
+    cluster.wait(1.1 * SETTLE_SECONDS)
+    assert cluster.told == [([], []), ([], [3])]
+    assert cluster.bans.all() == ([3], [])
+
+
+def test_who_joins_later_may_begin_what_could_not_be_taken_back(cluster: Cluster) -> None:
+    cluster.silent = {"a"}
+    cluster.wait(1.1 * SETTLE_SECONDS)
+    assert ([], [3]) in cluster.told
+    assert cluster.bans.all() == ([], [])
 
 
 def test_what_the_worker_begins_by_itself_stays(cluster: Cluster) -> None:
