@@ -31,7 +31,7 @@ from .messages import (
     Table,
 )
 
-WIRE_VERSION = 7
+WIRE_VERSION = 8
 PROTOCOL = 5
 SMALL_BUFFER = 16 << 10  # bytes of an array from which on it is not copied into the pickle
 MAX_EXCEPTION = 1 << 20  # bytes of a pickled exception; some hold a whole response or data frame

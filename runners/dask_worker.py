@@ -31,6 +31,7 @@ from .channel import CallBook, new_call_id
 from .context import current_item, listening
 from .dask_bans import BANS_CALL
 from .errors import BackendError, ResultLostError, VersionMismatchError
+from .held import held_by
 from .messages import Batch, BatchProgress, BatchStarted, Call, Detail, Outcome, Payload, Table
 from .results import PackedResults
 from .shipping import PAYLOAD_CALL, PayloadStore, complete, read_label, seal, unseal
@@ -94,43 +95,15 @@ def run_packed(blob: bytes, *upstream: BatchResult) -> BatchResult:
         table = uniform_table(batch, Outcome.INPUT_LOST, Detail("ResultLostError", str(error)))
         return BatchResult(PackedResults([]), channel.send_table(table, PackedResults([])))
     by_id = dict(zip(batch.reads, upstream, strict=True))
-    held: dict[tuple[int, int], Held] = {}
-    fetched: list[Held | None] = []
-    for source in batch.inputs:
-        if source.batch_id is None:
-            fetched.append(None)
-        else:
-            result, stage = by_id[source.batch_id], (source.batch_id, source.stage)
-            # empty where Dask has computed it again and was not to
-            fetched.append(
-                held.setdefault(stage, Held(result, source.stage)) if result.packed.frames else None
-            )
+    # a result is empty where Dask has computed it again and was not to
+    found = [None if i.batch_id is None else by_id[i.batch_id].packed for i in batch.inputs]
+    fetched = held_by(batch.inputs, [packed if packed and packed.frames else None for packed in found])
     try:
         results, table = run_batch(batch, fetched, channel, in_process=False)
     finally:
         _running.pop(key, None)
     packed = PackedResults.pack(results)
     return BatchResult(packed, channel.send_table(replace(table, results=packed.small()), packed))
-
-
-class Held(Sequence[Any]):
-    """Results of one upstream stage, unpickled when first read: where a failure is that of the input."""
-
-    def __init__(self, result: BatchResult, stage: int) -> None:
-        self._result = result
-        self._stage = stage
-        self._values: list[Any] | None = None
-
-    def __len__(self) -> int:
-        return len(self._load())
-
-    def __getitem__(self, position: Any) -> Any:
-        return self._load()[position]
-
-    def _load(self) -> list[Any]:
-        if self._values is None:
-            self._values = self._result.packed.load(self._stage)
-        return self._values
 
 
 class DaskChannel:
@@ -346,8 +319,7 @@ def table_of(result: BatchResult) -> bytes:
 
 def select(result: BatchResult, stage: int, positions: Sequence[int]) -> BatchResult:
     """Return a result of some values only, at positions 0, 1, ... of stage 0."""
-    values = result.packed.load(stage)
-    return BatchResult(PackedResults.pack([[values[p] for p in positions]]), b"")
+    return BatchResult(result.packed.pick(stage, positions), b"")
 
 
 def versions() -> dict[str, str]:

@@ -97,6 +97,7 @@ class Execution:
         self.names: dict[int, str] = {}
         self.stored: list[Stored | None] = [None] * self.n_stages
         self.moved_bytes = 0
+        self.copied_bytes = 0  # of results of other batches
         self.missing: dict[int, None] = {}  # batches whose results should be here and are not
         self.missing_files: dict[str, None] = {}  # the same of files in storage
         self.cancelled = False

@@ -183,7 +183,7 @@ class Table:
     names: Mapping[int, str] = field(default_factory=dict)  # task run names rendered on the worker
     cpu_seconds: float = 0.0
     logs_dropped: int = 0  # lines that were only sent live, because the batch wrote too many
-    moved_bytes: int = 0  # pickled arguments and results; 0 where they stay in the process
+    moved_bytes: int = 0  # pickled arguments and results, copied inputs; 0 where all stay in the process
     missing: Sequence[int] = ()  # batches of `inputs` whose results were not there, or not whole
     missing_files: Sequence[str] = ()  # addresses of stored `inputs` that are gone or not what was written
     results: bytes = b""  # small results, which the engine has as well: `PackedResults.small`

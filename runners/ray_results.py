@@ -9,7 +9,7 @@ import ray
 
 from .base import Wanted
 from .errors import ResultLostError
-from .results import opened
+from .results import PackedResults, opened
 from .unpacked import Brought
 
 
@@ -18,14 +18,21 @@ def bring(held: Mapping[int, Any], wanted: Sequence[Wanted]) -> list[Brought | R
     refs = {b: ref for b, _, _ in wanted if (ref := held.get(b)) is not None}
     values = dict(zip(refs, get_many(list(refs.values())), strict=True))
     found: list[Brought | ResultLostError] = []
-    for batch_id, _, _ in wanted:
+    for batch_id, stage, positions in wanted:
         if batch_id not in values:
             found.append(ResultLostError(f"results of batch {batch_id} have been released"))
         elif isinstance(values[batch_id], ResultLostError):
             found.append(values[batch_id])
         else:
-            found.append(Brought(values[batch_id]))
+            found.append(_few(values[batch_id], stage, positions))
     return found
+
+
+def _few(packed: PackedResults, stage: int, positions: Sequence[int]) -> Brought:
+    """Return a few of many large values by themselves: no other is copied out of shared memory then."""
+    if 0 < 2 * len(positions) < len(packed.frames[stage]):
+        return Brought(packed.pick(stage, positions), picked=True)
+    return Brought(packed)
 
 
 def get_many(refs: Sequence[Any]) -> list[Any]:

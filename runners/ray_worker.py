@@ -25,9 +25,10 @@ import ray
 
 from . import codec, execution
 from .errors import VersionMismatchError
+from .held import held_by
 from .messages import Batch, Payload
 from .ray_mailbox import MailboxChannel
-from .results import PackedResults, opened
+from .results import PackedResults
 from .shipping import PayloadStore, complete, read_label, unseal
 from .worker import cancel_batches, run_batch
 
@@ -95,10 +96,7 @@ def run(their_version: str, message: bytes, *held: Any) -> tuple[PackedResults |
     check_version(their_version)
     order: Order = unseal(read_label(message)[1])
     batch = complete(order.batch, lambda digest: _payload(digest, held[order.shared[digest]]))
-    fetched = [
-        None if source is None else opened(held[source]).load(wanted.stage)
-        for source, wanted in zip(order.sources, batch.inputs, strict=True)
-    ]
+    fetched = held_by(batch.inputs, [None if source is None else held[source] for source in order.sources])
     _guard.watch(batch)
     channel = MailboxChannel(order.mailbox, tells_first=batch.timed)
     results, table = run_batch(batch, fetched, channel, in_process=False)

@@ -2,7 +2,8 @@
 
 The values are pickled once, on the worker that made them, which also shows which of them cannot be; large
 buffers (NumPy arrays, data frames) stay out of band, so that moving them costs no copy. Consumers get their
-own objects, as from another process: a buffer that could be written to is copied when it is loaded.
+own objects, as from another process, whether the engine shares memory or not: a buffer that its maker could
+write to is copied when it is loaded. What was read-only there stays so, and is read where it lies.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ from .codec import PROTOCOL
 from .errors import InternalError
 
 SMALL_RESULTS = 4 << 10  # bytes of a batch's results that come along with its table
+LARGE_STAGE = 1 << 20  # bytes of buffers, from which on values are pickled one by one ...
+LARGE_VALUE = 64 << 10  # ... if they have as many on average: who reads one of them copies no other
 
-Frame = tuple[Any, list[Any]]  # a pickle and its out-of-band buffers
+# A pickled list, its out-of-band buffers, and for each of these 1 if its maker could not write to it, else 0:
+# engines forget that, and Ray's shared memory is read-only for everybody.
+Frame = tuple[Any, list[Any], bytes]
+Frames = list[Frame]  # of a stage: one with all values, or one for each
 
 
 class CheckedResults(list[list[Any]]):
@@ -29,17 +35,17 @@ class CheckedResults(list[list[Any]]):
 
     __slots__ = ("frames",)
 
-    def __init__(self, results: Sequence[list[Any]], frames: list[Frame]) -> None:
+    def __init__(self, results: Sequence[list[Any]], frames: list[Frames]) -> None:
         super().__init__(results)
         self.frames = frames
 
 
 class PackedResults:
-    """The results of all stages of a batch, pickled per stage."""
+    """The results of all stages of a batch, pickled per stage or per value."""
 
     __slots__ = ("frames",)
 
-    def __init__(self, frames: list[Frame]) -> None:
+    def __init__(self, frames: list[Frames]) -> None:
         self.frames = frames
 
     @classmethod
@@ -51,9 +57,9 @@ class PackedResults:
 
     def small(self) -> bytes:
         """Return small results as bytes, which engines move at less cost than an object; else nothing."""
-        if any(buffers for _, buffers in self.frames) or bytes_of(self.frames) > SMALL_RESULTS:
+        if any(f[1] for frames in self.frames for f in frames) or bytes_of(self.frames) > SMALL_RESULTS:
             return b""
-        return bytes(msgpack.packb([data for data, _ in self.frames]))
+        return bytes(msgpack.packb([data for ((data, _, _),) in self.frames]))
 
     @classmethod
     def of_small(cls, data: bytes) -> PackedResults:
@@ -67,20 +73,26 @@ class PackedResults:
             frames = schema.fields(body, (bytes,) * len(body), "what a table holds of results")
         except Exception as error:
             raise InternalError(f"a worker sent results that cannot be read: {error}") from error
-        return cls([(frame, []) for frame in frames])
+        return cls([[(frame, [], b"")] for frame in frames])
 
     def load(self, stage: int) -> list[Any]:
         """Return the values of a stage by position."""
-        data, buffers = self.frames[stage]
-        values: list[Any] = pickle.loads(data, buffers=map(_own, buffers))
-        return values
+        return [value for frame in self.frames[stage] for value in load_frame(frame)]
+
+    def pick(self, stage: int, positions: Sequence[int]) -> PackedResults:
+        """Return some values only, at positions 0, 1, ... of stage 0. They are packed as they lie here, not copied."""
+        frames = self.frames[stage]
+        if len(frames) > 1:
+            return PackedResults([[frames[p] for p in positions]])
+        data, buffers, frozen = frames[0]
+        values = pickle.loads(data, buffers=map(_as_it_was, buffers, frozen))
+        return PackedResults([pack_values([values[p] for p in positions])])
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Keep buffers out of band on the engine's own way, too."""
-        if protocol < PROTOCOL:
-            return PackedResults, ([(bytes(d), [bytes(b) for b in bs]) for d, bs in self.frames],)
-        wrap = pickle.PickleBuffer
-        return PackedResults, ([(wrap(d), [wrap(b) for b in bs]) for d, bs in self.frames],)
+        wrap: Any = bytes if protocol < PROTOCOL else pickle.PickleBuffer
+        frames = [[(wrap(d), [wrap(b) for b in bs], frozen) for d, bs, frozen in fs] for fs in self.frames]
+        return PackedResults, (frames,)
 
     def __sizeof__(self) -> int:
         """The payload's size, by which Dask decides on memory."""
@@ -92,32 +104,62 @@ def opened(value: PackedResults | bytes) -> PackedResults:
     return PackedResults.of_small(value) if isinstance(value, bytes) else value
 
 
-def pack_values(values: Sequence[Any]) -> Frame:
+def pack_values(values: Sequence[Any]) -> Frames:
     """Pickle the results of one stage. Raises whatever their `__reduce__` does."""
+    whole = _pack(values)
+    if len(values) < 2 or sum(map(_length, whole[1])) < max(LARGE_STAGE, len(values) * LARGE_VALUE):
+        return [whole]
+    single = [_pack([value]) for value in values]
+    # values that share an array: it would travel, and be kept, once for each of them
+    return single if bytes_of([single]) < 1.1 * bytes_of([[whole]]) else [whole]
+
+
+def _pack(values: Sequence[Any]) -> Frame:
     buffers: list[pickle.PickleBuffer] = []
     try:
         data = pickle.dumps(values, PROTOCOL, buffer_callback=buffers.append)
     except Exception:  # something of __main__: by value
         buffers.clear()
         data = cloudpickle.dumps(values, PROTOCOL, buffer_callback=buffers.append)
-    return data, [buffer.raw() for buffer in buffers]
+    views = [buffer.raw() for buffer in buffers]
+    return data, views, bytes(view.readonly for view in views)
 
 
-def bytes_of(frames: Sequence[Frame]) -> int:
+def load_frame(frame: Frame) -> list[Any]:
+    """Return the values of a frame as objects of one's own. Raises whatever unpickling user objects does."""
+    data, buffers, frozen = frame
+    values: list[Any] = pickle.loads(data, buffers=map(_own, buffers, frozen))
+    return values
+
+
+def copied_bytes(frame: Frame) -> int:
+    """Return how many bytes `load_frame` copies."""
+    return sum(_length(buffer) for buffer, is_frozen in zip(frame[1], frame[2], strict=True) if not is_frozen)
+
+
+def bytes_of(results: Sequence[Frames]) -> int:
     """Return how long pickles and their buffers are together."""
-    return sum(len(data) + sum(memoryview(b).nbytes for b in buffers) for data, buffers in frames)
+    return sum(len(data) + sum(map(_length, buffers)) for frames in results for data, buffers, _ in frames)
 
 
 def own_copy(value: Any) -> Any:
     """Return a value as its consumer gets it, which must not see what others do to it. Raises as `pack_values`."""
     if type(value) in IMMUTABLE:
         return value
-    return PackedResults([pack_values([value])]).load(0)[0]
+    return load_frame(_pack([value]))[0]
 
 
 IMMUTABLE = frozenset({int, float, str, bytes, bool, complex, type(None)})
 
 
-def _own(buffer: Any) -> Any:
-    view = memoryview(buffer)
-    return view if view.readonly else copy_buffer(view)
+def _own(buffer: Any, frozen: int) -> Any:
+    return buffer if frozen else copy_buffer(buffer)
+
+
+def _as_it_was(buffer: Any, frozen: int) -> Any:
+    """Return a buffer to pack again, writable if it was: a copy only where it no longer is."""
+    return buffer if frozen or not memoryview(buffer).readonly else copy_buffer(buffer)
+
+
+def _length(buffer: Any) -> int:
+    return memoryview(buffer).nbytes

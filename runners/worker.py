@@ -20,16 +20,18 @@ from .channel import Channel
 from .context import ItemContext, RunContext, current_item
 from .errors import ResultFileLostError, ResultLostError, TaskCancelledError, TaskTimeoutError
 from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt, late_message
+from .held import Held
 from .messages import Batch, Detail, Outcome, Payload, Stage, Table
 from .monitor import monitor
 from .relay import Relay
-from .results import IMMUTABLE, CheckedResults, Frame, bytes_of, pack_values
+from .results import IMMUTABLE, CheckedResults, Frames, bytes_of, pack_values
 from .storage import MISSING, ResultSerializationError, open_storage, read_stored
 
 MAX_LOADED = 256  # unpickled bodies kept per worker process
 
 CACHED = Outcome.CACHED
 
+Fetched = Sequence[Any] | Held  # results of a stage of another batch
 Results = list[list[Any]]  # by stage, by position; MISSING where an item has no result
 
 _loaded: dict[str, Any] = {}
@@ -37,7 +39,7 @@ _loaded: dict[str, Any] = {}
 
 def run_batch(
     batch: Batch,
-    fetched: Sequence[Sequence[Any] | None],
+    fetched: Sequence[Fetched | None],
     channel: Channel,
     *,
     in_process: bool,
@@ -103,7 +105,7 @@ def _evict() -> None:
         pass
 
 
-def _prepare(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> Inputs | None:
+def _prepare(execution: Execution, fetched: Sequence[Fetched | None]) -> Inputs | None:
     """Load code and inputs. Where that fails, all items end with the same detail and the inputs are None."""
     batch = execution.batch
     outcome = Outcome.FAILED
@@ -135,7 +137,7 @@ def _prepare(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> I
         return None
 
 
-def _collect(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> Inputs:
+def _collect(execution: Execution, fetched: Sequence[Fetched | None]) -> Inputs:
     """Bring the inputs together, and note all batches and files that are missing: they are to be made again."""
     inputs, missing, gone = Inputs(), execution.missing, list[str]()
     for source, values in zip(execution.batch.inputs, fetched, strict=True):
@@ -147,17 +149,21 @@ def _collect(execution: Execution, fetched: Sequence[Sequence[Any] | None]) -> I
                 gone.append(error.reason)
                 continue
         else:
-            held = load(source.literal) if source.literal is not None else values
+            held: Fetched | None = load(source.literal) if source.literal is not None else values
             if held is None:
                 assert source.batch_id is not None, "what is not fetched comes from a batch"
                 missing[source.batch_id] = None
                 gone.append(f"the results of batch {source.batch_id} are gone")
                 continue
-            picked = [held[p] for p in source.positions]
+            picked = (
+                held.pick(source.positions) if isinstance(held, Held) else [held[p] for p in source.positions]
+            )
         if not inputs.add(source.node_id, source.indices, picked) and source.batch_id is not None:
             missing[source.batch_id] = (
                 None  # which of its items need what is missing shows when they are bound
             )
+    read = {held for held in fetched if isinstance(held, Held)}
+    execution.copied_bytes = sum(held.copied_bytes for held in read)
     if gone:
         raise ResultLostError(gone[0] + (f", and {len(gone) - 1} more" if gone[1:] else ""))
     return inputs
@@ -309,11 +315,11 @@ def _keep(execution: Execution, results: Results) -> Results:
         return results
     frames = [_pack(execution, results, stage) for stage in range(len(results))]
     arguments = (stage.arguments.nbytes for stage in execution.batch.stages)
-    execution.moved_bytes = bytes_of(frames) + sum(arguments)
+    execution.moved_bytes = bytes_of(frames) + sum(arguments) + execution.copied_bytes
     return CheckedResults(results, frames)
 
 
-def _pack(execution: Execution, results: Results, stage: int) -> Frame:
+def _pack(execution: Execution, results: Results, stage: int) -> Frames:
     values = results[stage]
     while True:
         try:

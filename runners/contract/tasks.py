@@ -40,6 +40,24 @@ class Pages:
         return Pages, (pickle.PickleBuffer(self.data),)
 
 
+def pages(data: Any) -> Pages:
+    """Make pages that can be written to, or not."""
+    return Pages(bytearray(data) if data[:1] == b"w" else data)
+
+
+def overwrite(pages: Pages) -> str:
+    """Say what is in pages, then write to them if that is possible."""
+    view = memoryview(pages.data)
+    found = bytes(view[1:4]).decode()
+    if not view.readonly:
+        view[1:4] = b"new"
+    return f"{found} {'read-only' if view.readonly else 'writable'}"
+
+
+def overwrite_all(groups: Any) -> list[str]:
+    return [overwrite(pages) for pages in groups]
+
+
 def count_up(pages: Pages, value: Any) -> tuple[int, int]:
     """Count how many calls have seen these pages, in the pages."""
     pages.data[0] += 1

@@ -142,6 +142,50 @@ class ValueTests:
             assert outcomes(bench.table(batch)) == [COMPLETED] * 2
             assert bench.runner.fetch(batch.batch_id, 0, [0, 1]) == [(1, size), (2, size)]
 
+    @pytest.mark.parametrize("size", [10, 500_000])
+    def test_readers_have_their_own(self, bench: Bench, size: int) -> None:
+        """What its maker could write to, all readers can, in the same batch, in others and here; no other sees it."""
+        data = [b"wold".ljust(size), b"rold".ljust(size), b"wold".ljust(size)]
+        said = ["old writable", "old read-only", "old writable"]
+        made = bench.batch(
+            bench.stage(tasks.pages, [Column(data)], items=3),
+            bench.follow(tasks.overwrite, 3, node_id=NODE),
+        )
+        assert bench.results(made, 1) == said
+        if bench.in_process:
+            said = [text.replace("old w", "new w") for text in said]  # it is the object itself
+        for _ in range(2):
+            args: list[Source] = [Static(Ref(NODE), template=True)]
+            reader = bench.batch(
+                bench.stage(tasks.overwrite_all, args, items=1, node_id=9), inputs=[bench.input_of(made)]
+            )
+            assert bench.results(reader) == [said]
+        assert tasks.overwrite_all(bench.runner.fetch(made.batch_id, 0, [0, 1, 2])) == said
+        assert tasks.overwrite_all(bench.runner.fetch(made.batch_id, 0, [1])) == said[1:2]
+
+    def test_inputs_that_share_a_source(self, bench: Bench) -> None:
+        """An item that reads a result by two ways gets one object, of its own."""
+        made = bench.map(tasks.pages, [b"wold", b"wold"])
+        bench.run(made)
+        inputs = [
+            Input(NODE, [0], [0], batch_id=made.batch_id),
+            Input(NODE + 1, [0], [0], batch_id=made.batch_id),
+        ]
+        args: list[Source] = [Static([Ref(NODE, 0), Ref(NODE + 1, 0)], template=True)]
+        reader = bench.batch(bench.stage(tasks.overwrite_all, args, items=1, node_id=9), inputs=inputs)
+        assert bench.results(reader) == [["old writable", "new writable"]]
+
+    def test_inputs_that_cannot_be_loaded(self, bench: Bench) -> None:
+        """That is a failure of the input, with its reason, for all items of the batch."""
+        if bench.in_process:
+            pytest.skip("nothing is loaded")
+        made = bench.map(tasks.unloadable, [1])
+        bench.run(made)
+        reader = bench.batch(bench.follow(tasks.same, 1, node_id=NODE), inputs=[bench.input_of(made)])
+        table = bench.run(reader)
+        assert outcomes(table) == [Outcome.INPUT_LOST]
+        assert "No module named 'of_the_user'" in table.details[0].message
+
     def test_results_of_a_batch_as_input(self, bench: Bench) -> None:
         """A later batch reads results where they are: its own item, one element of a list, all of them."""
         first = bench.map(tasks.same, [[0, 1], [2, 3], [4, 5]])

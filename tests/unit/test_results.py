@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -12,7 +13,14 @@ import numpy as np
 import pytest
 
 from runners.errors import InternalError
-from runners.results import SMALL_RESULTS, CheckedResults, PackedResults, opened, pack_values
+from runners.results import (
+    SMALL_RESULTS,
+    CheckedResults,
+    PackedResults,
+    copied_bytes,
+    opened,
+    pack_values,
+)
 from runners.storage import MISSING
 
 
@@ -27,7 +35,7 @@ def test_buffers_stay_out_of_band() -> None:
     """A large array is not copied into the pickle, neither here nor on the engine's way."""
     array = np.arange(100_000)
     packed = PackedResults.pack([[array]])
-    ((data, (buffer,)),) = packed.frames
+    (((data, (buffer,), _),),) = packed.frames
     assert len(data) < 1_000
     assert np.shares_memory(np.frombuffer(buffer, array.dtype), array)
     buffers: list[pickle.PickleBuffer] = []
@@ -46,13 +54,50 @@ def test_consumers_do_not_share() -> None:
     assert not array.any()
 
 
-def test_read_only_buffers_are_not_copied() -> None:
-    """An engine's shared memory is read in place: nobody can write to it."""
-    data, buffers = pack_values([np.arange(10)])
-    shared = bytes(memoryview(buffers[0]))
-    loaded = PackedResults([(data, [shared])]).load(0)[0]
-    assert not loaded.flags.writeable
-    assert np.shares_memory(loaded, np.frombuffer(shared, loaded.dtype))
+def sent(packed: PackedResults, move: Callable[[Any], Any]) -> PackedResults:
+    """Return results as they come out of an engine that gives buffers back as `move` says."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(packed, 5, buffer_callback=buffers.append)
+    again: PackedResults = pickle.loads(data, buffers=[move(buffer) for buffer in buffers])
+    return again
+
+
+MOVES: list[Callable[[Any], Any]] = [bytes, bytearray, lambda buffer: buffer]  # Ray, Dask, and not at all
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_what_could_be_written_to_still_can(move: Callable[[Any], Any], size: int) -> None:
+    """Whatever the engine's memory is, readers have copies; what was read-only stays so, and is read in place."""
+    frozen = np.zeros(size)
+    frozen.flags.writeable = False
+    packed = sent(PackedResults.pack([[np.zeros(size), frozen]]), move)
+    for first, second in (packed.load(0), packed.load(0), packed.pick(0, [0, 1]).load(0)):
+        assert not second.flags.writeable
+        assert any(np.shares_memory(second, np.frombuffer(b)) for _, bs, _ in packed.frames[0] for b in bs)
+        first += 1
+        assert first.max() == 1
+    assert not packed.load(0)[0].any()
+
+
+def test_large_values_are_pickled_one_by_one() -> None:
+    """Who reads one copies no other, and picking copies none. What values share is packed once, though."""
+    arrays = [np.full(100_000, n) for n in range(4)]
+    packed = PackedResults.pack([arrays])
+    assert len(packed.frames[0]) == 4
+    picked = packed.pick(0, [2, 0])
+    assert [array[0] for array in picked.load(0)] == [2, 0]
+    assert np.shares_memory(np.frombuffer(picked.frames[0][0][1][0], arrays[2].dtype), arrays[2])
+    assert copied_bytes(packed.frames[0][1]) == arrays[1].nbytes
+    assert len(PackedResults.pack([[(arrays[0], n) for n in range(10)]]).frames[0]) == 1
+    assert len(PackedResults.pack([[np.zeros(10)] * 3 + [MISSING]]).frames[0]) == 1
+
+
+def test_picking_of_small_values_copies_no_buffer() -> None:
+    """Those that are packed together are taken apart as they lie there."""
+    arrays = [np.full(10, n) for n in range(4)]
+    ((_, (buffer,), _),) = PackedResults.pack([arrays]).pick(0, [3]).frames[0]
+    assert np.shares_memory(np.frombuffer(buffer, arrays[3].dtype), arrays[3])
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
