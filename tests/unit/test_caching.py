@@ -275,6 +275,44 @@ def test_data_frames_are_hashed_by_content() -> None:
     assert len({fingerprint(other) for other in [frame, *others]}) == 6
 
 
+def test_data_frames_that_behave_differently_are_told_apart() -> None:
+    """Categories that do not occur, their order, types in an index, its step, notes: code can see each of them."""
+    pd = pytest.importorskip("pandas")
+
+    def labelled(*categories: str, ordered: bool = False) -> Any:
+        return pd.DataFrame({"c": pd.Categorical(["a", "b"], categories or ["a", "b"], ordered)})
+
+    def indexed(index: Any) -> Any:
+        return pd.DataFrame({"n": [1, 2]}, index)
+
+    days = pd.date_range("2026-01-31", periods=2, freq="D", tz="Europe/Berlin")
+    noted = indexed([1, 2])
+    noted.attrs["unit"] = "m"
+    frames = [
+        labelled(),
+        labelled("a", "b", "z"),
+        labelled("b", "a"),
+        labelled(ordered=True),
+        indexed(pd.MultiIndex.from_arrays([[1, 2], ["a", "b"]])),
+        indexed(pd.MultiIndex.from_arrays([pd.array([1, 2], "int32"), ["a", "b"]])),
+        indexed(pd.MultiIndex.from_arrays([[1, 2], ["a", "b"]], names=["n", "s"])),
+        indexed([1, 2]),
+        noted,
+        indexed(days),
+        indexed(pd.DatetimeIndex(list(days))),
+        indexed(days.tz_convert("UTC")),
+        indexed(days.tz_localize(None)),
+        indexed(days.tz_localize(None).to_period("D")),
+        indexed(days.tz_localize(None).to_period("M")),
+        pd.DataFrame({"n": pd.array([1, None], "Int64")}),
+        pd.DataFrame({"n": [1.0, None]}),
+    ]
+    found = [fingerprint(frame) for frame in frames]
+    assert len(set(found)) == len(frames)
+    assert found == [fingerprint(pickle.loads(pickle.dumps(frame))) for frame in frames]
+    assert found == [fingerprint(frame.copy()) for frame in frames]
+
+
 def test_inputs_look_at_arguments_only() -> None:
     """Another run or new code with the same arguments is the same call; another task is not."""
     key = INPUTS.compute_key(make_call(x=1, y={"a", "b"}))
