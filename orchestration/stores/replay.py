@@ -315,14 +315,19 @@ def attempts(view: JournalView, node_id: int, index: int) -> list[AttemptRow]:
 
 
 def history(view: JournalView, node_id: int, index: int) -> list[HistoryRow]:
-    """Return an item's transitions that its attempts do not tell."""
-    found = []
+    """Return an item's transitions but for the ends of its attempts, which these tell themselves.
+
+    Where a start was heard of with the end only, as of short ones, it stands before the end by its own time.
+    """
+    found: list[HistoryRow] = []
     for seq, entry in view.entries(node_id, (index,)):
         if index not in entry.indices:
             continue
         if isinstance(entry, AttemptsEnded):
             k = entry.indices.index(index)
             if entry.outcomes[k] != Outcome.UNSTARTED:
+                if entry.started[k] and not (found and found[-1].state is State.RUNNING):
+                    found.append(HistoryRow(seq, node_id, [index], State.RUNNING, entry.started[k], ""))
                 continue
             state, reason = State(entry.states[k]), entry.reason or "came back unstarted"
         elif isinstance(entry, StartRepeated):

@@ -187,8 +187,9 @@ class JournalContract:
         assert (failed.detail.exception, failed.detail.retriable) == (b"pickle", False)
         assert (done.state, done.stored, done.position) == (State.COMPLETED, file, 1)
         assert (done.execution_id, done.worker, done.batch_id) == ("execution-4", "worker-1", 4)
-        back, again = store.history(run_id, 0, 5)
+        back, began, again = store.history(run_id, 0, 5)
         assert (back.state, back.reason) == (State.READY, "came back unstarted")
+        assert (began.state, began.at) == (State.RUNNING, NOW)
         assert "second time" in again.reason
         assert "worker-2" in again.reason
         assert back.seq < again.seq
@@ -206,6 +207,19 @@ class JournalContract:
         first, second = store.history(run_id, 0, 3)
         assert (first.state, first.reason, first.at) == (State.AWAITING_LIMIT, "limit db", NOW)
         assert (list(first.indices), list(second.indices)) == (list(range(10)), [3, 1])
+
+    def test_a_start_that_is_told_with_the_end_is_part_of_the_history(self, store: Store) -> None:
+        """Whether anybody heard of it before does not matter. What was never known to start has no such entry."""
+        run_id = new_run(store)
+        heard = Moved(0, [0], State.RUNNING, NOW + 2)
+        store.append(run_id, 1, [Moved(0, range(3), State.SUBMITTED, NOW), heard])
+        store.append(run_id, 1, [ended(0, [0, 1], started=NOW + 3)])
+        store.append(run_id, 1, [ended(0, [2], State.CRASHED, LOST, started=0.0)])
+        for index, starts in ((0, [NOW + 2]), (1, [NOW + 3]), (2, [])):
+            rows = store.history(run_id, 0, index)
+            assert rows[0].state is State.SUBMITTED
+            assert [row.at for row in rows[1:]] == starts
+            assert all(row.state is State.RUNNING for row in rows[1:])
 
     def test_logs(self, store: Store) -> None:
         """Lines come back in order, with any text, from a place on, of an item, from a level on."""
