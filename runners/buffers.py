@@ -24,3 +24,8 @@ def copy_buffer(buffer: Any) -> Any:
         pass
     pages[:] = view
     return pages
+
+
+def writable(buffer: Any) -> Any:
+    """Return a buffer itself if its reader may write to it, else a copy."""
+    return copy_buffer(buffer) if memoryview(buffer).readonly else buffer

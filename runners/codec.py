@@ -18,7 +18,7 @@ import cloudpickle
 import msgpack
 
 from . import schema
-from .buffers import copy_buffer
+from .buffers import writable
 from .errors import InternalError, SerializationError
 from .messages import (
     BatchProgress,
@@ -122,11 +122,7 @@ def dump_payload(value: Any, *, cached: bool = False) -> Payload:
 def load_payload(payload: Payload) -> Any:
     """Return an object of one's own: what can be written to is shared with nobody."""
     assert payload.data is not None
-    return pickle.loads(payload.data, buffers=map(_own, payload.buffers))
-
-
-def _own(buffer: Any) -> Any:
-    return copy_buffer(buffer) if memoryview(buffer).readonly else buffer
+    return pickle.loads(payload.data, buffers=map(writable, payload.buffers))
 
 
 def dump_exception(error: BaseException) -> bytes | None:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import metadata
 from time import time
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.threadpoolexecutor import rejoin, secede
@@ -42,13 +42,15 @@ MAX_EVENT = 256 << 10  # bytes; larger tables are fetched, since the scheduler k
 FLUSH_SECONDS = 1.0
 MAX_REMEMBERED = 10_000  # batches whose start or cancellation a worker remembers
 
+Name = TypeVar("Name", str, tuple[str, int])
+
 _calls = CallBook()
 _store = PayloadStore()
 _lock = threading.Lock()
 _started: OrderedDict[tuple[str, int], None] = OrderedDict()
 _banned: OrderedDict[tuple[str, int], None] = OrderedDict()
 _barred: OrderedDict[tuple[str, int], None] = OrderedDict()  # likewise, but only until that is taken back
-_welcomed: OrderedDict[tuple[str, int], None] = OrderedDict()  # topics whose bans were told: topic, 0
+_welcomed: OrderedDict[str, None] = OrderedDict()  # topics whose bans were told
 _running: dict[str, tuple[str, int]] = {}  # key of the Dask task -> run_id, batch_id
 
 
@@ -150,7 +152,7 @@ class DaskChannel:
 
     def knows_bans(self, batch_id: int) -> bool:
         """Ask what may not start here, if that was not told yet. False: the flow's process has gone."""
-        if (self._topic, 0) not in _welcomed:
+        if self._topic not in _welcomed:
             call = Call(new_call_id(), batch_id, "", 0, BANS_CALL, b"")
             try:
                 _calls.ask(call, lambda c: self._send(codec.pack(c)), alive=self.alive)
@@ -271,7 +273,7 @@ def take_bans(topic: str, stopped: Sequence[int], barred: Sequence[int], call_id
             for batch_id in batch_ids:
                 if (topic, batch_id) not in _started:
                     _remember(book, (topic, batch_id))
-        _remember(_welcomed, (topic, 0))
+        _remember(_welcomed, topic)
     _calls.answer(call_id, b"told")
 
 
@@ -352,7 +354,7 @@ def _admit(topic: str, batch: Batch, key: str) -> bool:
         return True
 
 
-def _remember(book: OrderedDict[tuple[str, int], None], name: tuple[str, int]) -> None:
+def _remember(book: OrderedDict[Name, None], name: Name) -> None:
     book[name] = None
     while len(book) > MAX_REMEMBERED:
         book.popitem(last=False)

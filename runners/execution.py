@@ -25,8 +25,6 @@ from .body import TaskBody
 from .channel import Channel
 from .context import RunContext
 from .messages import (
-    CANCELLED_AND,
-    NOT_STOPPED,
     Batch,
     BatchProgress,
     BatchStarted,
@@ -35,6 +33,7 @@ from .messages import (
     Outcome,
     Stored,
     Table,
+    unstopped_detail,
 )
 
 if TYPE_CHECKING:
@@ -269,7 +268,7 @@ class Execution:
                 return False
             timed_out = self.interrupted is TimeoutInterrupt
             self.outcomes[entry] = Outcome.TIMED_OUT if timed_out else Outcome.CANCELLED
-            self.details[entry] = abandoned_detail(self.timeout if timed_out else None)
+            self.details[entry] = unstopped_detail(self.timeout if timed_out else None)
             self.cancelled = True  # what follows runs elsewhere: nobody knows when this comes to its end
             return True
 
@@ -362,15 +361,6 @@ def late_message(timeout: float | None, seconds: float, *, stopped: bool) -> str
     if timeout is not None and seconds > timeout + LATE_SECONDS:
         return f"{text} and could be stopped only after {seconds:.3g} s"
     return text
-
-
-def abandoned_detail(timeout: float | None) -> Detail:
-    what = CANCELLED_AND if timeout is None else f"ran longer than its timeout of {timeout:g} s and "
-    return Detail(
-        type_name="TaskCancelledError" if timeout is None else "TaskTimeoutError",
-        message=f"{what}{NOT_STOPPED}",
-        abandoned=True,
-    )
 
 
 def worker_name() -> str:

@@ -149,6 +149,21 @@ class Detail:
     live: BaseException | None = None  # the exception itself, from runners in the flow's process
 
 
+def unstopped_detail(timeout: float | None, *, ended: bool = False) -> Detail:
+    """Return what is said of an item that did not stop.
+
+    Args:
+        timeout: the limit in seconds that it ran into; None: it was cancelled.
+        ended: its worker was ended; otherwise its code may still be running.
+    """
+    return Detail(
+        type_name="TaskCancelledError" if timeout is None else "TaskTimeoutError",
+        message=(CANCELLED_AND if timeout is None else f"ran longer than its timeout of {timeout:g} s and ")
+        + (ENDED if ended else NOT_STOPPED),
+        abandoned=not ended,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """A log record of user code. `seq` counts from 0 within one execution of a batch."""

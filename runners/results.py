@@ -16,7 +16,7 @@ import cloudpickle
 import msgpack
 
 from . import schema
-from .buffers import copy_buffer
+from .buffers import copy_buffer, writable
 from .codec import PROTOCOL
 from .errors import InternalError
 
@@ -158,7 +158,7 @@ def _own(buffer: Any, frozen: int) -> Any:
 
 def _as_it_was(buffer: Any, frozen: int) -> Any:
     """Return a buffer to pack again, writable if it was: a copy only where it no longer is."""
-    return buffer if frozen or not memoryview(buffer).readonly else copy_buffer(buffer)
+    return buffer if frozen else writable(buffer)
 
 
 def _length(buffer: Any) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runners.messages import CANCELLED_AND, ENDED, NOT_STOPPED, Detail, Outcome
+from runners.messages import Outcome, unstopped_detail
 
 from .commands import CancelBatches
 from .ledger import Ledger
@@ -136,11 +136,8 @@ class Overdues:
         part, position, outcome = overdue.part, overdue.position, overdue.outcome
         if position in part.settled:
             return
-        timed_out = outcome is Outcome.TIMED_OUT
-        seconds = part.node.policy.timeout_seconds
-        what = f"ran longer than its timeout of {seconds:g} s and " if timed_out else CANCELLED_AND
-        type_name = "TaskTimeoutError" if timed_out else "TaskCancelledError"
-        detail = Detail(type_name, f"{what}{ENDED if ended else NOT_STOPPED}", abandoned=not ended)
+        timeout = part.node.policy.timeout_seconds if outcome is Outcome.TIMED_OUT else None
+        detail = unstopped_detail(timeout, ended=ended)
         self.settling.early(part, position, outcome, detail, overdue.since)
 
 

@@ -9,8 +9,7 @@ from orchestration.core.overdue import ENDING_SECONDS, LOOK_SECONDS, SILENT_SECO
 from orchestration.core.specs import Policy
 from orchestration.core.states import State
 from orchestration.testing.handdriven import HandDriven
-from runners.execution import abandoned_detail
-from runners.messages import Detail, Outcome
+from runners.messages import Detail, Outcome, unstopped_detail
 
 TIMEOUT = 2.0
 TIMED = Policy(timeout_seconds=TIMEOUT)
@@ -136,7 +135,7 @@ def test_who_cancels_code_that_does_not_stop_is_told_so(ends_workers: bool, how:
     node = run.add()
     run.start()
     run.cancel(node, reason="too slow")
-    run.progress(0, 0, outcomes=bytes([Outcome.CANCELLED]), details={0: abandoned_detail(None)})
+    run.progress(0, 0, outcomes=bytes([Outcome.CANCELLED]), details={0: unstopped_detail(None)})
     if ends_workers:
         run.lose()
     assert run.state(node) is State.CANCELLED
