@@ -29,7 +29,7 @@ def peer_cases(runners: Sequence[str]) -> Iterator[tuple[list[Case], list[str]]]
     """Yield a case for each peer that can be started here, and notes on those that cannot."""
     cases: list[Case] = []
     notes: list[str] = []
-    python = _environment(notes)
+    python = peer_python(notes)
     with ExitStack() as stack:
         for name, kind, engine, items in (
             ("Prefect on threads", "prefect", "threads", 100),
@@ -48,8 +48,12 @@ def peer_cases(runners: Sequence[str]) -> Iterator[tuple[list[Case], list[str]]]
         yield cases, notes
 
 
-def _environment(notes: list[str]) -> Path | None:
-    """Return the peers' Python; make their environment if it is not there."""
+def peer_python(notes: list[str]) -> Path | None:
+    """Return the peers' Python; make their environment if it is not there.
+
+    Args:
+        notes: where it cannot be made, why not is added there, and None returned.
+    """
     python = ENVIRONMENT / "bin" / "python"
     stamp = ENVIRONMENT / "peers.txt"
     if stamp.exists() and stamp.read_text() == WANTED.read_text():
