@@ -13,6 +13,10 @@ from .reading import run_detail
 from .shown import shown_change, shown_run
 
 LOOK_SECONDS = 0.1
+BUSY_SECONDS = (
+    0.25  # while so much changes that nobody can follow it: a picture costs a page's machine 6 ms of CPU
+)
+BUSY_BYTES = 2000  # of item states in one look: 400 task runs of a map
 IDLE_SECONDS = 1.0  # between looks at what has ended: it may be resumed
 LIST_SECONDS = 0.5
 LISTED = 100
@@ -47,7 +51,9 @@ class RunLook:
             news["items"] = b"".join([self._delta(node) for node in changed])
             self._nodes |= {node.node_id: node for node in changed}
         self._read_logs(news)
-        return news, LOOK_SECONDS if not detail["ended"] else IDLE_SECONDS
+        if detail["ended"]:
+            return news, IDLE_SECONDS
+        return news, BUSY_SECONDS if len(news.get("items", b"")) > BUSY_BYTES else LOOK_SECONDS
 
     def whole(self) -> dict[str, Any]:
         if not self._shown:

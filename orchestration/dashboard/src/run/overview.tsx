@@ -1,3 +1,5 @@
+import type { VNode } from "preact";
+import { useMemo } from "preact/hooks";
 import { lineOf } from "../names.ts";
 import { at } from "../router.ts";
 import { finished } from "../states.ts";
@@ -13,6 +15,13 @@ export function Overview({ feed, run }: TabProps) {
 }
 
 function NodeTable({ run, nodes, over }: { run: string; nodes: RunNode[]; over: boolean }) {
+  // A run may have thousands of nodes, of which a few have changed: what is the same as before is not looked at.
+  const rows = useMemo(() => new WeakMap<RunNode, VNode>(), [run]);
+  function rowOf(node: RunNode): VNode {
+    const row = rows.get(node) ?? <Row key={node.node} run={run} node={node} />;
+    rows.set(node, row);
+    return row;
+  }
   if (nodes.length === 0) {
     return (
       <Empty title={over ? "This run had no task" : "No task yet"}>
@@ -32,25 +41,29 @@ function NodeTable({ run, nodes, over }: { run: string; nodes: RunNode[]; over: 
           </tr>
         </thead>
         <tbody>
-          {nodes.map((node) => (
-            <tr key={node.node}>
-              <td>
-                <a href={at("runs", run, "nodes", node.node)}>{lineOf(node.path)}</a>
-                {node.kind === "map" && " "}
-                {node.kind === "map" && <span class="muted">× {number(node.width)}</span>}
-              </td>
-              <td class="num">{number(finished(node.counts))} / {number(node.width)}</td>
-              <td>
-                <Bar counts={node.counts} />
-              </td>
-              <td class="num">
-                <Lasting started={node.started} ended={node.ended} seconds={span(node)} />
-              </td>
-            </tr>
-          ))}
+          {nodes.map(rowOf)}
         </tbody>
       </table>
     </div>
+  );
+}
+
+function Row({ run, node }: { run: string; node: RunNode }) {
+  return (
+    <tr>
+      <td>
+        <a href={at("runs", run, "nodes", node.node)}>{lineOf(node.path)}</a>
+        {node.kind === "map" && " "}
+        {node.kind === "map" && <span class="muted">× {number(node.width)}</span>}
+      </td>
+      <td class="num">{number(finished(node.counts))} / {number(node.width)}</td>
+      <td>
+        <Bar counts={node.counts} />
+      </td>
+      <td class="num">
+        <Lasting started={node.started} ended={node.ended} seconds={span(node)} />
+      </td>
+    </tr>
   );
 }
 
