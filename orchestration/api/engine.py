@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ from ..stores import open_store
 from ..stores.base import RunRow
 from ..stores.lookup import completed
 from .admission import wait_for_turn
+from .arriving import NeverRan, checked, parameters_of, waits
 from .awaiting import in_thread
 from .deadlines import Deadline
 from .flow_logs import flow_logging
@@ -77,12 +78,43 @@ Course = Generator[UserCode | Blocking, Any, State]
 
 
 def run_flow(
-    flow: Flow[Any, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, return_state: bool
+    flow: Flow[Any, Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    return_state: bool,
+    wait_for: Iterable[Any] | None = (),
 ) -> Any:
-    """Run a flow from a call of it. Async flows give an awaitable."""
+    """Run a flow from a call of it. Async flows give an awaitable.
+
+    Args:
+        wait_for: futures to wait for before it runs. If one of them, or one among the arguments, has failed, the flow
+            never runs: that is raised, or is its state.
+    """
     refuse_in_child(f"flow {flow.name!r}")
     parameters = bind(flow.fn, flow.name, args, kwargs)
-    parameters = {name: _arrived(value) for name, value in parameters.items()}
+    others = list(checked(wait_for))
+    upstream = partial(parameters_of, flow.name, parameters, others)
+    if flow.is_async and waits((parameters, others)):
+        return _run_later(flow, upstream, return_state)
+    try:
+        return _run(flow, upstream(), return_state)
+    except NeverRan as never:
+        return never.ended(return_state)
+
+
+async def _run_later(
+    flow: Flow[Any, Any], upstream: Callable[[], Mapping[str, Any]], return_state: bool
+) -> Any:
+    """Run an async flow when what it waits for is there; its loop goes on meanwhile."""
+    try:
+        parameters = await in_thread(upstream)
+    except NeverRan as never:
+        return never.ended(return_state)
+    return await _run(flow, parameters, return_state)
+
+
+def _run(flow: Flow[Any, Any], parameters: Mapping[str, Any], return_state: bool) -> Any:
     if flow.validate_parameters:
         parameters = validate(flow.fn, flow.name, parameters)
 
@@ -364,15 +396,3 @@ def _display(run: RunningFlow) -> Any:
     from ..terminal import display_for
 
     return display_for(run)
-
-
-def _arrived(value: Any) -> Any:
-    """Futures given to a flow arrive as their values, also those in containers."""
-    from runners.arguments import rebuild
-
-    from .futures import TaskRunFuture, TaskRunFutureList
-
-    def leaf(part: Any) -> Any:
-        return part.result() if isinstance(part, TaskRunFuture | TaskRunFutureList) else part
-
-    return rebuild(value, leaf)

@@ -51,13 +51,17 @@ class Flow(Generic[P, R]):
         functools.update_wrapper(self, self.fn, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the flow. Returns its result, or raises what it raised; `return_state=True` gives the State."""
+        """Run the flow. Returns its result, or raises what it raised; `return_state=True` gives the State.
+
+        `wait_for=[...]` names futures to wait for before it runs, as `submit` of a task does.
+        """
         from .engine import run_flow
 
         options: dict[str, Any] = dict(kwargs)
         takes = inspect.signature(self.fn).parameters
         return_state = "return_state" not in takes and bool(options.pop("return_state", False))
-        return run_flow(self, self.bound + args, options, return_state=return_state)  # type: ignore[no-any-return]
+        wait_for = options.pop("wait_for", ()) if "wait_for" not in takes else ()
+        return run_flow(self, self.bound + args, options, return_state=return_state, wait_for=wait_for)  # type: ignore[no-any-return]
 
     def resume(
         self, run_id: str, *, secrets: Mapping[str, Any] | None = None, return_state: bool = False

@@ -101,7 +101,7 @@ class TaskRunFuture:
 
     @property
     def state(self) -> State:
-        return self._session.state(self.node_id, self.index).held_by(self._hold)
+        return self._session.state(self.node_id, self.index).of(self)
 
     def done(self) -> bool:
         return self._session.wait(self.node_id, (self.index,), 0)

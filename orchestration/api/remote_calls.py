@@ -10,6 +10,7 @@ from runners.context import ItemContext
 from runners.messages import Batch
 from runners.worker import run_batch
 
+from .futures import TaskRunFuture
 from .states import State
 
 if TYPE_CHECKING:
@@ -39,4 +40,4 @@ def call_here(session: RemoteSession, item: ItemContext, request: NodeRequest) -
             raise error
         return value
 
-    return State(kind, name, message, data)
+    return State(kind, name, message, data).of(TaskRunFuture(session, node_id, 0), at_hand=True)

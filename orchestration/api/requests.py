@@ -17,10 +17,12 @@ from runners.arguments import ATOMS, Aligned, Column, Element, Ref, Source, Stat
 from runners.options import ambient_options
 
 from ..core.records import Dependency, Reach
-from ..errors import MappingError, ParameterError, UserError
+from ..errors import MappingError, ParameterError
 from .annotations import allow_failure, current_tags, quote, unmapped
+from .arriving import checked
 from .futures import TaskRunFuture, TaskRunFutureList
 from .parameters import unknown_keyword
+from .states import State
 
 if TYPE_CHECKING:
     from .tasks import Task
@@ -76,9 +78,11 @@ class Dependencies:
 
         def leaf(part: Any) -> Any:
             nonlocal found
+            if isinstance(part, State):
+                part = _stood_for(part, self.run_id, tolerant)
             if isinstance(part, TaskRunFuture | TaskRunFutureList):
                 if part.run_id != self.run_id:  # of another flow run: its value is all that can cross
-                    return part.result()
+                    return part.result(raise_on_failure=not tolerant)
                 found = True
                 ref = part.ref()
                 self._note(ref, item, tolerant, part)
@@ -101,12 +105,8 @@ class Dependencies:
         Raises:
             UserError: it is one future, or no collection at all.
         """
-        if wait_for is None:
-            return
-        if isinstance(wait_for, TaskRunFuture) or not isinstance(wait_for, Iterable):
-            raise UserError(f"wait_for is {wait_for!r}; it must be a list of futures: wait_for=[future]")
         self._ordering = True
-        for value in wait_for:
+        for value in checked(wait_for):
             before = len(self.shared)
             self.value(value)
             del self.shared[before:]
@@ -213,18 +213,20 @@ def _map_source(found: Dependencies, value: Any) -> tuple[Source, Any]:
     """Return an argument's source and its width: None if not known yet, _STATIC if it is not mapped over."""
     tolerant = isinstance(value, allow_failure)
     inner = value.value if tolerant else value
+    if isinstance(inner, State):
+        inner = _stood_for(inner, found.run_id, tolerant)
     if isinstance(inner, unmapped | quote):
         return Static(*found.value(inner, tolerant=tolerant)), _STATIC
     if isinstance(inner, TaskRunFutureList):
         if inner.run_id != found.run_id:
-            inner = inner.result()
+            inner = inner.result(raise_on_failure=not tolerant)
         else:
             # a width learned at run time is for the coordinator to say: one item may stand for a map that cannot be
             width = None if inner.indices is None else len(inner.indices)
             return found.aligned(inner, tolerant=tolerant), width
     if isinstance(inner, TaskRunFuture):
         if inner.run_id != found.run_id:
-            inner = inner.result()
+            inner = inner.result(raise_on_failure=not tolerant)
         else:
             return found.elements(inner, tolerant=tolerant), None
     if isinstance(inner, STATIC_TYPES) or not isinstance(inner, Iterable):
@@ -235,6 +237,12 @@ def _map_source(found: Dependencies, value: Any) -> tuple[Source, Any]:
     pairs = [found.value(v, item=i, tolerant=tolerant) for i, v in enumerate(values)]
     has_refs = any(has for _, has in pairs)
     return Column([v for v, _ in pairs], has_refs), len(values)
+
+
+def _stood_for(state: State, run_id: str, tolerant: bool) -> Any:
+    """Return what a state stands for in arguments: the future of its task run, or its result where that is at hand."""
+    future = state.stands_for(run_id, tolerant=tolerant)
+    return state.result(raise_on_failure=not tolerant) if future is None else future
 
 
 def _common_width(task: Task[Any, Any], widths: Mapping[str, int | None]) -> int | None:

@@ -24,7 +24,7 @@ from ..driver.outcomes import in_words
 from ..driver.packing import NodePayload
 from ..errors import DependencyError, UserError
 from .fetching import Fetching, stored_values
-from .futures import Hold
+from .futures import Hold, TaskRunFuture
 from .outcome_lists import Outcomes
 from .slots import lend, lends_here
 from .standing import standing
@@ -33,7 +33,6 @@ from .states import State
 if TYPE_CHECKING:
     from ..driver.loop import Driver
     from ..stores.base import RecoveredNode
-    from .futures import TaskRunFuture
     from .requests import NodeRequest
     from .tasks import Task
 
@@ -231,7 +230,8 @@ class LocalSession:
                 raise error.with_traceback(None)
             return value
 
-        return State(state.type, state.name, state.message, data)
+        future = TaskRunFuture(self, node_id, 0)
+        return State(state.type, state.name, state.message, data).of(future, at_hand=True)
 
     def forget_ordinals(self, recovered: Mapping[str, RecoveredNode]) -> None:
         """The flow function starts again: its tasks are counted from the beginning."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..core.states import RunState
 from ..core.states import State as TaskState
+
+if TYPE_CHECKING:
+    from .futures import TaskRunFuture
 
 SUCCESSFUL = frozenset({"Completed", "Skipped"})
 FINAL = frozenset({s.title for s in TaskState if s >= TaskState.COMPLETED} | {"Completed", "Failed"})
 
 
 class State:
-    """How a run stands.
+    """How a run stands. As an argument of a task or flow it stands for the run's result, as a future does.
 
     Attributes:
         type: one of DESIGN's state names, such as "Completed" or "UpstreamFailed".
@@ -22,7 +25,7 @@ class State:
         timestamp: seconds since the epoch, where known.
     """
 
-    __slots__ = ("_data", "_hold", "message", "name", "timestamp", "type")
+    __slots__ = ("_at_hand", "_data", "_future", "message", "name", "timestamp", "type")
 
     def __init__(
         self,
@@ -37,12 +40,24 @@ class State:
         self.message = message
         self.timestamp = timestamp
         self._data = data
-        self._hold: object = None
+        self._future: TaskRunFuture | None = None
+        self._at_hand = True
 
-    def held_by(self, hold: object) -> Self:
-        """Keep alive what keeps the result from being released."""
-        self._hold = hold
+    def of(self, future: TaskRunFuture, *, at_hand: bool = False) -> Self:
+        """Note whose state it is, which keeps the result from being released.
+
+        Args:
+            at_hand: the result is only here, with a caller, and not at the engine.
+        """
+        self._future, self._at_hand = future, at_hand
         return self
+
+    def stands_for(self, run_id: str, *, tolerant: bool) -> TaskRunFuture | None:
+        """Return the future to put in its place in arguments of a run's task; None: its result is to be put there."""
+        future = self._future
+        if future is None or future.run_id != run_id:
+            return None
+        return None if self._at_hand and (tolerant or self.is_successful()) else future
 
     def result(self, raise_on_failure: bool = True) -> Any:
         """Return the result. A failed one raises its exception, or with `raise_on_failure=False` returns it."""
@@ -91,8 +106,37 @@ class State:
     def __hash__(self) -> int:
         return hash(self.type)
 
+    def __reduce__(self) -> Any:
+        known = (self.type, self.name, self.message, self.timestamp)
+        if self._future is not None and not self._at_hand:
+            return _restore, (*known, self._future, None, None)
+        try:
+            return _restore, (*known, None, self.result(), None)
+        except BaseException as error:  # which the other process raises in turn
+            return _restore, (*known, None, None, error)
+
     def __repr__(self) -> str:
         return f"{self.name}({self.message!r})" if self.message else f"{self.name}()"
+
+
+def _restore(
+    type: str,
+    name: str,
+    message: str,
+    timestamp: float | None,
+    future: TaskRunFuture | None,
+    value: Any,
+    error: BaseException | None,
+) -> State:
+    def data() -> Any:
+        if future is not None:
+            return future.result()
+        if error is not None:
+            raise error
+        return value
+
+    state = State(type, name, message, data, timestamp)
+    return state if future is None else state.of(future)
 
 
 def run_state(

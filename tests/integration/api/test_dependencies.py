@@ -281,3 +281,71 @@ def test_future_of_another_run(runner: TaskRunner) -> None:
         return same.submit([box["f"].value])
 
     assert parent() == [4]
+
+
+@task
+def fails() -> None:
+    raise ValueError("no")
+
+
+def test_states_stand_for_results(runner: TaskRunner) -> None:
+    """A State as an argument, nested or in `wait_for`, is a dependency like the future of its task run."""
+
+    @task
+    def total(values: Any) -> int:
+        return sum(values)
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        submitted, called = one.submit(2, return_state=True), one(3, return_state=True)
+        mapped = one.map([4, 5], return_state=True)
+        parts: list[Any] = one.submit([6, 7], return_state=True)  # type: ignore[assignment]
+        return (
+            total.submit([submitted, called, *mapped]).result(),
+            one.map(mapped).result(),
+            one.map(parts).result(),
+            one(submitted),
+            one.submit(8, wait_for=[called, mapped]).result(),
+        )
+
+    assert main() == (14, [4, 5], [6, 7], 2, 8)
+
+
+def test_states_of_failures(runner: TaskRunner) -> None:
+    """The State of a failed task run makes what depends on it UpstreamFailed, or arrives as its exception."""
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        submitted, called = fails.submit(return_state=True), fails(return_state=True)
+        down = [one.submit(state) for state in (submitted, called)]
+        down += [one.submit(1, wait_for=[state]) for state in (submitted, called)]
+        kept = [repr(one.submit(allow_failure(state)).result()) for state in (submitted, called)]
+        for future in down:
+            future.wait()
+        return [future.state.name for future in down], kept
+
+    assert main() == (["UpstreamFailed"] * 4, ["ValueError('no')"] * 2)
+
+
+def test_states_travel(runner: TaskRunner) -> None:
+    """A quoted State arrives on a worker as itself, a task may return one, and its result can be asked for there."""
+
+    @task
+    def read(states: Any) -> Any:
+        return [(state.name, repr(state.result(raise_on_failure=False))) for state in states]
+
+    @task
+    def inner() -> Any:
+        return one.submit(5, return_state=True)
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        states = [
+            one.submit(2, return_state=True),
+            one([3], return_state=True),
+            fails.submit(return_state=True),
+        ]
+        return read.submit(quote(states)).result(), inner.submit().result().result()
+
+    failed = ("Failed", "ValueError('no')")
+    assert main() == ([("Completed", "2"), ("Completed", "[3]"), failed], 5)

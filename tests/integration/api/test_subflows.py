@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestration import flow, runtime, task
+from orchestration import allow_failure, flow, quote, runtime, task
+from orchestration.errors import UpstreamFailedError, UserError
 from runners import SequentialTaskRunner
 from runners.base import TaskRunner
 
@@ -84,6 +85,66 @@ def test_futures_as_parameters_of_a_subflow(runner: TaskRunner) -> None:
         return child(double.submit(1), [double.submit(2), 5]), child(double.submit(1), double.map([1, 2]))
 
     assert parent() == (11, 8)
+
+
+def test_what_a_subflow_depends_on(runner: TaskRunner, record: Any) -> None:
+    """States, quotes and `allow_failure` arrive as in tasks; `wait_for` orders; after a failure it never runs."""
+
+    @task
+    def fails() -> None:
+        raise ValueError("no")
+
+    @flow(task_runner=runner)
+    def child(x: Any) -> Any:
+        return repr(x)
+
+    @flow(task_runner=runner)
+    def parent() -> Any:
+        broken, fine = fails.submit(), double.submit(1)
+        assert child(double.submit(2, return_state=True)) == "4"
+        assert child([child(5, return_state=True)]) == "['5']"
+        assert child(allow_failure([broken])) == "[ValueError('no')]"
+        assert child(quote(fine)).startswith("TaskRunFuture(")
+        assert child(6, wait_for=[fine, [allow_failure(broken)], child(5, return_state=True)]) == "6"
+        with pytest.raises(ValueError, match="no"):
+            child(broken)
+        with pytest.raises(
+            UpstreamFailedError, match="flow 'child' never ran, because it waited for"
+        ) as caught:
+            child(7, wait_for=[fine, broken])
+        assert isinstance(caught.value.__cause__, ValueError)
+        ends = [child(broken, return_state=True), child(7, wait_for=[[broken]], return_state=True)]
+        with pytest.raises(UserError, match="must be a list of futures"):
+            child(7, wait_for=fine)
+        return [end.name for end in ends]
+
+    assert parent() == ["UpstreamFailed", "UpstreamFailed"]
+    assert len(record.runs("child")) == 7
+
+
+def test_an_async_subflow_waits_without_blocking_the_loop() -> None:
+    """What an async flow waits for before it runs can be made on the loop that calls it."""
+
+    @flow
+    async def child(x: Any) -> Any:
+        return x
+
+    @flow
+    async def parent() -> Any:
+        given = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        @task
+        def waits() -> int:
+            asyncio.run_coroutine_threadsafe(given.wait(), loop).result(20)
+            return 3
+
+        running = asyncio.create_task(child(waits.submit(), wait_for=[double.submit(1)]))
+        await asyncio.sleep(0)
+        given.set()
+        return await running
+
+    assert asyncio.run(parent()) == 3
 
 
 def test_subflow_in_a_task(runner: TaskRunner, record: Any) -> None:
