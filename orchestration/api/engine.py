@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -43,6 +43,7 @@ from .deadlines import Deadline
 from .flow_logs import flow_logging
 from .flows import Flow
 from .hooks import call_hook
+from .interrupted import shown_short
 from .outcomes import Verdict, cancelled, verdict_of
 from .parameters import bind, call_arguments, validate
 from .retrying import as_persistent, recorded_parameters, reusable
@@ -222,7 +223,11 @@ def _course(flow: Flow[Any, Any], make: Callable[[], RunningFlow], parameters: M
         yield Blocking(run.close, to_the_end=True)
         return run_state(verdict.state, verdict.name, verdict.message, verdict.data)
     except BaseException as error:
-        _record_crash(run, error)
+        ended_by_it = _record_crash(run, error)
+        if _is_interrupt(error):
+            if ended_by_it:
+                display.finish(run.row, run.counts())
+            shown_short(error)
         raise
     finally:
         run.close()
@@ -302,7 +307,8 @@ def _raising(error: BaseException) -> Callable[[], Any]:
     """The caller of a flow that was interrupted is interrupted, too, unless it asked for the state."""
 
     def data() -> Any:
-        raise error.with_traceback(None)  # where we were waiting tells nobody anything
+        # where we were waiting tells nobody anything
+        raise shown_short(error).with_traceback(None)
 
     return data
 
@@ -372,24 +378,33 @@ def _call_hooks(run: RunningFlow, kind: str, state: State) -> None:
         call_hook(hook, kind, (run.flow, run.context, state))
 
 
-def _record_crash(run: RunningFlow, error: BaseException) -> None:
-    """Record a run whose runner could not be started, or that was torn apart; never leave it Running."""
+def _record_crash(run: RunningFlow, error: BaseException) -> bool:
+    """Record a run whose runner could not be started, or that was torn apart; never leave it Running.
+
+    Returns whether it had no end yet.
+    """
     if run.row.state in RUN_TERMINAL or isinstance(error, FencedError):
-        return
+        return False
     detail = detail_of(error, in_process=False)
-    interrupted = isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
+    interrupted = _is_interrupt(error)
     state = RunState.CANCELLED if interrupted else RunState.CRASHED
     when = "its runner started" if run.started else "it waited for its turn"
     message = f"cancelled while {when}" if interrupted else f"{type(error).__name__}: {error}"
+    run.row = replace(run.row, state=state, state_name="", message=message)
     moved = RunMoved(state, run.clock.now(), "", message, detail)
     if run.driver.alive:  # what waits is written before it is closed
         run.driver.post(RunInterrupted(message))
         run.driver.post(Write((moved,)))
-        return
+        return True
     try:
         run.store.append(run.row.run_id, run.row.epoch, [moved])
     except BackendError as also:
         log.error("the end of run %s could not be recorded: %s", run.row.name, also)
+    return True
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    return isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
 
 
 def _display(run: RunningFlow) -> Any:

@@ -75,6 +75,8 @@ def closing(
         lines += _first_traceback(tally)  # nobody raises it, so nobody else shows it
     if recorded:
         lines.append([(f"  millrace runs show {row.name}", "dim")])
+        if row.state is RunState.CANCELLED and row.entrypoint:
+            lines.append([(f"  millrace runs resume {row.name}", "dim")])
     return lines
 
 
@@ -129,7 +131,7 @@ def _first_traceback(tally: Tally) -> list[Line]:
 
 def _repeats(message: str, tally: Tally) -> bool:
     """Whether a run's message only says again what its state or one of its task runs says."""
-    return message.startswith("cancelled while") or any(
+    return message.startswith("cancelled while it ran") or any(
         f.message and message.endswith(f.message) for f in tally.failures.values()
     )
 
