@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import pathlib
 import platform
 import threading
@@ -369,6 +370,17 @@ class CancellationPlugin(WorkerPlugin):  # type: ignore[misc,unused-ignore]
         if finish == "cancelled" and key in _running:
             run_id, batch_id = _running[key]
             cancel_batches(run_id, [batch_id])
+
+    def teardown(self, worker: Any) -> None:
+        """Keep a worker process that ends as quiet as it was.
+
+        Dask gives its log back the level that it had before `silence_logs`, and then tells of the last connection.
+        """
+        if worker.nanny:  # else it is not the worker's process
+            handlers = logging.getLogger("distributed").handlers
+            level = max((one.level for one in handlers if isinstance(one, logging.StreamHandler)), default=0)
+            core = logging.getLogger("distributed.core")
+            core.setLevel(max(level, core.getEffectiveLevel()))
 
 
 def _watch_cancellation(worker: Any) -> None:
