@@ -5,17 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from runners.base import TaskRunner
 
-from .option_checks import named, settle
+from .option_checks import Binds, Hooks, named, settle, unbound
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-Hook = Callable[..., Any]
 
 
 @dataclass(eq=False)
@@ -38,19 +36,20 @@ class Flow(Generic[P, R]):
     result_storage: str | None = None
     result_serializer: str | None = None
     store: str | None = None
-    on_running: Sequence[Hook] = ()
-    on_completion: Sequence[Hook] = ()
-    on_failure: Sequence[Hook] = ()
-    on_crashed: Sequence[Hook] = ()
-    on_cancellation: Sequence[Hook] = ()
+    on_running: Hooks = field(default_factory=Hooks)
+    on_completion: Hooks = field(default_factory=Hooks)
+    on_failure: Hooks = field(default_factory=Hooks)
+    on_crashed: Hooks = field(default_factory=Hooks)
+    on_cancellation: Hooks = field(default_factory=Hooks)
     entrypoint: str = ""  # where `resume` finds it; from the function where not given
-    bound: tuple[Any, ...] = ()  # the instance, for methods
+    bound: tuple[Any, ...] = ()  # the instance, or the class, for methods
+    binds: Binds = "instance"
 
     def __post_init__(self) -> None:
         settle(self, "flow")
         functools.update_wrapper(self, self.fn, updated=())
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the flow. Returns its result, or raises what it raised; `return_state=True` gives the State.
 
         `wait_for=[...]` names futures to wait for before it runs, as `submit` of a task does.
@@ -86,10 +85,11 @@ class Flow(Generic[P, R]):
         return replace(self, **named("flow", options, _OPTIONS))
 
     def __get__(self, instance: Any, owner: type | None = None) -> Flow[P, R]:
-        """Bind a flow that is a method to its instance."""
-        if instance is None or self.bound:
+        """Bind a flow that is a method to its instance, or to its class."""
+        first = owner if self.binds == "class" else instance
+        if first is None or self.bound or self.binds == "nothing":
             return self
-        return replace(self, bound=(instance,))
+        return replace(self, bound=(first,))
 
     @property
     def is_async(self) -> bool:
@@ -99,7 +99,7 @@ class Flow(Generic[P, R]):
         return f"<flow {self.name!r}>"
 
 
-_OPTIONS = frozenset(f.name for f in fields(Flow)) - {"fn", "bound"}
+_OPTIONS = frozenset(f.name for f in fields(Flow)) - {"fn", "bound", "binds"}
 
 
 @overload
@@ -129,7 +129,7 @@ def flow(fn: Any = None, /, **options: Any) -> Any:
 
     def decorate(function: Callable[..., Any]) -> Flow[Any, Any]:
         given = named("flow", options, _OPTIONS)
-        plain = function.__func__ if isinstance(function, staticmethod) else function
+        plain, given["binds"] = unbound(function)
         given["name"] = given.get("name") or getattr(plain, "__name__", type(plain).__name__)
         given["description"] = given.get("description") or inspect.getdoc(plain) or ""
         return Flow(plain, **given)

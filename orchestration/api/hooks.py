@@ -140,7 +140,7 @@ def _changes_nothing(entry: AttemptsEnded | Moved) -> bool:
 
 
 def call_hook(hook: Any, kind: str, args: tuple[Any, ...]) -> None:
-    """Call a hook; what it raises is logged and stops nothing."""
+    """Call a hook; what it raises is logged and stops nothing, `sys.exit` neither: only Ctrl-C does."""
     try:
         result = hook(*args)
         if hasattr(result, "__await__"):
@@ -150,5 +150,7 @@ def call_hook(hook: Any, kind: str, args: tuple[Any, ...]) -> None:
                 await result
 
             asyncio.run(wait())
-    except Exception:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
         log.exception("%s hook %s of %s failed", kind, getattr(hook, "__name__", hook), args[1])

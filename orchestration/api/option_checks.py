@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from runners.caching import CachePolicy
 
@@ -21,6 +21,8 @@ from ..errors import UserError
 ALIASES = {"persist_result": "persist_results"}
 
 MAX_SHOWN_CHARS = 80
+F = TypeVar("F", bound=Callable[..., Any])
+Binds = Literal["instance", "class", "nothing"]  # what a method gets as its first argument
 Check = Callable[[Any], Any]
 
 
@@ -79,7 +81,9 @@ def settle(owner: Any, kind: str) -> None:
     for option, check in (_TASK if kind == "task" else _FLOW).items():
         value, default = getattr(owner, option), getattr(type(owner), option, None)
         if value is None:
-            setattr(owner, option, {} if option == "runner_options" else default)
+            setattr(
+                owner, option, check(()) if check is _hooks else {} if option == "runner_options" else default
+            )
         if value is None or value is default:
             continue
         try:
@@ -92,6 +96,13 @@ def settle(owner: Any, kind: str) -> None:
             ) from None
         if kept is not value:
             setattr(owner, option, kept)
+
+
+def unbound(function: Any) -> tuple[Any, Binds]:
+    """Return what is decorated by `staticmethod` or `classmethod`, and what its first argument will be."""
+    if isinstance(function, classmethod):
+        return function.__func__, "class"
+    return (function.__func__, "nothing") if isinstance(function, staticmethod) else (function, "instance")
 
 
 def shown(value: Any) -> str:
@@ -209,12 +220,22 @@ def _run_name(value: Any) -> Any:
     raise Refused("a template with parameters in braces, or a function that returns the name")
 
 
-def _hooks(value: Any) -> tuple[Any, ...]:
+class Hooks(list[Callable[..., Any]]):
+    """The hooks of a task or flow for one kind of state. Called with a function it adds that: `@fetch.on_failure`."""
+
+    def __call__(self, hook: F) -> F:
+        if not callable(hook):
+            raise UserError(f"a hook is {shown(hook)}; it must be a function")
+        self.append(hook)
+        return hook
+
+
+def _hooks(value: Any) -> Hooks:
     """Take one function for a list of it."""
-    given = (value,) if callable(value) else value
+    given = [value] if callable(value) and not isinstance(value, Hooks) else value
     if not isinstance(given, list | tuple) or not all(callable(hook) for hook in given):
         raise Refused("a function, or a list of functions")
-    return tuple(given)
+    return Hooks(given)
 
 
 def _options(value: Any) -> Mapping[str, Any]:

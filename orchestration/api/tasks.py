@@ -18,15 +18,13 @@ from ..core.triggers import Tally, Trigger, all_successful
 from ..errors import UserError
 from .annotations import unmapped
 from .futures import TaskRunFuture, TaskRunFutureList
-from .option_checks import named, settle, shown
+from .option_checks import Binds, Hooks, named, settle, shown, unbound
 from .requests import mapped, single
 from .sessions import Defaults, active_session
 from .states import State
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-Hook = Callable[..., Any]
 
 
 @dataclass(eq=False)
@@ -63,13 +61,14 @@ class Task(Generic[P, R]):
     batch: int | Literal["auto"] = "auto"
     max_concurrency: int | None = None
     log_prints: bool | None = None
-    on_running: Sequence[Hook] = ()
-    on_completion: Sequence[Hook] = ()
-    on_failure: Sequence[Hook] = ()
-    on_retry: Sequence[Hook] = ()
-    on_crashed: Sequence[Hook] = ()
-    on_cancellation: Sequence[Hook] = ()
-    bound: tuple[Any, ...] = ()  # the instance, for methods
+    on_running: Hooks = field(default_factory=Hooks)
+    on_completion: Hooks = field(default_factory=Hooks)
+    on_failure: Hooks = field(default_factory=Hooks)
+    on_retry: Hooks = field(default_factory=Hooks)
+    on_crashed: Hooks = field(default_factory=Hooks)
+    on_cancellation: Hooks = field(default_factory=Hooks)
+    bound: tuple[Any, ...] = ()  # the instance, or the class, for methods
+    binds: Binds = "instance"
 
     def __post_init__(self) -> None:
         settle(self, "task")
@@ -77,21 +76,21 @@ class Task(Generic[P, R]):
 
     # --- running --------------------------------------------------------------------------------
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         from .calls import call_task
 
         return call_task(self, self.bound + args, kwargs)  # type: ignore[no-any-return]
 
     @overload
     def submit(
-        self, *args: Any, wait_for: Iterable[Any] = ..., return_state: Literal[False] = ..., **kwargs: Any
+        self, /, *args: Any, wait_for: Iterable[Any] = ..., return_state: Literal[False] = ..., **kwargs: Any
     ) -> TaskRunFuture: ...
     @overload
     def submit(
-        self, *args: Any, wait_for: Iterable[Any] = ..., return_state: Literal[True], **kwargs: Any
+        self, /, *args: Any, wait_for: Iterable[Any] = ..., return_state: Literal[True], **kwargs: Any
     ) -> State: ...
     def submit(
-        self, *args: Any, wait_for: Iterable[Any] = (), return_state: bool = False, **kwargs: Any
+        self, /, *args: Any, wait_for: Iterable[Any] = (), return_state: bool = False, **kwargs: Any
     ) -> TaskRunFuture | State:
         """Hand one call to the flow's task runner and return its future at once.
 
@@ -110,14 +109,14 @@ class Task(Generic[P, R]):
 
     @overload
     def map(
-        self, *args: Any, wait_for: Iterable[Any] = ..., return_state: Literal[False] = ..., **kwargs: Any
+        self, /, *args: Any, wait_for: Iterable[Any] = ..., return_state: Literal[False] = ..., **kwargs: Any
     ) -> TaskRunFutureList: ...
     @overload
     def map(
-        self, *args: Any, wait_for: Iterable[Any] = ..., return_state: Literal[True], **kwargs: Any
+        self, /, *args: Any, wait_for: Iterable[Any] = ..., return_state: Literal[True], **kwargs: Any
     ) -> list[State]: ...
     def map(
-        self, *args: Any, wait_for: Iterable[Any] = (), return_state: bool = False, **kwargs: Any
+        self, /, *args: Any, wait_for: Iterable[Any] = (), return_state: bool = False, **kwargs: Any
     ) -> TaskRunFutureList | list[State]:
         """Call the task once per item of its iterable arguments, which are of equal length.
 
@@ -151,10 +150,11 @@ class Task(Generic[P, R]):
         return replace(self, **named("task", options, _OPTIONS))
 
     def __get__(self, instance: Any, owner: type | None = None) -> Task[P, R]:
-        """Bind a task that is a method to its instance."""
-        if instance is None or self.bound:
+        """Bind a task that is a method to its instance, or to its class."""
+        first = owner if self.binds == "class" else instance
+        if first is None or self.bound or self.binds == "nothing":
             return self
-        return replace(self, bound=(instance,))
+        return replace(self, bound=(first,))
 
     # --- for the machinery ----------------------------------------------------------------------
 
@@ -274,7 +274,7 @@ def _source(fn: Callable[..., Any]) -> str:
         return f"{code.co_code.hex()}{code.co_consts!r}" if code is not None else repr(fn)
 
 
-_OPTIONS = frozenset(f.name for f in fields(Task)) - {"fn", "bound"}
+_OPTIONS = frozenset(f.name for f in fields(Task)) - {"fn", "bound", "binds"}
 
 
 @overload
@@ -311,7 +311,7 @@ def task(fn: Any = None, /, **options: Any) -> Any:
 
     def decorate(function: Callable[..., Any]) -> Task[Any, Any]:
         given = named("task", options, _OPTIONS)
-        plain = function.__func__ if isinstance(function, staticmethod) else function
+        plain, given["binds"] = unbound(function)
         given["name"] = given.get("name") or getattr(plain, "__name__", type(plain).__name__)
         given["description"] = given.get("description") or inspect.getdoc(plain) or ""
         return Task(plain, **given)

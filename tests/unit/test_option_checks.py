@@ -124,8 +124,8 @@ def test_what_options_may_be() -> None:
     assert made.tags == {"one"}
     assert made.retry_delay_seconds == [1, 0.5]
     assert made.result_storage == "/tmp/results"
-    assert made.on_failure == (print,)
-    assert made.on_retry == (print, print)
+    assert made.on_failure == [print]
+    assert made.on_retry == [print, print]
     assert task(retry_delay_seconds=exponential_backoff(backoff_factor=3))(work).policy({}).delay(2) == 6
     assert (
         task(trigger=lambda states: True, batch="auto", retry_delay_seconds=lambda n: n)(work).batch == "auto"
@@ -137,7 +137,7 @@ def test_none_means_not_given() -> None:
     made = task(name=None, retries=None, tags=None, on_failure=None, runner_options=None, log_prints=None)(
         work
     )
-    assert (made.name, made.retries, made.tags, made.on_failure) == ("work", 0, frozenset(), ())
+    assert (made.name, made.retries, made.tags, made.on_failure) == ("work", 0, frozenset(), [])
     assert made.runner_options == {}
     assert flow(name=None, retries=None, persist_result=None)(work).persist_results is False
 

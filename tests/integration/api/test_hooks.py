@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orchestration import Skip, flow, runtime, task
+from orchestration.errors import UserError
 from runners.base import TaskRunner
 
 KINDS = ("on_running", "on_completion", "on_failure", "on_retry", "on_crashed", "on_cancellation")
@@ -51,6 +52,62 @@ def test_hooks_of_tasks(runner: TaskRunner) -> None:
         ("on_completion", 2, "Completed"),
     ]
     assert [kind for kind, *_ in of[3]] == ["on_running", "on_retry", "on_running", "on_failure"]
+
+
+def test_hooks_added_by_decorators(runner: TaskRunner) -> None:
+    """`@fetch.on_failure` adds a hook to a task, `@main.on_completion` to a flow; copies have their own."""
+    seen: list[str] = []
+
+    @task(on_completion=None)
+    def act(x: int) -> float:
+        return 1 / x
+
+    other = act.with_options(name="other")
+
+    @act.on_completion
+    def done(task: Any, task_run: Any, state: Any) -> None:
+        seen.append(f"{task.name} {state.name}")
+
+    act.on_failure(done)
+
+    @flow(task_runner=runner)
+    def main() -> None:
+        for each in (act, other, act.with_options(name="copy")):
+            each.submit(1).wait()
+        act.submit(0).wait()
+
+    @main.on_completion
+    async def ended(flow: Any, flow_run: Any, state: Any) -> None:
+        seen.append(f"{flow.name} {state.name}")
+
+    main()
+    assert sorted(seen) == ["act Completed", "act Failed", "copy Completed", "main Completed"]
+    assert callable(ended)
+    assert done.__name__ == "done"
+    with pytest.raises(UserError, match="a hook is 5; it must be a function"):
+        act.on_completion(5)  # type: ignore[type-var]
+
+
+def test_a_hook_that_exits_stops_nothing(local_runner: TaskRunner) -> None:
+    """`sys.exit` in a hook is logged like other errors: it ends neither the run nor the hooks that come after it."""
+    seen: list[str] = []
+
+    def leaves(owner: Any, run: Any, state: Any) -> None:
+        raise SystemExit(3)
+
+    def notes(owner: Any, run: Any, state: Any) -> None:
+        seen.append(owner.name)
+
+    @task(on_completion=[leaves, notes])
+    def act() -> int:
+        return 1
+
+    @flow(task_runner=local_runner, on_running=[leaves, notes], on_completion=[leaves, notes])
+    def main() -> Any:
+        return act.submit()
+
+    assert main() == 1
+    assert sorted(seen) == ["act", "main", "main"]
 
 
 def test_hooks_get_what_they_need(runner: TaskRunner) -> None:

@@ -37,6 +37,11 @@ class Scaler:
     def run(self, n: int) -> Any:
         return self.scale.map(range(n))
 
+    @flow(task_runner=SequentialTaskRunner())
+    @staticmethod
+    def tripled(n: int) -> int:
+        return 3 * n
+
 
 class Adder:
     def __init__(self, n: int) -> None:
@@ -71,9 +76,64 @@ def test_static_methods_as_tasks(runner: TaskRunner) -> None:
 
     @flow(task_runner=runner)
     def main() -> Any:
-        return Scaler.plain.submit(1), Scaler.outer_static.submit(1), Scaler(1).outer_static.submit(2)
+        scaler = Scaler(1)
+        return (
+            Scaler.plain.submit(1),
+            Scaler.outer_static.submit(1),
+            scaler.outer_static.submit(2),
+            scaler.plain(3),
+        )
 
-    assert main() == (2, 3, 4)
+    assert main() == (2, 3, 4, 4)
+    assert Scaler.tripled(2) == Scaler(1).tripled(2) == 6
+
+
+class Sized:
+    size = 10
+
+    @task
+    @classmethod
+    def grown(cls, by: int) -> int:
+        return cls.size + by
+
+    @classmethod
+    @task
+    def shrunk(cls, by: int) -> int:
+        return cls.size - by
+
+    @flow(task_runner=SequentialTaskRunner())
+    @classmethod
+    def run(cls, n: int) -> Any:
+        return cls.grown.map(range(n))
+
+
+class Larger(Sized):
+    size = 20
+
+
+def test_class_methods_as_tasks_and_flows(runner: TaskRunner) -> None:
+    """A class method gets the class that it is asked of; `@task` above `@classmethod` is for all versions of Python."""
+
+    @flow(task_runner=runner)
+    def main() -> Any:
+        return Sized.grown.submit(1), Larger.grown(1), Larger().grown.map([1, 2]), Larger.shrunk(1)
+
+    assert main() == (11, 21, [21, 22], 19)
+    assert (Larger.run(2), Sized().run(1)) == ([20, 21], [10])
+
+
+def test_parameters_named_self(local_runner: TaskRunner) -> None:
+    """Parameters may have any name, `self` among them."""
+
+    @task
+    def takes(self: int, fn: int = 0) -> tuple[int, int]:
+        return self, fn
+
+    @flow(task_runner=local_runner)
+    def main(self: int) -> Any:
+        return takes.submit(self=self, fn=2), takes(self=self), takes.map(self=[self])
+
+    assert main(self=1) == ((1, 2), (1, 0), [(1, 0)])
 
 
 def test_methods_as_flows() -> None:
