@@ -1,10 +1,11 @@
 """The format of a result file: one entry per item of a batch, each readable without the others.
 
     MILLRACE | version (1) | digest (16) | header length (4) | header | entries
-    header = msgpack [serializer, entries, note]
+    header = msgpack [serializer, entries, note, samples]
 
 An entry of the header is nil where there is no result, else the lengths of the blocks that make up the value:
-the serialized value and, with cloudpickle, the buffers that it left out of band. The digest covers all that
+the serialized value and, with cloudpickle, the buffers that it left out of band. Samples, of tables and arrays by
+position, are for people (`samples.py`); where there is none the field is left out. The digest covers all that
 follows it. Readers ignore further fields of the header; what they could not ignore raises the version.
 """
 
@@ -23,6 +24,7 @@ import msgpack
 
 from .buffers import copy_buffer
 from .errors import SerializationError
+from .samples import samples_of
 
 MAGIC = b"MILLRACE"
 VERSION = 1
@@ -140,7 +142,8 @@ def encode(serializer: str, values: Sequence[Any], note: Any = None) -> tuple[li
     """
     entries = _dump_all(serializer, values)
     lengths = [None if blocks is None else [memoryview(b).nbytes for b in blocks] for blocks in entries]
-    header = msgpack.packb([serializer, lengths, note], use_bin_type=True)
+    samples = samples_of(values)
+    header = msgpack.packb([serializer, lengths, note, *([samples] if samples else [])], use_bin_type=True)
     content: list[Block] = [len(header).to_bytes(4, "big"), header]
     content.extend(block for blocks in entries if blocks is not None for block in blocks)
     digest = _digest(content)
@@ -175,6 +178,7 @@ class ResultFile:
     serializer: str
     entries: Sequence[Sequence[Block] | None]
     note: Any
+    samples: Any  # as found: whoever shows them looks at them first
 
     def load(self, position: int) -> Any:
         """Return the value at a position, or MISSING.
@@ -217,10 +221,11 @@ def decode(content: bytes | bytearray | memoryview, digest: str | None = None) -
     if digest is not None and digest != found.hex():
         raise DamagedError(f"is not the one recorded: digest {found.hex()}, expected {digest}")
     begin = CONTENT + 4 + int.from_bytes(view[CONTENT : CONTENT + 4], "big")
-    serializer, lengths, note, *_ = msgpack.unpackb(view[CONTENT + 4 : begin], raw=False)
+    header: list[Any] = msgpack.unpackb(view[CONTENT + 4 : begin], raw=False, strict_map_key=False)
+    serializer, lengths, note, samples = [*header, None][:4]
     if serializer not in SERIALIZERS:
         raise FormatError(f"needs the serializer {serializer!r}, which this Millrace does not know")
-    return ResultFile(serializer, list(_cut(view, begin, lengths)), note)
+    return ResultFile(serializer, list(_cut(view, begin, lengths)), note, samples)
 
 
 def _cut(view: memoryview, begin: int, entries: Sequence[list[int] | None]) -> Iterator[list[Block] | None]:

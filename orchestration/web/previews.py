@@ -1,5 +1,6 @@
 """What a stored result looks like, for people: read from its file, without running any code that it names.
 
+Of a table or an array its worker has written how it begins (`runners.samples`): text in cells, which is shown as such.
 A pickle may name any function to be called when it is loaded, and whoever may write to the storage writes what a server
 would run. Here nothing is called but the types of plain data: what else there is stands as its name and its state.
 """
@@ -17,10 +18,14 @@ from typing import Any
 
 from runners.messages import Stored
 from runners.result_format import MISSING, SERIALIZERS, Block, FormatError, decode
+from runners.samples import MAX_CELL, MAX_COLUMNS, MAX_ROWS
+
+from ..terminal import words
 
 MAX_FILE = 64 << 20  # bytes; a batch's results are in one file, and its digest is that of all
 MAX_VALUE = 4 << 20  # bytes of one serialized value
 MAX_TEXT = 4000  # characters
+MAX_DIMENSIONS = 32  # of an array
 
 # What may be made of a pickle, since to make it does nothing else and takes no more room than its text.
 PLAIN = {
@@ -39,6 +44,8 @@ class NoPreviewError(Exception):
 def preview(stored: Stored, position: int) -> dict[str, Any]:
     """Return a result as `text`, cut at MAX_TEXT, with its `bytes` and the `serializer` that wrote it.
 
+    Of a table or an array `text` says what it is, and `table` how it begins; `table` is None for all else.
+
     Raises:
         NoPreviewError: it cannot be shown.
     """
@@ -47,6 +54,9 @@ def preview(stored: Stored, position: int) -> dict[str, Any]:
     if blocks is None:
         raise NoPreviewError("The file has no result for this task run.")
     size = sum(memoryview(block).nbytes for block in blocks)
+    told = {"bytes": size, "serializer": file.serializer}
+    if (table := _table(file.samples, position)) is not None:
+        return {"text": _said(table), "table": table} | told
     if size > MAX_VALUE:
         raise NoPreviewError(f"The result has {size:,} bytes, which is too much to be shown.")
     try:
@@ -54,7 +64,7 @@ def preview(stored: Stored, position: int) -> dict[str, Any]:
     except Exception as error:  # whatever a pickle does to those that stand for others
         raise NoPreviewError(f"The result cannot be shown: {type(error).__name__}.") from error
     cut = text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
-    return {"text": cut, "bytes": size, "serializer": file.serializer}
+    return {"text": cut, "table": None} | told
 
 
 def _file(stored: Stored) -> Any:
@@ -70,6 +80,38 @@ def _file(stored: Stored) -> Any:
         raise NoPreviewError(f"{stored.url} cannot be read by the server: {error.strerror}.") from error
     except FormatError as error:
         raise NoPreviewError(f"The result file {stored.url} {error}.") from error
+
+
+def _table(samples: Any, position: int) -> dict[str, Any] | None:
+    """Return a sample with nothing in it but what its worker would have written, None if there is none."""
+    found = samples.get(position) if isinstance(samples, dict) else None
+    if not isinstance(found, dict):
+        return None
+    try:
+        return {
+            "kind": _cut(found["kind"]),
+            "shape": [int(length) for length in found["shape"][:MAX_DIMENSIONS]],
+            "columns": [_cut(name) for name in found["columns"][:MAX_COLUMNS]],
+            "types": [_cut(name) for name in found["types"][:MAX_COLUMNS]],
+            "index": [_cut(name) for name in found["index"][:MAX_ROWS]],
+            "rows": [[_cut(cell) for cell in row[:MAX_COLUMNS]] for row in found["rows"][:MAX_ROWS]],
+        }
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _cut(text: Any) -> str:
+    return str(text)[:MAX_CELL]
+
+
+def _said(table: dict[str, Any]) -> str:
+    """Return such as `DataFrame, 1,000 rows and 5 columns` or `ndarray of float64, 3 × 4 × 5`."""
+    kind, shape = table["kind"], table["shape"]
+    if table["index"] or (table["columns"] and len(shape) == 2):
+        across = f" and {words.plural(shape[1], 'column')}" if len(shape) == 2 else ""
+        return f"{kind}, {words.plural(shape[0], 'row')}{across}"
+    of = f" of {table['types'][0]}" if table["types"] else ""
+    return f"{kind}{of}, {' × '.join(f'{length:,}' for length in shape) or 'a single value'}"
 
 
 def _text(serializer: str, blocks: Sequence[Block]) -> str:

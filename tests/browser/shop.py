@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from orchestration import flow, get_run_logger, task
 
@@ -56,10 +57,28 @@ def price(page: int) -> dict[str, float]:
     return {"euros": page * 1.5}
 
 
+@task(persist_results=True)
+def table(pages: int) -> Any:
+    import pandas as pd
+
+    days = pd.date_range("2026-01-01", periods=pages, freq="D")
+    columns = {"day": days, "page": range(pages), "title": "Tea & <b>biscuits</b>", "euros": 1.5}
+    return pd.DataFrame(columns, index=days.day_name())
+
+
+@task(persist_results=True)
+def grid(pages: int) -> Any:
+    import numpy as np
+
+    return np.linspace(0, 1, pages * 20).reshape(pages, 20)
+
+
 @flow
 def priced() -> None:
     """Keep what a task returns."""
     price.submit(3).wait()
+    table.submit(1200).wait()
+    grid.submit(30).wait()
 
 
 @flow

@@ -53,13 +53,21 @@ def test_from_the_list_to_the_traceback(open_page: OpenPage) -> None:
 
 
 def test_a_stored_result_is_shown(open_page: OpenPage, site: Site) -> None:
-    """As text, on the page of the task run that returned it."""
+    """On the page of the task run that returned it: as text, or how the table or array begins."""
     assert site.millrace("run", "shop:priced", "--quiet") == 0
     page = open_page("/runs?flow=priced")
     page.locator("table.runs tbody a").first.click()
-    page.get_by_role("link", name="Task runs", exact=True).click()
-    page.get_by_role("region", name="Task runs").get_by_role("link", name="price", exact=True).click()
-    expect(page.get_by_role("region", name="Result")).to_contain_text("{'euros': 4.5}")
+    result = page.get_by_role("region", name="Result")
+    for task, said, rows in (
+        ("price", "{'euros': 4.5}", 0),
+        ("table", "DataFrame, 1,200 rows and 4 columns; here are the first 10 rows", 10),
+        ("grid", "ndarray of float64, 30 × 20; here are the first 10 rows, the first 12 columns", 10),
+    ):
+        page.get_by_role("link", name="Task runs", exact=True).click()
+        page.get_by_role("region", name="Task runs").get_by_role("link", name=task, exact=True).click()
+        expect(result).to_contain_text(said)
+        expect(result.locator("tbody tr")).to_have_count(rows)
+        page.go_back()
 
 
 def test_cancel_asks_first_and_then_cancels(open_page: OpenPage, site: Site) -> None:

@@ -241,8 +241,19 @@ export interface AuditRow {
   outcome: string;
 }
 
+/** How a data frame, a series or an array begins; without columns or an index where it has none. */
+export interface Sample {
+  kind: string;
+  shape: number[];
+  columns: string[];
+  types: string[];
+  index: string[];
+  rows: string[][];
+}
+
 export interface ResultPreview {
   text: string | null;
+  table?: Sample | null;
   bytes?: number;
   why: string | null;
 }

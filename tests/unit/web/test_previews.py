@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from orchestration.web import previews
@@ -54,7 +55,7 @@ def test_plain_data_is_shown_as_python_has_it(tmp_path: Path) -> None:
 def test_objects_are_shown_by_name_and_state(tmp_path: Path) -> None:
     """Their classes need not be there."""
     assert shown(tmp_path, [Invoice(7, ["tea"])]).endswith("Invoice(number=7, lines=['tea'])]")
-    assert "numpy" in shown(tmp_path, np.arange(100_000))
+    assert "numpy" in shown(tmp_path, [np.arange(100_000)])
     script: dict[str, Any] = {"__name__": "__main__"}
     exec("class Order:\n    def __init__(self, n):\n        self.n = n", script)
     assert shown(tmp_path, script["Order"](3)) == "__main__.Order(n=3)"
@@ -67,6 +68,47 @@ def test_nothing_that_a_pickle_names_is_called(tmp_path: Path) -> None:
     assert not Path(folder).exists()
     pickle.loads(pickle.dumps(Hostile(folder)))
     assert Path(folder).exists(), "it would have been made"
+
+
+@pytest.mark.parametrize(
+    ("value", "said", "first"),
+    [
+        (pd.DataFrame({"a": range(1000), "b": "x"}), "DataFrame, 1,000 rows and 2 columns", ["0", "x"]),
+        (pd.Series([1.5]), "Series, 1 row", ["1.5"]),
+        (pd.DataFrame(), "DataFrame, 0 × 0", None),
+        (np.zeros((1000, 2000)), "ndarray of float64, 1,000 × 2,000", ["0"] * 12),
+        (np.array(3), "ndarray of int64, a single value", ["3"]),
+    ],
+)
+def test_tables_and_arrays(tmp_path: Path, value: Any, said: str, first: list[str] | None) -> None:
+    """How they begin, also of those that are too large to be looked into."""
+    stored = ResultStorage(str(tmp_path)).write("batch", [MISSING, value])
+    found = preview(stored, 1)
+    assert found["text"] == said
+    assert (found["table"]["rows"] or [None])[0] == first
+    assert found["bytes"] > 100
+
+
+@pytest.mark.parametrize("written", ["x", [1], {1: "x"}, {1: {"kind": "DataFrame"}}, {1: {"shape": ["x"]}}])
+def test_what_is_no_sample_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: Any
+) -> None:
+    """A file may have been written by anybody."""
+    monkeypatch.setattr("runners.result_format.samples_of", lambda values: written)
+    assert shown(tmp_path, {"a": 1}) == "{'a': 1}"
+
+
+def test_a_sample_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that is larger than a worker would have written, or not text."""
+    names = ["x" * 500] * 500
+    wide = {"kind": names[0], "shape": [9] * 500, "columns": names, "types": names, "index": names}
+    monkeypatch.setattr(
+        "runners.result_format.samples_of", lambda values: {1: wide | {"rows": [[{}] * 99] * 99}}
+    )
+    stored = ResultStorage(str(tmp_path)).write("batch", [MISSING, 1])
+    table = preview(stored, 1)["table"]
+    assert len(str(table)) < 3_000
+    assert table["rows"][0][0] == "{}"
 
 
 def test_long_and_deep_results_are_cut(tmp_path: Path) -> None:

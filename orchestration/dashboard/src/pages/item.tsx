@@ -8,6 +8,7 @@ import { duration } from "../time.ts";
 import type { Attempt, HistoryEntry, TaskRunDetail } from "../types.ts";
 import { LogLines } from "../ui/log-lines.tsx";
 import { Badge } from "../ui/state.tsx";
+import { SampleTable } from "../ui/sample.tsx";
 import { Empty, Failure, lastLine, Loading, Moment } from "../ui/text.tsx";
 
 interface Place {
@@ -89,7 +90,9 @@ function Result({ run, node, index }: Place) {
     <section class="card pad stack" aria-label="Result">
       <h2>Result</h2>
       {problem && <Failure problem={problem} again={loaded.again} />}
-      {value?.text != null && <pre class="block">{value.text}</pre>}
+      {value?.table
+        ? <SampleTable sample={value.table} said={value.text ?? ""} />
+        : value?.text != null && <pre class="block">{value.text}</pre>}
       {value?.why && <p class="muted">{value.why}</p>}
     </section>
   );
