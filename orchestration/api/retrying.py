@@ -12,6 +12,7 @@ from ..core.states import RUN_TERMINAL
 from ..errors import ParameterError, RunAliveError, RunNotFoundError, RunNotResumableError
 from ..stores import open_store
 from ..stores.base import REUSE_TAG, RecoveredNode, RunRow, Store
+from ..stores.remains import persisted
 from .annotations import tags
 from .flows import Flow
 from .parameters import validate
@@ -98,7 +99,7 @@ def recorded_parameters(flow: Flow[Any, Any], row: RunRow, secrets: Mapping[str,
     return validate(flow.fn, flow.name, parameters) if secrets and flow.validate_parameters else parameters
 
 
-def reusable(store: Store, row: RunRow) -> dict[str, RecoveredNode]:
+def reusable(store: Store, row: RunRow) -> Mapping[str, RecoveredNode]:
     """Return the stored results of a run, and of those whose results it has reused itself."""
     lineage = _lineage(store, row)
     if len(lineage) == 1:  # nearly always: nothing is to be merged, and there may be 100,000 nodes
@@ -126,7 +127,7 @@ def reusable(store: Store, row: RunRow) -> dict[str, RecoveredNode]:
 
 def as_persistent(flow: Flow[Any, Any], recovered: Mapping[str, RecoveredNode]) -> Flow[Any, Any]:
     """Return the flow with results persisted if they were before, for instance by `millrace run --persist`."""
-    if flow.persist_results or not any(node.fingerprint for node in recovered.values()):
+    if flow.persist_results or not persisted(recovered):
         return flow
     return replace(flow, persist_results=True)
 

@@ -338,8 +338,8 @@ class Store(abc.ABC):
         """Read what others have asked, without writing."""
 
     @abc.abstractmethod
-    def recovered(self, run_id: str) -> dict[str, RecoveredNode]:
-        """Return what is known of a run's nodes, by path; of two nodes with one path the newer."""
+    def recovered(self, run_id: str) -> Mapping[str, RecoveredNode]:
+        """Return what is known of a run's nodes as of now, by path; of two nodes with one path the newer."""
 
     @abc.abstractmethod
     def next_ids(self, run_id: str) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +51,7 @@ from .lookup import MIN_PREFIX, alive, ambiguous, completed, fenced, not_found, 
 from .memory_access import MemoryAccess
 from .memory_record import RunRecord
 from .newsroom import Newsroom, frees_leases
+from .remains import Remains
 from .timeline import Timeline, timeline
 from .timing import RunTiming, timing
 
@@ -124,9 +125,9 @@ class MemoryStore(MemoryAccess):
             record = self._record(run_id)
             return replace(record.asked, fenced=record.run.epoch != epoch)
 
-    def recovered(self, run_id: str) -> dict[str, RecoveredNode]:
+    def recovered(self, run_id: str) -> Mapping[str, RecoveredNode]:
         with self._lock:
-            return replay.recovered(self._record(run_id))
+            return Remains(self._record(run_id))
 
     def timing(self, run_id: str) -> RunTiming:
         with self._lock:

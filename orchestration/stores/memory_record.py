@@ -26,13 +26,23 @@ from .base import DEAD_AFTER_SECONDS, LogRow, NodeRow, Requests, RunRow
 from .failures import Failures
 from .limits import LOGGER_NAME
 from .liveness import is_gone, mark_at
+from .remains import NodeHead, Row, Trace
 from .timeline import Ended
 
 _NO_COUNTS = (0,) * len(State)
 
 
+def _trace(entry: replay.ItemEntry) -> Trace | None:
+    if isinstance(entry, Moved):
+        return Trace(entry.indices, entry.state)
+    if isinstance(entry, AttemptsEnded):
+        columns = entry.states, entry.outcomes, entry.attempts, entry.positions
+        return Trace(entry.indices, None, *columns, entry.stored)
+    return None
+
+
 class RunRecord:
-    """One run; a `replay.JournalView` of itself."""
+    """One run; a `replay.JournalView` and a `remains.RemainsView` of itself."""
 
     def __init__(self, run: RunRow) -> None:
         self.run = run
@@ -85,18 +95,18 @@ class RunRecord:
             for _, entry in self.items[node_id]:
                 yield node_id, entry
 
-    def heads(self) -> Iterator[replay.NodeHead]:
+    def remains(self) -> Iterator[Row]:
         for node in self.nodes():
             once = node.policy.get("rerun_on_loss") is False
-            yield replay.NodeHead(node.node_id, node.path, node.fingerprint, node.width, once)
+            head = NodeHead(node.node_id, node.path, node.fingerprint, node.width, once)
+            traces = [_trace(entry) for _, entry in self.items.get(node.node_id, ())]
+            yield node.path, node.fingerprint, head, None
+            for trace in filter(None, traces):
+                yield node.path, node.fingerprint, head, trace
 
-    def traces(self) -> Iterator[replay.Trace]:
-        for node_id, entry in self.everything():
-            if isinstance(entry, Moved):
-                yield replay.Trace(node_id, entry.indices, entry.state)
-            elif isinstance(entry, AttemptsEnded):
-                columns = entry.states, entry.outcomes, entry.attempts, entry.positions
-                yield replay.Trace(node_id, entry.indices, None, *columns, entry.stored)
+    @staticmethod
+    def read_remains(row: Row) -> tuple[NodeHead, Trace | None]:
+        return row[2], row[3]
 
     def ended(self, after: int) -> Iterator[Ended]:
         for node in self.nodes():

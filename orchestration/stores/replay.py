@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from itertools import compress, groupby
-from operator import itemgetter
+from itertools import compress
 from typing import NamedTuple, Protocol
 
-from runners.messages import Outcome, Stored
+from runners.messages import Outcome
 
 from ..core.journal import LOST, AttemptsEnded, Counted, Entry, Moved, StartRepeated
 from ..core.states import TERMINAL, State
-from .base import AttemptRow, HistoryRow, NodeRow, RecoveredNode, TaskRunRow
+from .base import AttemptRow, HistoryRow, NodeRow, TaskRunRow
 from .timeline import Ended
 
 _NAMED_OUTCOMES = {Outcome.CACHED: "Cached", Outcome.TIMED_OUT: "TimedOut"}
@@ -26,29 +25,6 @@ MAX_INDEX = 2**62
 FIRST_WINDOW = (
     10_000  # items whose states are looked at for a page; then four times as many, where it is not full
 )
-
-
-class NodeHead(NamedTuple):
-    """A node, as far as a resume reads it. `once`: its items must not run twice."""
-
-    node_id: int
-    path: str
-    fingerprint: str
-    width: int | None
-    once: bool
-
-
-class Trace(NamedTuple):
-    """An entry, as far as a resume reads it: a move to `state`, or attempts that have ended (`AttemptsEnded`)."""
-
-    node_id: int
-    indices: Sequence[int]
-    state: State | None
-    states: bytes = b""
-    outcomes: bytes = b""
-    attempts: Sequence[int] = ()
-    positions: Sequence[int] = ()
-    stored: Stored | None = None
 
 
 class JournalView(Protocol):
@@ -73,15 +49,6 @@ class JournalView(Protocol):
 
     def everything(self) -> Iterable[tuple[int, ItemEntry]]:
         """Return (node_id, entry) by ascending node_id, of each node in order; errors may be left out."""
-
-    def heads(self) -> Iterable[NodeHead]:
-        """Return what a resume needs of the nodes, by ascending node_id."""
-
-    def traces(self) -> Iterable[Trace]:
-        """Return what a resume needs of the entries, by ascending node_id, of each node in order.
-
-        Moves to other states than Ready, Running, Completed and Skipped may be left out.
-        """
 
 
 def states_of(view: JournalView, node: NodeRow) -> bytearray:
@@ -337,99 +304,6 @@ def history(view: JournalView, node_id: int, index: int) -> list[HistoryRow]:
             state, reason = entry.state, entry.reason
         found.append(HistoryRow(seq, node_id, entry.indices, state, entry.at, reason))
     return found
-
-
-def recovered(view: JournalView) -> dict[str, RecoveredNode]:
-    """Return what earlier processes left.
-
-    A process that was itself a resume recorded reused results as moves only, and may have died before it came
-    to all of them: what its predecessors stored stays valid as long as the fingerprint is the same and the
-    item has not been tried since.
-    """
-    found: dict[str, RecoveredNode] = {}
-    groups = groupby(view.traces(), itemgetter(0))
-    group = next(groups, None)
-    for node in view.heads():
-        while group is not None and group[0] < node.node_id:
-            group = next(groups, None)
-        traces: Iterable[Trace] = group[1] if group is not None and group[0] == node.node_id else ()
-        old = found.get(node.path)
-        if old is None and not node.once and node.width == 1:
-            traces = [
-                trace for trace in traces if trace.state is None
-            ]  # moves say nothing where it may run twice
-            if len(traces) == 1 and traces[0].stored is not None and traces[0].states == _COMPLETED:
-                result = {0: (traces[0].stored, traces[0].positions[0])}
-                found[node.path] = RecoveredNode(node.path, node.fingerprint, 1, {}, result)
-                continue  # a run may have 100,000 of these
-        found[node.path] = _left(node, traces, old)
-    return found
-
-
-_COMPLETED = bytes([State.COMPLETED])
-
-
-def _left(node: NodeHead, traces: Iterable[Trace], old: RecoveredNode | None) -> RecoveredNode:
-    """Return what a node left, given what was left under its path before it."""
-    same = old is not None and old.fingerprint == node.fingerprint
-    results = dict(old.results) if old and same else {}
-    spent = dict(old.attempts) if old and same else {}
-    skipped = set(old.skipped) if old and same else set()
-    started = set(old.started) if old else set()
-    # whether this process knew its items: those of a map that it could not tell only ever Crashed
-    told = False
-    for trace in traces:
-        told = told or trace.state != State.CRASHED
-        if node.once:
-            _note_starts(trace, started)
-        if trace.state is not None:
-            if old is not None and trace.state == State.COMPLETED:  # taken over, perhaps into a wider map
-                results.update({i: old.results[i] for i in trace.indices if i in old.results})
-            elif old is not None and trace.state == State.SKIPPED:
-                skipped.update(old.skipped.intersection(trace.indices))
-            continue
-        stored = trace.stored
-        for k, (index, state) in enumerate(zip(trace.indices, trace.states, strict=True)):
-            results.pop(index, None)
-            skipped.discard(index)
-            if state == State.SKIPPED:
-                skipped.add(index)
-            if state == State.COMPLETED:
-                spent.pop(index, None)
-                if stored is not None:
-                    results[index] = (stored, trace.positions[k])
-            elif trace.outcomes[k] != Outcome.UNSTARTED:
-                spent[index] = max(spent.get(index, 0), trace.attempts[k])
-    width = node.width
-    if old is not None and old.started and not told and width != old.width:
-        return old  # of which the indices in `started` are
-    if old is not None and same and width is None:
-        width = old.width
-    return RecoveredNode(
-        node.path, node.fingerprint, width, spent, results, _frozen(started), _frozen(skipped)
-    )
-
-
-_NOBODY: frozenset[int] = frozenset()
-
-
-def _frozen(indices: set[int]) -> frozenset[int]:
-    """Return a set that does not change. There is one of nothing: 100,000 nodes are left with two each."""
-    return frozenset(indices) if indices else _NOBODY
-
-
-def _note_starts(trace: Trace, started: set[int]) -> None:
-    """Follow which items have started and not come to an end after which they may start again."""
-    if trace.state == State.RUNNING:
-        started.update(trace.indices)
-    elif trace.state == State.READY:  # given back: it had not started after all
-        started.difference_update(trace.indices)
-    elif trace.state is None:
-        for index, state in zip(trace.indices, trace.states, strict=True):
-            if state in (State.COMPLETED, State.SKIPPED, State.CRASHED):
-                started.add(index)
-            else:  # failed, cancelled: its policy, or a person who resumes, lets it run again
-                started.discard(index)
 
 
 def interrupted(view: JournalView, now: float, reason: str) -> list[Entry]:

@@ -62,6 +62,31 @@ class ResumeContract:
         assert found["task#0"].attempts == {3: 1}
         assert (found["task#1"].results, found["task#1"].fingerprint) == ({}, "v2")
 
+    def test_single_task_runs_that_are_taken_over_again_and_again(self, store: Store) -> None:
+        """By a process that came to all, to some, or to none of them; of one that fails after all, its attempts."""
+        run_id = new_run(store)
+        files = [Stored(f"file:///r/{n}", "abc") for n in range(3)]
+        first: list[Entry] = []
+        for n in range(1, 4):
+            first += [node(n, 1, f"task#{n}"), Moved(n, [0], State.RUNNING, NOW)]
+            first.append(ended(n, [0], batch_id=n, stored=files[n - 1]))
+        store.append(run_id, 1, [*first, RunMoved(RunState.FAILED, NOW)])
+        before = store.recovered(run_id)
+        store.claim(run_id, host="h", pid=1, now=NOW)
+        again: list[Entry] = [node(n + 3, 1, f"task#{n}") for n in range(1, 4)]
+        reused = Moved(4, [0], State.COMPLETED, NOW, "reused")
+        lost = ended(6, [0], State.FAILED, Outcome.FAILED, batch_id=9)
+        store.append(run_id, 2, [*again, reused, lost])
+        after = store.recovered(run_id)
+        assert set(after) == set(before) == {"task#0", "task#1", "task#2", "task#3"}
+        assert [dict(before[f"task#{n}"].results) for n in range(1, 4)] == [{0: (file, 0)} for file in files]
+        assert [dict(after[f"task#{n}"].results) for n in range(1, 4)] == [
+            {0: (files[0], 0)},
+            {0: (files[1], 0)},
+            {},
+        ]
+        assert (after["task#3"].attempts, after["task#2"].attempts) == ({0: 1}, {})
+
     def test_many_nodes_are_replaced_in_one_turn(self, store: Store) -> None:
         """Each by the newest of its path, also where that is of the same turn; the run counts what stands."""
         run_id = new_run(store)  # with node 0, task#0

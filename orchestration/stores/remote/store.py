@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -143,8 +143,8 @@ class RemoteStore(Store):
         found: Requests = self._call("requests", run_id=run_id, epoch=epoch)
         return found
 
-    def recovered(self, run_id: str) -> dict[str, RecoveredNode]:
-        found: dict[str, RecoveredNode] = self._call("recovered", run_id=run_id)
+    def recovered(self, run_id: str) -> Mapping[str, RecoveredNode]:
+        found: Mapping[str, RecoveredNode] = self._call("recovered", run_id=run_id)
         return found
 
     def timing(self, run_id: str) -> RunTiming:

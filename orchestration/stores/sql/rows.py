@@ -17,7 +17,8 @@ from ...core.states import RunState, State
 from ..base import LogRow, NodeRow, RunRow
 from ..columns import unpack_floats, unpack_ints
 from ..failures import FailureGroup
-from ..replay import MAX_INDEX, ItemEntry, NodeHead, Trace
+from ..remains import NodeHead, Row, Trace
+from ..replay import MAX_INDEX, ItemEntry
 from ..timeline import Ended
 from .connection import Connection
 from .failures import groups
@@ -53,7 +54,16 @@ def _tuple(text: str) -> tuple[Any, ...]:
     return tuple(json.loads(text))
 
 
-_TRACED = [int(state) for state in (State.READY, State.RUNNING, State.COMPLETED, State.SKIPPED)]
+_ONCE = '%"rerun_on_loss":%false%'  # a policy that is not like it lets its node run twice
+# Most rows are of single task runs. What is not asked for is not copied: policies are long, and all starts are moves.
+_REMAINS = f"""
+    SELECT path, fingerprint, node.node_id, width, CASE WHEN policy LIKE ? THEN policy END,
+           indices, state, states, outcomes, attempts, positions, stored_url, stored_digest
+    FROM node LEFT JOIN journal ON journal.run_no = node.run_no AND journal.node_id = node.node_id AND (
+      journal.kind = {ENDED} OR journal.kind = {MOVED} AND (
+        state IN ({State.COMPLETED:d}, {State.SKIPPED:d})
+        OR state IN ({State.READY:d}, {State.RUNNING:d}) AND policy LIKE ?))
+    WHERE node.run_no = ? ORDER BY node.node_id, seq"""
 
 
 @lru_cache(maxsize=1024)
@@ -165,34 +175,30 @@ class RunView:
         for node_id, *row in found:
             yield node_id, _to_entry(node_id, tuple(row), errors)
 
-    def heads(self) -> Iterator[NodeHead]:
-        found = self._connection.execute(
-            "SELECT node_id, path, fingerprint, width, policy FROM node WHERE run_no = ? ORDER BY node_id",
-            (self._run_no,),
-        )
-        for node_id, path, fingerprint, width, policy in found:
-            yield NodeHead(node_id, path, fingerprint, width, _once(policy))
+    def remains(self) -> Iterator[Row]:
+        found = self._connection.execute(_REMAINS, (_ONCE, _ONCE, self._run_no))
+        return iter(found)
 
-    def traces(self) -> Iterator[Trace]:
-        found = self._connection.execute(
-            "SELECT node_id, indices, state, states, outcomes, attempts, positions, stored_url, stored_digest "
-            "FROM journal WHERE run_no = ? AND (kind = ? OR kind = ? AND state IN (?, ?, ?, ?)) ORDER BY node_id, seq",
-            (self._run_no, ENDED, MOVED, *_TRACED),
+    @staticmethod
+    def read_remains(row: Row) -> tuple[NodeHead, Trace | None]:
+        path, fingerprint, node_id, width, policy, indices, state, states, *columns = row
+        once = policy is not None and _once(policy)
+        node = NodeHead(node_id, path, fingerprint, width, once)
+        if indices is None:
+            return node, None
+        if states is None:
+            return node, Trace(unpack_ints(indices), State(state))
+        outcomes, attempts, positions, url, digest = columns
+        stored = None if url is None else Stored(url, digest)
+        return node, Trace(
+            unpack_ints(indices),
+            None,
+            states,
+            outcomes,
+            unpack_ints(attempts),
+            unpack_ints(positions),
+            stored,
         )
-        for node_id, indices, state, states, outcomes, attempts, positions, url, digest in found:
-            if states is None:
-                yield Trace(node_id, unpack_ints(indices), State(state))
-                continue
-            yield Trace(
-                node_id,
-                unpack_ints(indices),
-                None,
-                states,
-                outcomes,
-                unpack_ints(attempts),
-                unpack_ints(positions),
-                None if url is None else Stored(url, digest),
-            )
 
     def _errors(self, node_id: int) -> dict[int, Detail]:
         found = self._connection.execute(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from ...core.journal import Entry
@@ -27,6 +27,7 @@ from ..base import (
 from ..failures import FailureGroup
 from ..liveness import mark_at
 from ..newsroom import frees_leases
+from ..remains import Remains
 from ..served import ServedStore
 from ..timeline import Timeline, timeline
 from ..timing import RunTiming, timing
@@ -91,8 +92,8 @@ class SqlStore(ServedStore):
     def requests(self, run_id: str, epoch: int) -> Requests:
         return self._read(lambda connection: runs.requests(connection, run_id, epoch))
 
-    def recovered(self, run_id: str) -> dict[str, RecoveredNode]:
-        return self._look(run_id, replay.recovered)
+    def recovered(self, run_id: str) -> Mapping[str, RecoveredNode]:
+        return self._look(run_id, Remains)
 
     def timing(self, run_id: str) -> RunTiming:
         return self._look(run_id, timing)
