@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .elements import element
 from .errors import InternalError, ResultLostError
 from .relay import Relay
 from .result_format import MISSING
@@ -186,7 +187,7 @@ def getter(source: Source, inputs: Inputs) -> Callable[[int], Any]:
                 raise InternalError(f"arguments that take results of node {node_id} belong to no batch yet")
             return _taker(node_id, aligned, inputs.of_node(node_id))
         case Element(ref, indices):
-            return lambda position: inputs.of(ref)[indices[position]]
+            return lambda position: element(inputs.of(ref), indices[position])
         case Shared(number):
             raise InternalError(f"shared argument {number} has been left where it was")
 

@@ -18,6 +18,7 @@ from .arguments import Arguments, Inputs
 from .calling import COMPLETED, Ended, call, detail_of, is_async, traceback_of_stop
 from .channel import Channel
 from .context import ItemContext, RunContext, current_item
+from .elements import NEVER, length
 from .errors import ResultFileLostError, ResultLostError, TaskCancelledError, TaskTimeoutError
 from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt, late_message
 from .held import Held
@@ -240,8 +241,9 @@ class StageRun:
         if not has_result:
             return False
         self.values[position] = value
-        if type(value) is list or type(value) is tuple:
-            execution.lengths[entry] = len(value)
+        kind = type(value)
+        if kind not in NEVER and (items := len(value) if kind is list else length(value)) is not None:
+            execution.lengths[entry] = items
         return True
 
     def _end_of(self, entry: int, position: int) -> Ended:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runners.body import TaskBody
 from runners.context import current_item
+from runners.elements import length
 from runners.errors import ResultFileLostError
 from runners.messages import Batch, Call
 
@@ -319,7 +320,7 @@ class LocalSession:
         except ResultFileLostError:  # it is made again
             self.wait(node_id, (0,), None)
             values = {0: self._value(node_id, 0)}
-        lengths = {i: len(value) for i, value in values.items() if isinstance(value, list | tuple)}
+        lengths = {i: n for i, value in values.items() if (n := length(value)) is not None}
         self.driver.post(LengthsLearned(node_id, lengths))
 
     def _check(self, request: NodeRequest) -> None:

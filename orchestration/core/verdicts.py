@@ -74,7 +74,7 @@ class Verdicts:
             return f"map() has nothing to map over: {name} ended {up.state(index).title}"
         if length is None:
             return (
-                f"map() was given the result of {name}, which is no list or tuple. "
+                f"map() was given the result of {name}, which is no list, array or other sequence. "
                 "Return a list from it, or use submit()."
             )
         return f"map() was given iterables of unequal lengths: {name} returned {length} items, others have {width}"

@@ -232,7 +232,10 @@ def test_a_result_that_is_no_list(trigger: str) -> None:
     after = run.add(Dependency(down, Reach.ALIGNED), width=None)
     run.end()
     assert run.states(down) == [State.FAILED]
-    assert "t0, which is no list or tuple. Return a list from it, or use submit()" in run.reason(down)
+    assert (
+        "t0, which is no list, array or other sequence. Return a list from it, or use submit()"
+        in run.reason(down)
+    )
     assert run.core.nodes[down].details[0].type_name.endswith("MappingError")
     assert run.states(after) == [State.UPSTREAM_FAILED]
     assert run.core.nodes[after].roots[0] == (down, 0)

@@ -225,8 +225,53 @@ def test_map_over_a_result_that_is_no_list(runner: TaskRunner) -> None:
     def maps() -> None:
         futures = add.map(add.submit(1, 2), 1)
         futures.wait()
-        with pytest.raises(MappingError, match="no list or tuple"):
+        with pytest.raises(MappingError, match="no list, array or other sequence"):
             futures.result()
+
+    maps()
+
+
+def test_map_over_results_that_are_sequences(runner: TaskRunner) -> None:
+    """Whatever has its items in an order may be mapped over as a result, too: each item is what iterating gives."""
+
+    @task
+    def made(kind: str) -> Any:
+        import array
+        from collections import deque
+
+        import numpy as np
+        import pandas as pd
+
+        return {
+            "tuple": (5, 6),
+            "range": range(5, 7),
+            "deque": deque([5, 6]),
+            "array": array.array("i", [5, 6]),
+            "numpy": np.array([[5], [6]]).reshape(2),
+            "rows": np.array([[4, 1], [4, 2]]),
+            "series": pd.Series([5, 6], index=[1, 0]),
+            "empty": np.array([]),
+        }[kind]
+
+    @task
+    def plain(item: Any) -> Any:
+        return int(item.sum()) if getattr(item, "ndim", 0) else int(item)
+
+    @task
+    def other(kind: str) -> Any:
+        import numpy as np
+        import pandas as pd
+
+        return {"set": {1}, "dict": {1: 1}, "frame": pd.DataFrame({"a": [1]}), "point": np.array(5)}[kind]
+
+    @flow(task_runner=runner)
+    def maps() -> None:
+        for kind in ("tuple", "range", "deque", "array", "numpy", "rows", "series"):
+            assert plain.map(made.submit(kind)).result() == [5, 6], kind
+        assert plain.map(made.submit("empty")).result() == []
+        for kind in ("set", "dict", "frame", "point"):
+            with pytest.raises(MappingError, match="no list, array or other sequence"):
+                plain.map(other.submit(kind)).result()
 
     maps()
 
