@@ -63,6 +63,22 @@ class Capabilities:
     ends_workers: bool = False
 
 
+class FreshCopies:
+    """Copies and pickles of a runner carry its settings; what belongs to one start of it they make anew."""
+
+    def _reset(self) -> None:
+        """Set what belongs to one start."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        blank = object.__new__(type(self))
+        blank._reset()
+        return {name: value for name, value in vars(self).items() if name not in {*vars(blank), "sink"}}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._reset()
+
+
 class TaskRunner(abc.ABC):
     """Runs batches on an engine. Instances are templates until `start`; a flow run starts a copy."""
 

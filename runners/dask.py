@@ -12,9 +12,9 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from .base import Capabilities, Sink, TaskRunner, Wanted
+from .base import Capabilities, FreshCopies, Sink, TaskRunner, Wanted
 from .calling import detail_of
 from .dask_connect import Connection, Settings, awaited, connect, reconnect
 from .dask_desk import Desk
@@ -36,7 +36,7 @@ from .unpacked import Brought, Unpacked, unless_lost
 STOP_SECONDS = 5.0  # for workers to say which of the batches to cancel have begun
 
 
-class DaskTaskRunner(TaskRunner):
+class DaskTaskRunner(FreshCopies, TaskRunner):
     """Runs batches on the workers of a Dask cluster.
 
     With no arguments it starts a `LocalCluster` with one worker process per core and ends it with the run,
@@ -90,11 +90,6 @@ class DaskTaskRunner(TaskRunner):
         self._fruitless = 0  # replacements since something was last achieved
         self._held: dict[int, Batch] = {}  # submitted while there was no connection
         self._holding = threading.Lock()
-
-    def duplicate(self) -> Self:
-        twin = super().duplicate()
-        twin._reset()
-        return twin
 
     # --- start and end --------------------------------------------------------------------------
 

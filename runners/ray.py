@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import ray_session
-from .base import Capabilities, Sink, TaskRunner, Wanted
+from .base import Capabilities, FreshCopies, Sink, TaskRunner, Wanted
 from .errors import (
     ConnectionFailedError,
     MissingExtraError,
@@ -47,7 +47,7 @@ def remote_options(**options: Any) -> AbstractContextManager[None]:
     return using_options(options)
 
 
-class RayTaskRunner(TaskRunner):
+class RayTaskRunner(FreshCopies, TaskRunner):
     """Runs batches as Ray tasks.
 
     Args:
@@ -76,17 +76,15 @@ class RayTaskRunner(TaskRunner):
     def __init__(self, address: str | None = None, init_kwargs: Mapping[str, Any] | None = None) -> None:
         self.address = address
         self.init_kwargs = dict(init_kwargs or {})
+        self._reset()
+
+    def _reset(self) -> None:
         self._desk: Desk | None = None
         self._closing = threading.Lock()
         self._replacing = threading.Lock()  # held while another Ray is started
         self._fruitless = 0  # replacements since something was last achieved
         self._held: dict[int, Batch] = {}  # submitted while there was no Ray
         self._holding = threading.Lock()
-
-    def duplicate(self) -> Any:
-        twin = super().duplicate()
-        RayTaskRunner.__init__(twin, self.address, self.init_kwargs)
-        return twin
 
     # --- start and end --------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from typing import Any
 
 import pytest
@@ -145,6 +146,27 @@ def test_an_async_subflow_waits_without_blocking_the_loop() -> None:
         return await running
 
     assert asyncio.run(parent()) == 3
+
+
+def test_subflow_with_a_runner_of_its_own_in_a_task(process_runner: TaskRunner) -> None:
+    """A flow travels to workers with its runner, whichever that is and whether or not it has been used."""
+
+    @flow(task_runner=process_runner)
+    def child(n: int) -> Any:
+        return double.map(range(n))
+
+    @task
+    def describe() -> tuple[str, str]:
+        return child.name, type(child.task_runner).__name__
+
+    @flow(task_runner=process_runner)
+    def parent() -> Any:
+        return child(2), describe.submit()
+
+    kind = type(process_runner).__name__
+    assert parent() == ([0, 2], ("child", kind))
+    with process_runner.duplicate() as started:
+        assert type(pickle.loads(pickle.dumps(started))).__name__ == kind
 
 
 def test_subflow_in_a_task(runner: TaskRunner, record: Any) -> None:
