@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 from runners.arguments import Ref
 from runners.context import current_item
 
+from ..errors import UserError
 from .standing import all_standing
 from .states import State
 
@@ -311,16 +312,23 @@ class DoneAndNotDone(NamedTuple):
     not_done: set[TaskRunFuture]
 
 
-def flatten(futures: Iterable[TaskRunFuture | TaskRunFutureList]) -> list[TaskRunFuture]:
-    """Return single futures for a mixture of futures and lists."""
+def flatten(futures: Any) -> list[TaskRunFuture]:
+    """Return single futures for a mixture of futures and lists.
+
+    Raises:
+        UserError: there is something else among them.
+    """
     if isinstance(futures, TaskRunFuture):
         return [futures]
     flat: list[TaskRunFuture] = []
-    for future in futures:
+    future: Any
+    for future in futures if isinstance(futures, Iterable) else (futures,):
         if isinstance(future, TaskRunFuture):
             flat.append(future)
+        elif isinstance(future, Iterable) and not isinstance(future, str):
+            flat.extend(flatten(future))
         else:
-            flat.extend(future)
+            raise UserError(f"{future!r} is no future; what is waited for are futures and lists of them")
     return flat
 
 
@@ -358,7 +366,12 @@ def wait(
 
     Args:
         return_when: "ALL_COMPLETED", "FIRST_COMPLETED" or "FIRST_EXCEPTION".
+
+    Raises:
+        UserError: `return_when` is none of these, or something is no future.
     """
+    if return_when not in (ways := ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION")):
+        raise UserError(f"return_when is {return_when!r}; it must be one of {', '.join(map(repr, ways))}")
     flat = flatten(futures)
     done: set[TaskRunFuture] = set()
     try:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runners.arguments import ATOMS, rebuild
+from runners.arguments import ATOMS, children, rebuild
 
 from ..core.states import RunState
 from ..errors import CancelledRunError, FlowRunFailedError
@@ -56,15 +56,16 @@ def verdict_of(run: RunningFlow, result: Any = None, error: BaseException | None
         return Verdict.failed(error)
     parts = list(_parts(result))
     total, bad = _counted(parts)
+    said = result.own_words() if isinstance(result, State) else ""
     if not bad:
         value = _value(run, result) if parts else result  # now, while the engine still has the results
-        return Verdict(RunState.COMPLETED, data=lambda: value)
+        return Verdict(RunState.COMPLETED, message=said, data=lambda: value)
     if any(state.is_cancelled() for state in bad):
         kind, words = RunState.CANCELLED, "were cancelled"
         bad = [state for state in bad if state.is_cancelled()]
     else:
         kind, words = RunState.FAILED, "failed"
-    message = f"{len(bad)}/{total} task runs {words}"
+    message = said or f"{len(bad)}/{total} task runs {words}"
     first = bad[0].result(raise_on_failure=False)
     failure = first if isinstance(first, Exception) else _unlike_exceptions(message, first)
 
@@ -100,10 +101,17 @@ def _parts(result: Any) -> Iterator[Part]:
         found = stack.pop()
         if isinstance(found, State | TaskRunFuture | TaskRunFutureList):
             yield found
-        elif isinstance(found, Mapping | list | tuple | set | frozenset) and id(found) not in seen:
+        elif id(found) not in seen and (inner := _inside(found)) is not None:
             seen.add(id(found))
-            inner = list(found.values()) if isinstance(found, Mapping) else list(found)
             stack += [part for part in reversed(inner) if type(part) not in ATOMS]
+
+
+def _inside(value: Any) -> list[Any] | None:
+    """Return what a container has in it; None for anything else."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    found = children(value)
+    return None if found is None else list(found)
 
 
 def _counted(parts: Iterable[Part]) -> tuple[int, list[State]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import types
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -94,11 +95,16 @@ def _hints(fn: Callable[..., Any]) -> Mapping[str, Any]:
         hints = inspect.get_annotations(fn, eval_str=True)
     except Exception:
         hints = inspect.get_annotations(fn)
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    found = {}
+    found: dict[str, Any] = {}
     for name, parameter in inspect.signature(fn).parameters.items():
-        hint = Any if parameter.kind in variadic else hints.get(name, Any)
-        found[name] = Any if isinstance(hint, str) else hint
+        hint: Any = hints.get(name, Any)
+        if isinstance(hint, str) or hint is Any or "Unpack[" in str(hint):
+            found[name] = Any
+        elif parameter.kind is parameter.VAR_POSITIONAL:  # the hint is of each
+            found[name] = types.GenericAlias(tuple, (hint, ...))
+        else:
+            many = parameter.kind is parameter.VAR_KEYWORD
+            found[name] = types.GenericAlias(dict, (str, hint)) if many else hint
     return found
 
 

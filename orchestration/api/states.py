@@ -59,6 +59,10 @@ class State:
             return None
         return None if self._at_hand and (tolerant or self.is_successful()) else future
 
+    def own_words(self) -> str:
+        """Return the message of a state that was made by hand, and is no run's; else an empty text."""
+        return self.message if self._data is None else ""
+
     def result(self, raise_on_failure: bool = True) -> Any:
         """Return the result. A failed one raises its exception, or with `raise_on_failure=False` returns it."""
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestration import TaskRunFuture, as_completed, flow, quote, task, wait
-from orchestration.errors import CancelledRunError, MillraceError
+from orchestration.errors import CancelledRunError, MillraceError, UserError
 from runners.base import TaskRunner
 from runners.errors import RemoteTraceback
 
@@ -429,3 +429,22 @@ def test_results_of_released_maps_do_not_harm_what_follows(runner: TaskRunner) -
         return sum(found.result())
 
     assert chain() == sum(64 * x for x in range(50))
+
+
+def test_what_is_waited_for_is_checked(local_runner: TaskRunner) -> None:
+    """`wait` and `as_completed` take futures, also nested, and say what is none; `wait` knows three ways to return."""
+
+    @flow(task_runner=local_runner)
+    def main() -> Any:
+        future, more = double.submit(1), double.map([2, 3])
+        assert len(wait([future, [more, more[0]]]).done) == 3
+        for wrong in (5, [future, 5], ["text"], None):
+            with pytest.raises(UserError, match="is no future; what is waited for are futures"):
+                wait(wrong)  # type: ignore[arg-type]
+            with pytest.raises(UserError, match="is no future"):
+                list(as_completed(wrong))  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="return_when is 'ANY'; it must be one of 'ALL_COMPLETED'"):
+            wait([future], return_when="ANY")
+        return future.result()
+
+    assert main() == 2

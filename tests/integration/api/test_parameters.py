@@ -130,3 +130,16 @@ def test_task_calls_are_checked_at_once() -> None:
             same.map([1], y=2)
 
     main()
+
+
+def test_parameters_of_any_number() -> None:
+    """The hint of `*args` and `**kwargs` is of each of them, which is coerced or refused by it."""
+
+    @flow
+    def main(*args: int, **kwargs: float) -> Any:
+        return args, kwargs
+
+    assert repr(main("1", 2, a="3")) == "((1, 2), {'a': 3.0})"
+    assert main() == ((), {})
+    with pytest.raises(ParameterError, match=r"args\.1: .*\n.*kwargs\.a: "):
+        main(1, "x", a="y")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestration import State, flow, task
+from orchestration import State, flow, quote, task
+from orchestration.errors import FlowRunFailedError
 from runners.base import TaskRunner
 
 
@@ -194,3 +196,41 @@ def test_returned_data_may_be_deep_and_contain_itself(runner: TaskRunner) -> Non
         return [deep, loop]
 
     assert main()[1] is loop
+
+
+def test_futures_in_a_returned_dataclass(runner: TaskRunner) -> None:
+    """Futures are found in dataclasses that a flow returns, as they are in arguments: they are judged, and replaced."""
+
+    @dataclass
+    class Report:
+        parts: Any
+        best: Any = None
+
+    @flow(task_runner=runner)
+    def main(how: str) -> Any:
+        return {"report": Report([act.submit("a")], act.submit(how))}
+
+    assert main("b") == {"report": Report(["a"], "b")}
+    state = main("fail", return_state=True)
+    assert (state.name, state.message) == ("Failed", "1/2 task runs failed")
+
+
+def test_one_returned_state_is_the_runs_own(record: Any) -> None:
+    """A flow that returns one State ends as that says, in its words."""
+
+    @flow
+    def main(state: Any) -> Any:
+        return state
+
+    ended = [
+        main(quote(State(kind, message="in my words")), return_state=True)
+        for kind in ("Completed", "Failed", "Cancelled")
+    ]
+    assert [(state.name, state.message) for state in ended] == [
+        ("Completed", "in my words"),
+        ("Failed", "in my words"),
+        ("Cancelled", "in my words"),
+    ]
+    with pytest.raises(FlowRunFailedError, match="in my words"):
+        ended[1].result()
+    assert sorted(run.message for run in record.runs()) == ["in my words"] * 3
