@@ -283,6 +283,7 @@ class Coordinator:
             )
         )
         self.readiness.connect(node)
+        self.dispatcher.turns.added(node)
         if self.over or self.cancelled:
             self._spread()
             cancelling.cancel_node(self, node, self.cancelled or "the run is over")

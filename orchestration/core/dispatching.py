@@ -23,6 +23,7 @@ from .records import INLINE, MAIN, Edge, Flight, Node, Rider
 from .remaking import Remaking
 from .retry import COMPANY
 from .states import Cause, State
+from .turns import Turn, Turns
 from .verdicts import label
 
 Names = tuple[str, ...]
@@ -43,7 +44,8 @@ class Dispatcher:
         self.gates = Gates(ledger.nodes)
         self.paused = False
         self._next_batch = first_batch_id
-        self._queue: list[tuple[int, bool, int, int, Node]] = []  # nodes with ready items, best first
+        self.turns = Turns()
+        self._queue: list[tuple[Turn, Node]] = []  # nodes with ready items, best first
         self._inline: list[Node] = []
         self._asks: dict[Names, int] = {}  # by limits: flights that ask or wait for these
         self._parked: dict[Names, deque[Node]] = {}  # nodes that may ask when one of these is answered
@@ -73,7 +75,7 @@ class Dispatcher:
         if node.spec.runner == INLINE:  # its thread waits for it: no slot needed
             self._inline.append(node)
         else:
-            heapq.heappush(self._queue, (*_turn(node), node))
+            heapq.heappush(self._queue, (self.turns.of(node), node))
         node.queued = True
         return True
 
@@ -88,6 +90,9 @@ class Dispatcher:
         self._inline.clear()
         while self.may_remake:
             self._form_again()
+        if len(self._queue) > 1 and self.turns.reckon(len(self._queue)):
+            self._queue = [(self.turns.of(node), node) for _, node in self._queue]
+            heapq.heapify(self._queue)
         while self._queue:
             node = self._queue[0][-1]
             if not len(node.ready):
@@ -272,6 +277,7 @@ class Dispatcher:
         del self.ledger.live[flight.batch_id]
         for part in flight.parts:
             del part.node.flights[flight.batch_id]
+            self.turns.left(part.node)
         if flight.runner == MAIN and flight.submitted and not flight.lent:
             self.at_engine -= 1
         flight.lent = 0
@@ -326,7 +332,7 @@ class Dispatcher:
         self._wake_all()
 
     def set_slots(self, slots: int) -> None:
-        self.slots = slots
+        self.slots = self.turns.slots = slots
         self._wake_all()
 
     def limits_of(self, node: Node) -> Names:
@@ -415,17 +421,6 @@ def _deadline(flight: Flight) -> float | None:
     if any(not rider.follows for rider in flight.riders):
         return pooling.DEADLINE_SECONDS
     return DEADLINE_SECONDS if len(flight.indices) > 1 or flight.riders else None
-
-
-def _turn(node: Node) -> tuple[int, bool, int, int]:
-    """Return what decides whose turn it is; the least is first.
-
-    After the user's priority come task runs that read much, for then it can go; then what lies below more maps, so
-    that what has been begun of them is finished; then what was submitted first. A chain of small task runs is not
-    finished before others are begun: while each of its steps comes back to the flow, long ones would wait for them.
-    """
-    lets_go = node.spec.kind != "map" and pooling.reads_much(node)
-    return -node.policy.priority, not lets_go, -node.depth, node.node_id
 
 
 def _next_attempts(node: Node, indices: Sequence[int]) -> array[int]:

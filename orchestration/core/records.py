@@ -142,6 +142,7 @@ class Node:
         "attempts",
         "base",
         "batches",
+        "below",
         "blockers",
         "closed",
         "counts",
@@ -180,7 +181,7 @@ class Node:
         self.node_id = spec.node_id
         self.policy = spec.policy
         self.sizer = sizer
-        self.depth = 0
+        self.depth, self.below = 0, 0.0  # maps above it; seconds of the longest way from its end, see `turns`
         self.opened = False
         self.width = 0
         self.states = bytearray()
