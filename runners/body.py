@@ -51,5 +51,14 @@ class TaskBody:
         parameters = self.parameters(args, kwargs)
         if isinstance(self.run_name, str):
             return self.run_name.format(**parameters)
-        takes = inspect.signature(self.run_name).parameters
-        return str(self.run_name(**{"parameters": parameters} if "parameters" in takes else {}))
+        return called_name(self.run_name, parameters)
+
+
+def called_name(fn: Callable[..., str], parameters: Mapping[str, Any]) -> str:
+    """Return the name that a user's function gives a run. It may take the parameters, or nothing."""
+    takes = inspect.signature(fn).parameters
+    if "parameters" in takes:
+        return str(fn(parameters=parameters))
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wanted = any(p.kind in positional and p.default is p.empty for p in takes.values())
+    return str(fn(parameters) if wanted else fn())

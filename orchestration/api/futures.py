@@ -6,6 +6,7 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 from runners.arguments import Ref
@@ -143,7 +144,9 @@ class TaskRunFuture:
         return hash((self.run_id, self.node_id, self.index))
 
     def __repr__(self) -> str:
-        return f"TaskRunFuture({self.task_run_id}, {self.state.name})"
+        with suppress(UserError):
+            return f"TaskRunFuture({self.task_run_id}, {self.state.name})"
+        return f"TaskRunFuture({self.task_run_id})"  # its run cannot be reached from here
 
     def __reduce__(self) -> Any:
         if self._hold is not None:
@@ -282,7 +285,9 @@ class TaskRunFutureList(Sequence[TaskRunFuture]):
         return hash((self.run_id, self.node_id))
 
     def __repr__(self) -> str:
-        width = self.known_width()
+        width = None
+        with suppress(UserError):  # its run cannot be reached from here
+            width = self.known_width()
         return f"TaskRunFutureList({self.run_id}/{self.node_id}, {'?' if width is None else width} task runs)"
 
     def __reduce__(self) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 from runners import capture
 from runners.base import TaskRunner
+from runners.body import called_name
 from runners.codec import dumps
 from runners.context import RunContext, current_item
 from runners.messages import Detail
@@ -40,6 +41,7 @@ from .hooks import TaskHooks
 from .parameters import jsonable
 from .remote import RemoteSession
 from .run_names import random_name
+from .runtime import current_run
 from .secrets import without_secrets
 from .sessions import LocalSession, active_session
 
@@ -191,16 +193,18 @@ def new_run(
     pickled = _pickled(parameters)
     if pickled is None and not runner.capabilities.in_process:
         _tell_missing(flow, parameters)
+    run_id, tags = uuid.uuid4().hex, current_tags.get()
+    unnamed = RunContext(run_id, "", flow.name, dict(parameters), tags, time.time(), above)
     row = RunRow(
-        run_id=uuid.uuid4().hex,
-        name=run_name(flow, parameters),
+        run_id=run_id,
+        name=run_name(flow, unnamed),
         flow_name=flow.name,
         created=time.time(),
         heartbeat=store.now(),  # it lives from the start: nobody may claim it before its first own beat
         runner=runner.name,
         entrypoint=entrypoint_of(flow),
         version=flow.version,
-        tags=current_tags.get(),
+        tags=tags,
         parameters=jsonable(parameters),
         parameters_pickle=pickled,
         parent_run_id=above,
@@ -273,22 +277,24 @@ def _runner_class(name: str) -> type[TaskRunner]:
     return found
 
 
-def run_name(flow: Flow[Any, Any], parameters: Mapping[str, Any]) -> str:
-    """Return the run's name: the flow's template filled in, or two words."""
+def run_name(flow: Flow[Any, Any], context: RunContext) -> str:
+    """Return the run's name: the flow's template filled in, or two words. `context` lacks it still."""
     if flow.flow_run_name is None:
         return random_name()
     if isinstance(flow.flow_run_name, str):
         try:
-            return flow.flow_run_name.format(**parameters)
+            return flow.flow_run_name.format(**context.parameters)
         except (KeyError, IndexError) as error:
-            known = ", ".join(parameters) or "none"
+            known = ", ".join(context.parameters) or "none"
             raise UserError(
                 f"flow_run_name {flow.flow_run_name!r} names {error}, which is no parameter (there are: {known})"
             ) from None
-    import inspect
-
-    takes = inspect.signature(flow.flow_run_name).parameters
-    return str(flow.flow_run_name(**{"parameters": parameters} if "parameters" in takes else {}))
+    run, item = current_run.set(context), current_item.set(None)  # it may ask `runtime.flow_run`
+    try:
+        return called_name(flow.flow_run_name, context.parameters)
+    finally:
+        current_item.reset(item)
+        current_run.reset(run)
 
 
 def _defaults(flow: Flow[Any, Any]) -> FlowDefaults:

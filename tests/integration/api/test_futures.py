@@ -448,3 +448,16 @@ def test_what_is_waited_for_is_checked(local_runner: TaskRunner) -> None:
         return future.result()
 
     assert main() == 2
+
+
+def test_futures_can_be_shown_anywhere(local_runner: TaskRunner) -> None:
+    """A future that has travelled to where its run cannot be reached has a repr all the same."""
+    import cloudpickle
+
+    @flow(task_runner=local_runner)
+    def main() -> Any:
+        return cloudpickle.dumps([double.submit(1), double.map([1])])
+
+    one, many = cloudpickle.loads(main())
+    assert repr(one) == f"TaskRunFuture({one.task_run_id})"
+    assert repr(many).startswith(f"TaskRunFutureList({many.run_id}/")

@@ -55,6 +55,37 @@ def test_task_run_names(runner: TaskRunner, record: Any) -> None:
     assert [row.name for row in rows] == ["load acme of monday", "load a of friday", "load b of friday"]
 
 
+def test_names_from_functions(runner: TaskRunner) -> None:
+    """A function that names a run takes nothing or the parameters, called as it likes; it may ask `runtime`."""
+
+    def by_runtime() -> str:
+        return (
+            f"{runtime.flow_run.flow_name} {runtime.flow_run.parameters['n']} {sorted(runtime.flow_run.tags)}"
+        )
+
+    @task
+    def own(n: int) -> Any:
+        return runtime.task_run.name
+
+    @flow(flow_run_name=by_runtime, task_runner=SEQUENTIAL)
+    def inner(n: int) -> Any:
+        return runtime.flow_run.name
+
+    @task
+    def calls(n: int) -> Any:
+        return inner(n)
+
+    @flow(task_runner=runner, flow_run_name=lambda given, /: f"n is {given['n']}")
+    def main(n: int) -> Any:
+        named = own.with_options(task_run_name=lambda p: f"task {p['n']}")
+        plain = own.with_options(task_run_name=lambda: f"runtime {runtime.task_run.parameters['n']}")
+        with tags("a"):
+            return runtime.flow_run.name, named.submit(1), plain.map([2, 3]), inner(4), calls.submit(5)
+
+    assert main(0) == ("n is 0", "task 1", ["runtime 2", "runtime 3"], "inner 4 ['a']", "inner 5 []")
+    assert runtime.flow_run.name is None
+
+
 def test_flow_and_task_names(local_runner: TaskRunner, record: Any) -> None:
     """Names given to flows and tasks are those in the record."""
 
