@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .dask_adapt import adapt_cluster, check_adapt
+from .dask_close import close_client
 from .dask_start import NOT_STARTED, root_of, start_cluster
 from .dask_versions import by_value, check_versions
 from .errors import ConnectionFailedError, MissingExtraError, UserError
@@ -122,7 +123,7 @@ class Connection:
     def _close(self, closed: threading.Event, *, hurries: bool = True) -> None:
         try:
             with contextlib.suppress(Exception):
-                self.client.close(timeout=5)
+                close_client(self.client)
             if self.owned:
                 self._close_cluster(hurries=hurries)
         finally:
