@@ -181,7 +181,8 @@ def _run_items(execution: Execution, inputs: Inputs, results: Results) -> None:
             return
         has_result = first.run(position)
         for stage in later:
-            if stage.follows and not has_result:
+            if stage.follows:  # it does not begin either when the deadline is over, and says so
+                has_result = has_result and stage.run(position)
                 continue
             if execution.stops:
                 return
@@ -225,12 +226,13 @@ class StageRun:
         entry = position * self.n_stages + self.stage
         outcome, value, detail = self._end_of(entry, position)
         taken, left = self.taken, self.left
-        if taken is not None and (taken.copies or taken.by_index):
+        if taken is not None and taken.occupied:
             taken.forget(position, self.indices[position])
         has_result = outcome is COMPLETED or outcome is CACHED
+        kept = value
         if has_result and left is not None and (left.by_index is not None or type(value) not in IMMUTABLE):
             try:
-                left.leave(position, self.indices[position], value)
+                kept = left.leave(position, self.indices[position], value)
             except Exception as error:  # it cannot be pickled: as with results that nothing takes at once
                 found = next(codec.unpicklable([value]), None)
                 outcome, has_result = Outcome.FAILED, False
@@ -240,7 +242,7 @@ class StageRun:
         execution.outcomes[entry] = outcome
         if not has_result:
             return False
-        self.values[position] = value
+        self.values[position] = kept
         kind = type(value)
         if kind not in NEVER and (items := len(value) if kind is list else length(value)) is not None:
             execution.lengths[entry] = items

@@ -23,7 +23,7 @@ from runners.messages import (
 )
 
 from . import cancelling
-from .batching import Lesson, Sizer
+from .batching import SHORT_SECONDS, Lesson, Sizer
 from .calling import Calls
 from .commands import Command, WithdrawLeases
 from .dispatching import Dispatcher
@@ -57,6 +57,7 @@ from .releasing import Releasing
 from .remade import Remade
 from .remaking import Remaking
 from .settling import Settling
+from .specs import NodeSpec
 from .states import Cause, State
 
 Timer = tuple[float, int, Callable[[], None]]
@@ -108,6 +109,12 @@ class Coordinator:
         self._sizers: dict[str, Sizer] = {}
 
     # --- the interface --------------------------------------------------------------------------
+
+    def is_short(self, spec: NodeSpec) -> bool:
+        """Whether items of this task are known to gain from sharing batches with what follows them."""
+        sizer = self._sizers.get(spec.task_name)
+        lesson = self._lessons.get(spec.task_name) if sizer is None else sizer.lesson
+        return lesson is not None and lesson[0] < SHORT_SECONDS
 
     def lessons(self) -> dict[str, Lesson]:
         """Return what this run has taught of the time that tasks take, by task name."""

@@ -18,7 +18,7 @@ from .records import Flight, Node
 from .remaking import Remaking
 from .retry import charge_loss
 from .settling import Settling
-from .stages import observe
+from .stages import observe, stage_seconds
 from .states import Cause
 
 At = Callable[[float, Callable[[], None]], None]  # (when, action)
@@ -37,7 +37,7 @@ class Remade:
     def finish(self, flight: Flight, table: Table) -> None:
         """Act on a batch's table: results that were made are where it says, others are tried again or given up."""
         self.settling.log(flight, table.logs)
-        observe(flight.parts, table)
+        observe(flight.parts, table, stage_seconds(table, len(flight.parts)))
         node, made, again, starved = flight.node, list[int](), list[int](), list[int]()
         failed: list[int] = []
         doomed: dict[str, list[int]] = {}

@@ -15,7 +15,7 @@ from .ledger import Ledger, compact
 from .outcomes import PLAIN, cause_of, retry_delay
 from .records import Flight, Node, Part
 from .retry import QUEUE_LOSSES, charge_loss
-from .stages import entry_of, observe, of_stage
+from .stages import entry_of, observe, of_stage, stage_seconds
 from .states import TABLE, TERMINAL, Cause, State
 
 WARNING = 30  # a level of `logging`
@@ -43,9 +43,10 @@ class Settling:
         """Act on a batch's table."""
         self.log(flight, table.logs)
         parts = flight.parts
-        observe(parts, table)
+        each_seconds = stage_seconds(table, len(parts))
+        observe(parts, table, each_seconds)
         for part in parts:
-            self._finish(part, of_stage(table, part.stage, len(parts)))
+            self._finish(part, of_stage(table, part.stage, each_seconds))
 
     def _finish(self, part: Part, table: Table) -> None:
         node, indices = part.node, part.indices

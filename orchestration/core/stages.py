@@ -14,8 +14,17 @@ T = TypeVar("T")
 _DONE, _UNSTARTED = bytes([Outcome.COMPLETED]), bytes([Outcome.UNSTARTED])
 
 
-def observe(parts: Sequence[Part], table: Table) -> None:
-    """Let the sizers learn from the items that ran. Time that no item has is shared out equally."""
+def stage_seconds(table: Table, stages: int) -> list[float]:
+    """Return how long the items of each stage of a batch ran, in seconds: added up once for all who ask."""
+    return [sum(table.durations[stage::stages]) for stage in range(stages)] if stages > 1 else []
+
+
+def observe(parts: Sequence[Part], table: Table, each_seconds: Sequence[float]) -> None:
+    """Let the sizers learn from the items that ran. Time that no item has is shared out equally.
+
+    Args:
+        each_seconds: see `stage_seconds`.
+    """
     outcomes = table.outcomes
     entries = len(outcomes) - outcomes.count(_UNSTARTED)
     if not entries:
@@ -29,15 +38,14 @@ def observe(parts: Sequence[Part], table: Table) -> None:
     total = table.offsets[last] + table.durations[last]
     if total <= 0 and _DONE not in outcomes:
         return
-    overhead = max(0.0, total - sum(table.durations)) / stages
+    overhead = max(0.0, total - sum(each_seconds)) / stages
     moved = table.moved_bytes // stages
     observed: set[int] = set()
     for part in parts:
         own = outcomes[part.stage :: stages]
         ran = len(own) - own.count(_UNSTARTED)
         sizer = part.node.sizer
-        seconds = sum(table.durations[part.stage :: stages]) + overhead
-        sizer.observe(ran, seconds, moved, grow=id(sizer) not in observed)
+        sizer.observe(ran, each_seconds[part.stage] + overhead, moved, grow=id(sizer) not in observed)
         observed.add(id(sizer))
 
 
@@ -46,10 +54,15 @@ def entry_of(part: Part, position: int) -> int:
     return position * (len(part.flight.riders) + 1) + part.stage
 
 
-def of_stage(table: Table, stage: int, stages: int) -> Table:
-    """Return the record of one stage of a fused batch as a table of its own, with an entry per position."""
-    if stages == 1:
+def of_stage(table: Table, stage: int, each_seconds: Sequence[float]) -> Table:
+    """Return the record of one stage of a fused batch as a table of its own, with an entry per position.
+
+    Args:
+        each_seconds: see `stage_seconds`.
+    """
+    if not each_seconds:
         return table
+    stages = len(each_seconds)
 
     def own(column: Mapping[int, T]) -> dict[int, T]:
         return {entry // stages: value for entry, value in column.items() if entry % stages == stage}
@@ -66,13 +79,13 @@ def of_stage(table: Table, stage: int, stages: int) -> Table:
         lengths=own(table.lengths) if table.lengths else {},
         names=own(table.names) if table.names else {},
         stored=table.stored[stage : stage + 1],
-        cpu_seconds=table.cpu_seconds * _share(table.durations, stage, stages),
+        cpu_seconds=table.cpu_seconds * _share(stage, each_seconds),
         missing=table.missing,
         missing_files=table.missing_files,
     )
 
 
-def _share(durations: Sequence[float], stage: int, stages: int) -> float:
+def _share(stage: int, each_seconds: Sequence[float]) -> float:
     """Return a stage's part of the time that user code took."""
-    total = sum(durations)
-    return sum(durations[stage::stages]) / total if total else 1 / stages
+    total = sum(each_seconds)
+    return each_seconds[stage] / total if total else 1 / len(each_seconds)

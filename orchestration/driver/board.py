@@ -53,8 +53,14 @@ class Board:
         self._turning = False
         self._turns = 0
         self.failure: BaseException | None = None
+        self.on_wait: Callable[[], None] = lambda: None  # called when a thread is about to sleep
 
     # --- asking ---------------------------------------------------------------------------------
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a thread waits here."""
+        return bool(self._patient or self._sleepers)
 
     def done(self, node_id: int, index: int | None) -> bool:
         """Whether an item, or with None the whole node, has ended."""
@@ -132,6 +138,7 @@ class Board:
         gate.acquire()
         among.append(gate)
         try:
+            self.on_wait()
             while not ready():
                 left = -1 if deadline is None else deadline - time.monotonic()
                 if deadline is not None and left <= 0:

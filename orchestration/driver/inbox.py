@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 
@@ -18,6 +19,7 @@ class Inbox:
         self._events: deque[Any] = deque()
         self._gate = threading.Lock()  # open while there may be events
         self._gate.acquire()
+        self._lingers = False
 
     def put(self, event: Any) -> None:
         self._events.append(event)
@@ -25,6 +27,14 @@ class Inbox:
             try:
                 self._gate.release()
             except RuntimeError:  # another writer has opened it meanwhile
+                pass
+
+    def knock(self) -> None:
+        """Let the reader look up if it waits for more than it has: see `take_more`."""
+        if self._lingers and self._gate.locked():
+            try:
+                self._gate.release()
+            except RuntimeError:  # a writer has opened it meanwhile
                 pass
 
     def leave(self, event: Any) -> None:
@@ -38,6 +48,19 @@ class Inbox:
     def take(self, timeout: float | None) -> list[Any]:
         """Wait for events, at most `timeout` seconds, and return all of them, oldest first."""
         self._gate.acquire(timeout=-1 if timeout is None else timeout)
+        return self._all()
+
+    def take_more(self, timeout: float, enough: Callable[[], bool]) -> list[Any]:
+        """Wait for further events as `take` does, unless it is `enough` before or somebody knocks."""
+        self._lingers = True  # before the look: who makes it enough later, knocks
+        try:
+            if not enough():
+                self._gate.acquire(timeout=timeout)
+        finally:
+            self._lingers = False
+        return self._all()
+
+    def _all(self) -> list[Any]:
         events: list[Any] = []
         try:
             while True:

@@ -81,6 +81,7 @@ class Packer:
             int, tuple[TaskBody, Payload]
         ] = {}  # by id; the body is kept so that it stays its own
         self._shared: dict[int, Payload] = {}  # by node
+        self._handed: dict[int, tuple[int, Payload]] = {}  # arguments by node that rides behind another
         self._sizes: dict[int, int] = {}  # by node that has not ended: bytes of its arguments so far
         self._kept: dict[int, int] = {}  # by node that has: bytes of its arguments
         self._kept_bytes = 0
@@ -109,6 +110,7 @@ class Packer:
         for node_id in node_ids:
             self._payloads.pop(node_id, None)
             self._shared.pop(node_id, None)
+            self._handed.pop(node_id, None)
             self._kept_bytes -= self._kept.pop(node_id, 0)
 
     def pack(self, command: SubmitBatch, *, live: bool | None = None) -> Batch:
@@ -128,7 +130,8 @@ class Packer:
                 "persist_result=True, or pass references to large data instead of the data"
             )
         stages = [self._stage(command, command.node_id, command.attempts, live)]
-        stages += [self._stage(command, f.node_id, f.attempts, live, f.follows) for f in command.fused]
+        for before, f in zip(command.node_ids, command.fused, strict=False):
+            stages.append(self._stage(command, f.node_id, f.attempts, live, before if f.follows else None))
         return Batch(
             run_id=self._run.run_id,
             batch_id=command.batch_id,
@@ -142,15 +145,24 @@ class Packer:
         )
 
     def _stage(
-        self, command: SubmitBatch, node_id: int, attempts: Sequence[int], live: bool, follows: bool = False
+        self,
+        command: SubmitBatch,
+        node_id: int,
+        attempts: Sequence[int],
+        live: bool,
+        before: int | None = None,
     ) -> Stage:
+        """Return a node's part in a batch, which follows that of the node `before`, if one is given."""
         node, payload = self._nodes[node_id], self._payloads[node_id]
         split = not live and node.width > 1 and any(type(source) is Static for source in payload.sources)
-        arguments = _payload(_arguments(payload, command.indices, split), live)
         shared = self._static(node_id) if split else None
+        if before is not None and not live and _handed_on(payload, before, split):
+            arguments = self._handed_arguments(node_id, before, split)
+        else:
+            arguments = _payload(_arguments(payload, command.indices, split), live)
         if not live and node.unfinished:
             known = self._sizes.get(node_id, 0 if shared is None else shared.nbytes)
-            self._sizes[node_id] = known + arguments.nbytes
+            self._sizes[node_id] = known + (0 if arguments.digest else arguments.nbytes)
         return Stage(
             node_id=node_id,
             task_name=node.spec.task_name,
@@ -160,8 +172,16 @@ class Packer:
             timeout_seconds=node.policy.timeout_seconds,
             permit=command.permit,
             shared=shared,
-            follows=follows,
+            follows=before is not None,
         )
+
+    def _handed_arguments(self, node_id: int, before: int, split: bool) -> Payload:
+        """Return the arguments of a stage that takes what the stage before leaves: the same for all batches."""
+        known = self._handed.get(node_id)
+        if known is None or known[0] != before:
+            arguments = _arguments(self._payloads[node_id], None, split)
+            known = self._handed[node_id] = before, dump_payload(arguments, cached=True)
+        return known[1]
 
     def _static(self, node_id: int) -> Payload:
         """Return the arguments that are the same for all items of a map, pickled once for all its batches."""
@@ -290,12 +310,29 @@ def _payload(value: Any, live: bool) -> Payload:
     return Payload(value=value) if live else dump_payload(value)
 
 
-def _arguments(payload: NodePayload, indices: Sequence[int], split: bool) -> Arguments:
-    """Cut the arguments of some items out of those of the node; with `split`, without static ones."""
+def _handed_on(payload: NodePayload, before: int, split: bool) -> bool:
+    """Whether items take nothing but what the stage before leaves for each, and what batches share anyway.
+
+    Workers keep such arguments, so there must be no value of the user's among them: he may write to it.
+    """
+    return all(
+        (split and type(source) is Static)
+        or (isinstance(source, Aligned) and source.node_id == before and source.indices is None)
+        for source in payload.sources
+    )
+
+
+def _arguments(payload: NodePayload, indices: Sequence[int] | None, split: bool) -> Arguments:
+    """Cut the arguments of some items out of those of the node; with `split`, without static ones.
+
+    Without indices, what the stage before leaves stays as it is: a worker takes that by position.
+    """
     numbers = count()
 
     def cut(source: Source) -> Source:
-        return Shared(next(numbers)) if split and type(source) is Static else _cut(source, indices)
+        if split and type(source) is Static:
+            return Shared(next(numbers))
+        return source if indices is None else _cut(source, indices)
 
     return Arguments(tuple(map(cut, payload.args)), {name: cut(s) for name, s in payload.kwargs.items()})
 
