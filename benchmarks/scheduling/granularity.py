@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+from statistics import median
 
 HALF = 0.5
 FACTOR = 2.0  # between the granularities that are tried
 LEAST_SECONDS = 1e-6  # below it a loop count means nothing
 MOST_SECONDS = 4.0
 PEAK_SECONDS = 0.06
+ROUNDS = 3  # of the graph on either side of the crossing
 
 Efficiency = Callable[[float], tuple[float, float]]  # seconds asked for -> (seconds per task, efficiency)
 
@@ -33,25 +35,43 @@ def burn(loops: int) -> int:
 def metg(efficiency: Efficiency, guess_seconds: float) -> float:
     """Return the granularity at which efficiency reaches one half, in seconds per task.
 
-    Tasks grow or shrink by `FACTOR` from the guess on, until one half lies in between.
+    Tasks grow or shrink by `FACTOR` from the guess on, until one half lies in between. Both sides are then measured
+    `ROUNDS` times in turns, and their medians count: one disturbed run is not to end the search where no crossing is.
 
     Raises:
         ValueError: not even tasks of `MOST_SECONDS` are efficient.
     """
-    seconds, found = efficiency(guess_seconds)
-    if found >= HALF:
-        while found >= HALF:
-            above = seconds, found
+    seen: dict[int, list[tuple[float, float]]] = {}  # by power of FACTOR: (seconds, efficiency) of each run
+
+    def look(power: int) -> None:
+        seen.setdefault(power, []).append(efficiency(guess_seconds * FACTOR**power))
+
+    def known(power: int) -> tuple[float, float]:
+        if power not in seen:
+            look(power)
+        seconds, found = zip(*seen[power], strict=True)
+        return median(seconds), median(found)
+
+    power = 0
+    while True:
+        seconds, found = known(power)
+        if found >= HALF:
             if seconds <= LEAST_SECONDS:
                 return seconds
-            seconds, found = efficiency(seconds / FACTOR)
-        return crossing((seconds, found), above)
-    while found < HALF:
-        below = seconds, found
-        if seconds > MOST_SECONDS:
+            low = power - 1
+        elif seconds > MOST_SECONDS:
             raise ValueError(f"tasks of {seconds:.1f} s use {found:.0%} of the cores: there is no METG(50%)")
-        seconds, found = efficiency(seconds * FACTOR)
-    return crossing(below, (seconds, found))
+        else:
+            low = power
+        high = low + 1
+        if known(low)[1] < HALF <= known(high)[1]:
+            few = [each for each in (low, high) if len(seen[each]) < ROUNDS]
+            if not few:
+                return crossing(known(low), known(high))
+            for each in few:
+                look(each)
+        else:
+            power = low if found >= HALF else high
 
 
 def crossing(below: tuple[float, float], above: tuple[float, float]) -> float:
