@@ -26,6 +26,7 @@ from ..stores.base import NodeRow, RunRow, Store, TaskRunRow
 from ..stores.failures import FailureGroup
 from ..stores.lookup import states_named
 from ..stores.queues import waits_of
+from ..stores.timing import line_of
 from ..terminal import words
 from ..terminal.progress import NodeProgress, progress_lines
 from ..terminal.styled import STATE_STYLE, Line, columns_of, is_terminal
@@ -223,8 +224,7 @@ def progress_of(nodes: Sequence[NodeRow]) -> list[NodeProgress]:
     """Return how far nodes are, single task runs of one task together."""
     together: dict[str, list[NodeRow]] = {}
     for node in nodes:
-        line = node.path if node.kind == "map" else node.task_name
-        together.setdefault(line.removesuffix("-0"), []).append(node)
+        together.setdefault(line_of(node), []).append(node)
     return [
         NodeProgress(
             line,

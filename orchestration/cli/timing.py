@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..stores.timing import line_of
 from ..terminal.words import brief, plural
 from .output import print_table
 
@@ -38,8 +39,8 @@ _MOSTLY = {
 
 
 def print_timing(told: RunTiming, run: RunRow, *, most: int) -> None:
-    """Print a table of nodes, what went wrong with their time, and what took most of it."""
-    ran = [row for row in told.nodes if row.attempts]
+    """Print a table of nodes, single task runs of one task together, what went wrong and what took the time."""
+    ran = [row for row in told.lines if row.attempts]
     if not ran:
         click.echo("  no attempt has ended yet: nothing to time")
         return
@@ -47,7 +48,7 @@ def print_timing(told: RunTiming, run: RunRow, *, most: int) -> None:
     shown.sort(key=lambda row: row.node.node_id)
     print_table(HEAD, [_cells(row) for row in shown], right=frozenset(range(1, 8)), shrink=(0,))
     if len(ran) > len(shown):
-        click.echo(f"  + {plural(len(ran) - len(shown), 'node')} with less code time; --json has all")
+        click.echo(f"  + {plural(len(ran) - len(shown), 'line')} with less code time; --json has all")
     click.echo(LEGEND)
     for row in shown:
         for sentence in _remarks(row):
@@ -67,23 +68,26 @@ def _say(text: str) -> None:
 
 def _cells(row: NodeTiming) -> list[str]:
     wall = "-" if row.started is None or row.ended is None else brief(row.ended - row.started)
-    items = sum(row.node.counts) or row.attempts
     engine = (row.delivery_seconds + row.return_seconds) / row.batches if row.batches else 0.0
     return [
-        row.node.path.removesuffix("-0"),
+        _name(row),
         f"{row.attempts - row.retries:,}",
         wall,
         brief(row.code_seconds),
         brief(row.cpu_seconds),
-        brief(row.slot_wait_seconds / items),
+        brief(row.slot_wait_seconds / row.items),
         brief(engine),
         f"{row.batches:,} x {row.batch_median:,}",
     ]
 
 
+def _name(row: NodeTiming) -> str:
+    return line_of(row.node) if row.nodes > 1 else row.node.path.removesuffix("-0")
+
+
 def _remarks(row: NodeTiming) -> list[str]:
     """Return what is worth a sentence, only where there is some."""
-    name, found = row.node.path.removesuffix("-0"), []
+    name, found = _name(row), []
     if row.retries:
         again = f"{name}: {plural(row.retries, 'attempt')} had to be repeated, after {brief(row.retry_seconds)} of code"
         waited = f" and {brief(row.retry_wait_seconds)} of waiting" if row.retry_wait_seconds else ""

@@ -209,5 +209,5 @@ def timing_json(told: RunTiming, run: RunRow) -> dict[str, Any]:
 
 
 def _node_json(row: NodeTiming) -> dict[str, Any]:
-    fields = {name: getattr(row, name) for name in row.__slots__ if name != "node"}
+    fields = {name: getattr(row, name) for name in row.__slots__ if name not in ("node", "nodes", "items")}
     return {"node": row.node.node_id, "path": row.node.path, "task": row.node.task_name, **fields}

@@ -8,7 +8,7 @@ no part is let become negative.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,9 @@ class NodeTiming:
     """What became of the time of one node's items. Seconds are sums, over items or over batches.
 
     Attributes:
+        node: the first one, if the figures are of several.
+        nodes: how many nodes the figures are of.
+        items: task runs.
         attempts: that have ended, lost ones included.
         started: when user code first started; `ended` when it last ended.
         code_seconds: in user code, over all attempts.
@@ -41,6 +44,8 @@ class NodeTiming:
     """
 
     node: NodeRow
+    nodes: int
+    items: int
     attempts: int
     started: float | None
     ended: float | None
@@ -64,6 +69,8 @@ class RunTiming:
     """What became of the time of a run's slots, of which there are as many as were ever busy at once.
 
     Attributes:
+        nodes: by node.
+        lines: as people read them: single task runs of one task are one line.
         wall_seconds: from the first submission of a batch to the last end that was heard of.
         code_seconds, worker_seconds: of the slots' time, in user code and around it on the worker.
         engine_seconds: slots were free while batches were on their way to or from a worker.
@@ -71,6 +78,7 @@ class RunTiming:
     """
 
     nodes: tuple[NodeTiming, ...]
+    lines: tuple[NodeTiming, ...]
     slots: int
     wall_seconds: float
     code_seconds: float
@@ -111,14 +119,21 @@ class _Batch:
 
 
 class _Tally:
-    """The sums of one node, without what only whole batches know."""
+    """The sums of one node, or of several, without what only whole batches know."""
 
     def __init__(self, node: NodeRow) -> None:
         self.node = node
         self.sizes: dict[int, int] = {}
-        self.attempts = self.retries = 0
+        self.nodes = self.items = self.attempts = self.retries = 0
         self.code = self.cpu = self.retry_code = 0.0
         self.started = self.ended = 0.0
+        self.waited = [0.0, 0.0, 0.0]
+        self.led: list[_Batch] = []
+
+    def count(self, node: NodeRow) -> None:
+        self.nodes += 1
+        self.items += sum(node.counts)
+        self.waited = [a + b for a, b in zip(self.waited, node.waited, strict=True)]
 
     def add(self, entry: AttemptsEnded) -> None:
         self.sizes[entry.batch_id] = self.sizes.get(entry.batch_id, 0) + len(entry.indices)
@@ -133,13 +148,15 @@ class _Tally:
         self.retries += retries
         self.retry_code += seconds
 
-    def row(self, batches: Iterable[_Batch]) -> NodeTiming:
-        """Return the node's sums; `batches` are those that began with an item of it."""
-        led = list(batches)
+    def row(self) -> NodeTiming:
+        """Return the sums; `led` are the batches that began with an item of it."""
+        led = self.led
         sizes = sorted(self.sizes.values())
-        slot, limit, retry = self.node.waited
+        slot, limit, retry = self.waited
         return NodeTiming(
             node=self.node,
+            nodes=self.nodes,
+            items=self.items or self.attempts,
             attempts=self.attempts,
             started=self.started or None,
             ended=self.ended or None,
@@ -159,18 +176,29 @@ class _Tally:
         )
 
 
+def line_of(node: NodeRow) -> str:
+    """Return what stands before a node in a list: single task runs of one task share a line."""
+    return (node.path if node.kind == "map" else node.task_name).removesuffix("-0")
+
+
 def timing(view: JournalView) -> RunTiming:
     """Return where the time of a run went, of nodes that no later process has replaced."""
-    tallies: list[_Tally] = []
+    by_node: dict[int, _Tally] = {}
+    by_line: dict[str, _Tally] = {}
+    together: dict[int, _Tally] = {}
     batches: dict[int, _Batch] = {}
     inline: set[int] = set()  # a call runs in the flow's own thread and takes no slot
     for node in view.nodes():
         if node.replaced_by is not None:
             continue
-        tallies.append(tally := _Tally(node))
+        tally = by_node[node.node_id] = _Tally(node)
+        line = together[node.node_id] = by_line.setdefault(line_of(node), _Tally(node))
+        tally.count(node)
+        line.count(node)
         for _, entry in view.entries(node.node_id, range(2**62)):
             if isinstance(entry, AttemptsEnded):
                 tally.add(entry)
+                line.add(entry)
                 if not entry.submitted_at:
                     continue  # of a version that did not say
                 if entry.batch_id not in batches:
@@ -179,15 +207,17 @@ def timing(view: JournalView) -> RunTiming:
                 if node.kind == "call":
                     inline.add(entry.batch_id)
     ran = {batch_id: batch for batch_id, batch in batches.items() if batch.started}
-    led: dict[int, list[_Batch]] = {}
     for batch in ran.values():
         batch.settle()
-        led.setdefault(batch.head, []).append(batch)
-    rows = tuple(tally.row(led.get(tally.node.node_id, ())) for tally in tallies)
-    return _slots(rows, [batch for batch_id, batch in ran.items() if batch_id not in inline])
+        by_node[batch.head].led.append(batch)
+        together[batch.head].led.append(batch)
+    rows, lines = (tuple(tally.row() for tally in found.values()) for found in (by_node, by_line))
+    return _slots(rows, lines, [batch for batch_id, batch in ran.items() if batch_id not in inline])
 
 
-def _slots(rows: tuple[NodeTiming, ...], batches: Sequence[_Batch]) -> RunTiming:
+def _slots(
+    rows: tuple[NodeTiming, ...], lines: tuple[NodeTiming, ...], batches: Sequence[_Batch]
+) -> RunTiming:
     """Share out the time of the slots: look at every moment how many were busy, and what was under way."""
     slots = _most_at_once(batches)
     changes: list[tuple[float, int, int]] = []  # (when, change of busy ones, change of those under way)
@@ -212,7 +242,7 @@ def _slots(rows: tuple[NodeTiming, ...], batches: Sequence[_Batch]) -> RunTiming
         under_way += more_under_way
     code = min(working, sum(batch.code for batch in batches))
     wall = changes[-1][0] - changes[0][0] if changes else 0.0
-    return RunTiming(rows, slots, wall, code, working - code, engine, idle)
+    return RunTiming(rows, lines, slots, wall, code, working - code, engine, idle)
 
 
 def _most_at_once(batches: Sequence[_Batch]) -> int:

@@ -13,7 +13,7 @@ from orchestration.core.journal import Counted, RunMoved
 from orchestration.core.states import RunState, State
 from orchestration.stores import open_store
 from orchestration.terminal.words import brief
-from orchestration.testing.store_entries import NOW, counts, ended, new_run
+from orchestration.testing.store_entries import NOW, counts, ended, new_run, node
 from runners.messages import Outcome
 
 Call = Callable[..., tuple[int, str, str]]
@@ -50,6 +50,24 @@ def test_a_table_and_what_it_means(call: Call) -> None:
     assert "The coordinator was busy for 0.25s of CPU time." in said
 
 
+def test_single_task_runs_of_one_task_share_a_line(call: Call) -> None:
+    """Ten thousand of them would be all that one sees. A batch that several shared counts once; JSON has each."""
+    store = open_store(None)
+    run_id = new_run(store, name="slow-otter")
+    loads = [replace(node(k, 1, f"load-{k}"), kind="single", task_name="load") for k in range(1, 5)]
+    ends = [ended(k, [0], batch_id=k // 3, started=NOW + k) for k in range(1, 5)]
+    told = [replace(entry, submitted_at=NOW + 1, at=NOW + 6) for entry in ends]
+    store.append(run_id, 1, [*loads, *told, *(Counted(k, counts(completed=1)) for k in range(1, 5))])
+    store.close()
+    lines = call("runs", "show", "slow-otter", "--timing")[1].splitlines()
+    (line,) = (line.split() for line in lines if line.startswith("load"))
+    assert line[:2] == ["load", "4"]
+    assert line[2] == brief(3 + ends[0].durations[0])
+    assert line[-3:] == ["2", "x", "2"]
+    nodes = json.loads(call("runs", "show", "slow-otter", "--timing", "--json")[1])["timing"]["nodes"]
+    assert [row["path"] for row in nodes if row["batches"]] == ["load-1", "load-2", "load-3", "load-4"]
+
+
 def test_a_coordinator_that_could_not_keep_up(call: Call) -> None:
     """It is named where it had hardly a pause."""
     recorded(coordinator=3.0)
@@ -62,9 +80,9 @@ def test_json(call: Call) -> None:
     told = json.loads(call("runs", "show", "slow-otter", "--timing", "--json")[1])["timing"]
     assert (told["slots"], told["wall_seconds"], told["code_seconds"]) == (4, 3.5, 3.0)
     assert told["coordinator_seconds"] == 0.25
-    (node,) = told["nodes"]
-    assert (node["task"], node["attempts"], node["retries"], node["retry_seconds"]) == ("task", 12, 2, 0.5)
-    assert (node["batch_median"], node["batch_largest"]) == (1, 8)
+    (row,) = told["nodes"]
+    assert (row["task"], row["attempts"], row["retries"], row["retry_seconds"]) == ("task", 12, 2, 0.5)
+    assert (row["batch_median"], row["batch_largest"]) == (1, 8)
     assert "timing" not in json.loads(call("runs", "show", "slow-otter", "--json")[1])
 
 

@@ -21,7 +21,7 @@ from ...core.states import State
 from ..base import Store
 from .schema import Form, WireError, form_of, hints_of
 
-VERSION = 10
+VERSION = 11
 VERSION_HEADER = "Millrace-Store"
 MAX_REQUEST_BYTES = 64 << 20
 LEASES_TOPIC, ANY_TOPIC = "leases", "any"  # in the stream of news; other topics are ids of runs
