@@ -64,8 +64,8 @@ class Turns:
     def of(self, node: Node) -> Turn:
         """Return what decides whose turn it is; the least is first. Where one slot takes all, no order is quicker."""
         lets_go = node.spec.kind != "map" and pooling.reads_much(node)
-        way = self._way(node) if self.slots > 1 else 0.0
-        return -node.policy.priority, not lets_go, -node.depth, -way, -len(node.outs), node.node_id
+        way, readers = (self._way(node), len(node.outs)) if self.slots > 1 else (0.0, 0)
+        return -node.policy.priority, not lets_go, -node.depth, -way, -readers, node.node_id
 
     def _way(self, node: Node) -> float:
         name = node.spec.task_name

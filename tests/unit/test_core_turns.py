@@ -45,11 +45,11 @@ def test_the_longest_way_goes_first() -> None:
 
 def test_where_one_slot_takes_all_the_first_goes_first() -> None:
     """No order of two task runs on one slot is quicker than another: they go as the flow has submitted them."""
-    run = busy(slots=1)
-    lone = run.add()
-    head = run.add()
-    run.add(*after(head))
-    assert order(run, 2) == [lone, head]
+    run = HandDriven(slots=1)
+    up = run.add()
+    lone, head = run.add(*after(up)), run.add(*after(up))
+    below = run.add(*after(head))
+    assert order(run, 3) == [lone, head, below]
 
 
 def test_ways_are_measured_in_seconds() -> None:
