@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from typing import Any
 
 from runners import errors as _runners
@@ -64,8 +65,8 @@ def _with_cause(kind: type[UpstreamFailedError], args: tuple[Any, ...], cause: b
     return error
 
 
-class CancelledRunError(MillraceError):
-    """The result of a cancelled task run or flow run was asked for."""
+class CancelledRunError(MillraceError, CancelledError):
+    """The result of a cancelled task run or flow run was asked for. It is one of `concurrent.futures`, too."""
 
 
 class CrashedRunError(MillraceError):

@@ -39,6 +39,7 @@ def ray_session() -> Iterator[None]:
     """A local Ray that runners find initialised and leave alone."""
     ray = pytest.importorskip("ray")
     ray.init(
+        address="local",  # not one that somebody else has running here
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=200_000_000,

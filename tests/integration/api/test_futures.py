@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import re
 import threading
 import weakref
@@ -327,6 +328,8 @@ def test_cancelled_future_raises(parallel_runner: TaskRunner, tmp_path: Path) ->
         waiting = double.submit(blocked)
         assert waiting.cancel()
         with pytest.raises(CancelledRunError):
+            waiting.result(timeout=20)
+        with pytest.raises(concurrent.futures.CancelledError, match="double was cancelled"):
             waiting.result(timeout=20)
         assert waiting.cancelled()
         assert blocked.cancel()
