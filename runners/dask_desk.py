@@ -25,7 +25,7 @@ from .dask_connect import Connection
 from .dask_flights import Flight, Kept, probably_begun, repeatable
 from .dask_places import place_for
 from .dask_recall import Recall
-from .dask_tasks import submit_helper
+from .dask_tasks import send_payload, submit_helper
 from .dask_versions import PIP_LINE, lacks_millrace
 from .errors import InternalError, VersionMismatchError
 from .messages import (
@@ -228,18 +228,14 @@ class Desk:
 
     def _ship(self, digest: str, address: str) -> None:
         """Send a worker the payload that it has asked for, once even if it asks again meanwhile."""
-        from .dask_worker import take_payload
-
         payload, parcel = self._shared.get(digest), (digest, address)
         if parcel in self._shipping:
             return
         self._shipping.add(parcel)
-        data, buffers = (payload.data, payload.buffers) if payload is not None else (None, ())
-        run = partial(self.client.run, workers=[address], on_error="ignore", asynchronous=True)
 
         async def ship() -> None:
             try:
-                await run(take_payload, digest, data, buffers)
+                await send_payload(self.client, address, digest, payload)
             finally:
                 self._shipping.discard(parcel)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import operator
+import pickle
 from typing import Any
 
-from .messages import Batch
+from .codec import PROTOCOL
+from .messages import Batch, Payload
 
 LARGE_BLOB = 4 << 20  # bytes; from about here Dask warns of large graphs
 
@@ -21,6 +23,25 @@ def far_side(name: str) -> Any:
 def submit_helper(client: Any, name: str, *args: Any) -> Any:
     """Run a small function of the far side on results where they are."""
     return client.submit(operator.call, far_side(name), *args, pure=False, retries=0, priority=100)
+
+
+async def send_payload(client: Any, address: str, digest: str, payload: Payload | None) -> None:
+    """Have a worker keep a payload, or know that it is not to be had. Tells nothing of errors: the worker asks again.
+
+    This is `client.run`, but the pickled arguments are a frame of their own in the message. Where they are in it,
+    each process on the way, the scheduler too, copies them out of one message and into the next.
+    """
+    from distributed.protocol import to_serialize
+    from distributed.protocol.pickle import dumps
+
+    from .dask_worker import take_payload
+
+    data, buffers = (None, ()) if payload is None else (payload.data, payload.buffers)
+    args = pickle.dumps((digest, data, [pickle.PickleBuffer(buffer) for buffer in buffers]), PROTOCOL)
+    run = {"op": "run", "function": dumps(take_payload), "args": to_serialize(args), "kwargs": dumps({})}
+    await client.scheduler.broadcast(
+        msg={**run, "wait": True}, workers=[address], nanny=False, on_error="return_pickle"
+    )
 
 
 def submit_batch(

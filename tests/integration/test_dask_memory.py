@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestration import flow, task
+from orchestration import flow, task, unmapped
 from runners import DaskTaskRunner
 
 dask = pytest.importorskip("dask")
@@ -32,6 +32,12 @@ def add_one(array: Any) -> Any:
 
 @task(batch=1)
 def ends(array: Any) -> tuple[int, int]:
+    return int(array[0]), int(array[-1])
+
+
+@task(batch=1)
+def shifted(n: int, array: Any) -> tuple[int, int]:
+    array += n  # its own: no other item sees it
     return int(array[0]), int(array[-1])
 
 
@@ -68,3 +74,27 @@ def test_what_does_not_fit_lies_on_disk() -> None:
     assert in_memory <= 0.2 * LIMIT
     assert found == [(n + 1, n + 1) for n in range(ITEMS)]
     assert (last[0], last.flags.writeable) == (ITEMS - 1, True)
+
+
+def test_large_arguments_are_no_part_of_the_message() -> None:
+    """The scheduler hands them on as they came, and copies nothing; each worker gets them once."""
+    passed: list[Any] = []
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        handlers = cluster.scheduler.handlers
+        broadcast = handlers["broadcast"]
+
+        async def spied(comm: Any = None, *, msg: dict[str, Any], **options: Any) -> Any:
+            passed.append(msg.get("args"))
+            return await broadcast(msg=msg, **options)
+
+        handlers["broadcast"] = spied
+        array = np.full(SIZE, 100, np.uint8)
+
+        @flow(task_runner=DaskTaskRunner(address=cluster.scheduler_address), store="memory")
+        def main() -> Any:
+            return shifted.map(range(8), unmapped(array)).result()
+
+        assert main() == [(100 + n, 100 + n) for n in range(8)]
+    assert all(len(args) < SIZE for args in passed if isinstance(args, bytes))
+    large = [args for args in passed if isinstance(args, distributed.protocol.Serialized)]
+    assert 1 <= len([args for args in large if sum(map(len, args.frames)) > SIZE]) <= 2

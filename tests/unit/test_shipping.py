@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +52,31 @@ def test_a_batch_may_write_to_its_copy() -> None:
     assert kept is not None
     assert load_payload(kept)[0].sum() == 0
     assert first.sum() == 100_000
+
+
+def test_buffers_of_all_sizes_are_kept_each_in_its_place() -> None:
+    """Those that share the pages of a worker, also where one is empty or of another shape; none is the sender's."""
+    arrays: list[Any] = [np.arange(n, dtype=np.uint8) for n in (20_000, 0, 5 << 20)]
+    arrays += [np.asfortranarray(np.arange(1_200_000).reshape(3, -1)), np.arange(90_000)[::3]]
+    payload = dump_payload(arrays, cached=True)
+    expected = [array.copy() for array in arrays]
+    for array in arrays:
+        array[...] = 1
+    store = PayloadStore()
+    for kept in (store.put(payload.digest, payload.data, payload.buffers), store.get(payload.digest)):
+        assert kept is not None
+        for found, array in zip(load_payload(kept), expected, strict=True):
+            assert found.flags.writeable
+            assert (found == array).all()
+            found[...] = 2
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="Linux has huge pages")
+def test_large_arguments_are_kept_in_huge_pages() -> None:
+    """As copies of large results are, for the same reason; nobody can write to them by mistake."""
+    (buffer,) = dump_payload(np.zeros(5 << 20, np.uint8), cached=True).buffers
+    assert buffer.readonly
+    assert isinstance(buffer.obj, mmap.mmap)
 
 
 def test_what_was_used_last_is_kept() -> None:
