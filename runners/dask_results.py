@@ -59,7 +59,7 @@ def bring(
 def ask(client: Any, kept: Kept, wanted: Wanted) -> Asked:
     """Return what to gather; a few values of a large result are picked out on the worker that has it."""
     _, stage, positions = wanted
-    if kept.size > LARGE_RESULT and 2 * len(positions) < kept.entries:
+    if kept.size > LARGE_RESULT and 2 * len(positions) <= kept.entries:  # also one of two stages
         nbytes = kept.size * len(positions) // kept.entries
         return Asked(
             wanted, submit_helper(client, "select", kept.future, stage, list(positions)), nbytes, True

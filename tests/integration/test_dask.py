@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 
 from runners import DaskTaskRunner, codec, dask_recall, dask_results, get_dask_client
+from runners.arguments import Aligned, Arguments
+from runners.body import TaskBody
 from runners.errors import (
     BackendError,
     ResultLostError,
@@ -307,6 +310,26 @@ def test_few_items_of_a_large_result_are_picked_on_the_worker(port: Any) -> None
     assert asked.picked
     assert [len(v) for v in result.packed.load(0)] == [1 << 20] * 2
     assert [len(v) for v in port.runner.fetch(batch.batch_id, 0, [1, 3])] == [1 << 20] * 2
+
+
+def test_a_small_result_travels_without_the_large_one_that_it_was_made_of(port: Any) -> None:
+    """Of two fused stages of one item: what the first has made stays on the worker."""
+    batch = port.batch(megabytes, [4])
+    (large,) = batch.stages
+    small = replace(
+        large,
+        node_id=large.node_id + 1,
+        body=codec.dump_payload(TaskBody(len, "len"), cached=True),
+        arguments=codec.dump_payload(Arguments((Aligned(large.node_id, range(1)),))),
+        follows=True,
+    )
+    batch = replace(batch, stages=(large, small))
+    port.run(batch)
+    desk = port.runner._desk
+    asked = dask_results.ask(desk.client, desk.kept[batch.batch_id], (batch.batch_id, 1, [0]))
+    (result,) = dask_results.gather(desk.client, [asked])
+    assert result.packed.load(0) == [4 << 20]
+    assert result.packed.__sizeof__() < 1000
 
 
 @pytest.mark.slow
