@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,6 +61,10 @@ class TimeoutInterrupt(Interrupt):
 
 class CancelInterrupt(Interrupt):
     """The item was cancelled."""
+
+
+class GaveWay(Interrupt):
+    """The item waits for what has ended in its own batch, and is told when the batch ends."""
 
 
 class Execution:
@@ -207,6 +211,27 @@ class Execution:
                 now = self.interrupted
             if now is not None and before is None:
                 raise now from None
+
+    def give_way(self, node_id: int, indices: Sequence[int] | None) -> None:
+        """Called by an item's code that would wait for items. Where one of them has ended here, it would for ever.
+
+        Not by one that may run once only: it has to wait.
+
+        Args:
+            indices: None: all of the node.
+
+        Raises:
+            GaveWay: it goes back as if it had not started, and runs again when the batch has ended.
+        """
+        for stage, spec in enumerate(self.batch.stages):
+            if spec.node_id != node_id or self.batch.stages[self.entry % self.n_stages].permit:
+                continue
+            ended = self.outcomes[stage :: self.n_stages]
+            if any(ended) and any(
+                there and (indices is None or index in indices)
+                for index, there in zip(self.batch.indices, ended, strict=True)
+            ):
+                raise GaveWay
 
     def interrupt(self, kind: type[Interrupt]) -> bool:
         """Interrupt the current item, from another thread. Returns False where nothing runs."""

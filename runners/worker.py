@@ -20,7 +20,7 @@ from .channel import Channel
 from .context import ItemContext, RunContext, current_item
 from .elements import NEVER, length
 from .errors import ResultFileLostError, ResultLostError, TaskCancelledError, TaskTimeoutError
-from .execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt, late_message
+from .execution import CancelInterrupt, Execution, GaveWay, Interrupt, TimeoutInterrupt, late_message
 from .held import Held
 from .messages import Batch, Detail, Outcome, Payload, Stage, Table
 from .monitor import monitor
@@ -295,6 +295,12 @@ def _judge(execution: Execution, ended: Ended | None) -> Ended:
         message = late_message(timeout, execution.durations[entry], stopped=ended is None)
         where = "" if stop is None else traceback_of_stop(stop, TaskTimeoutError(message))
         return Outcome.TIMED_OUT, None, Detail("TaskTimeoutError", message, where)
+    if isinstance(stop, GaveWay):
+        return (
+            Outcome.UNSTARTED,
+            None,
+            Detail("", "it waited for a task run of its own batch, and runs again"),
+        )
     if ended is None:  # user code raised an interrupt of its own making
         error = stop if stop is not None else Interrupt()
         return Outcome.FAILED, None, detail_of(error, in_process=execution.in_process)

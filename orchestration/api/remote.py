@@ -65,6 +65,8 @@ class RemoteSession:
         return call_here(self, self._item, request)
 
     def wait(self, node_id: int, indices: Sequence[int] | None, timeout: float | None) -> bool:
+        if timeout != 0:
+            self._item.execution.give_way(node_id, indices)
         done = bool(self.ask("wait", [(node_id, indices)], timeout))
         if done and self._watched:
             self._call_back(node_id, indices)
@@ -120,6 +122,8 @@ class RemoteSession:
         if ended.empty():
             futures = {(future.node_id, future.index): future for future in waiting}
             refs = [(node_id, (index,)) for node_id, index in futures]
+            for ref in refs:
+                self._item.execution.give_way(*ref)
             for node_id, (index,) in self.ask("wait_any", refs, timeout):
                 ended.put(futures[node_id, index])
         return ended.get_nowait()

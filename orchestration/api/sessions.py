@@ -363,8 +363,14 @@ class LocalSession:
             raise board.failure
         if timeout == 0:
             return False
+        self._give_way(node_id, indices)
         self.lent(lambda: board.wait(ready, timeout, patient=True))
         return done()
+
+    def _give_way(self, node_id: int, indices: Sequence[int] | None) -> None:
+        item = current_item.get()
+        if item is not None and item.run.run_id == self.run_id:
+            item.execution.give_way(node_id, indices)
 
     def lent(self, action: Callable[[], Any]) -> Any:
         """Run a blocking action; inside a task run of this process, with its slot lent to others."""
@@ -448,6 +454,8 @@ class LocalSession:
     ) -> Any:
         """Return the next future of `as_completed`."""
         if ended.empty():
+            for future in waiting:
+                self._give_way(future.node_id, (future.index,))
             self.lent(lambda: self.driver.board.wait(lambda: not ended.empty(), timeout))
         return ended.get_nowait()
 

@@ -6,6 +6,7 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 FIRST_SIZE = 1  # items in a task's first batch
 GROWTH = 2  # at most, from one full batch to the next ...
@@ -27,7 +28,13 @@ SINGLE_PREFETCH_SECONDS = (
 
 _LEAST_SECONDS = 1e-7  # of an item: nothing is quicker
 
-Lesson = tuple[float, float]  # seconds and bytes per item of a task
+
+class Lesson(NamedTuple):
+    """What a run has learned of a task: seconds and bytes per item, and whether its code waits for other task runs."""
+
+    seconds: float
+    bytes_each: float
+    waits: bool = False
 
 
 def most_items(seconds_each: float, bytes_each: float) -> int:
@@ -44,23 +51,24 @@ class Sizer:
     remains, but no crumbs: GRAIN_SECONDS of work).
     """
 
-    __slots__ = ("_seen", "bytes_each", "mean", "size")
+    __slots__ = ("_seen", "bytes_each", "mean", "size", "waits")
 
     def __init__(self, lesson: Lesson | None = None) -> None:
         """Begin with nothing, or with what an earlier run has taught: then a batch may be worth GRAIN_SECONDS."""
         self.mean: float | None = None  # seconds per item, overhead included
         self.bytes_each = 0.0  # of an item's arguments and result
         self.size = FIRST_SIZE
+        self.waits = False  # its code has been seen to wait for other task runs
         self._seen = 0.0  # items behind the mean, those of long ago counting less
         if lesson is not None:
-            self.mean, self.bytes_each = lesson
+            self.mean, self.bytes_each, self.waits = lesson
             quick = int(GRAIN_SECONDS / max(self.mean, _LEAST_SECONDS))
             self.size = max(FIRST_SIZE, min(quick, most_items(self.mean, self.bytes_each)))
 
     @property
     def lesson(self) -> Lesson | None:
         """What a later run of the same task may begin with."""
-        return None if self.mean is None else (self.mean, self.bytes_each)
+        return None if self.mean is None else Lesson(self.mean, self.bytes_each, self.waits)
 
     def observe(self, items: int, seconds: float, moved_bytes: int = 0, *, grow: bool = True) -> None:
         """Learn from a batch of which `items` were run within `seconds` on the worker.

@@ -114,7 +114,7 @@ class Coordinator:
         """Whether items of this task are known to gain from sharing batches with what follows them."""
         sizer = self._sizers.get(spec.task_name)
         lesson = self._lessons.get(spec.task_name) if sizer is None else sizer.lesson
-        return lesson is not None and lesson[0] < SHORT_SECONDS
+        return lesson is not None and lesson.seconds < SHORT_SECONDS
 
     def lessons(self) -> dict[str, Lesson]:
         """Return what this run has taught of the time that tasks take, by task name."""
@@ -363,6 +363,8 @@ class Coordinator:
         flight = self.ledger.live.get(batch_id)
         carrier = None if flight is None else self.calls.carrier(flight)
         if carrier is not None:
+            for part in carrier.parts:  # which of them waits is not told
+                part.node.sizer.waits = True
             self.dispatcher.lend(carrier, change)
 
     def _leases(self, event: LeasesAnswered) -> None:

@@ -29,7 +29,7 @@ def cause_of(part: Part, position: int, outcome: Outcome, message: str, retriabl
             return Cause.CANCELLED, wanted
         return Cause.FAILED, message
     if unstarted:
-        return Cause.RETURNED, ""
+        return Cause.RETURNED, message
     if outcome is Outcome.REFUSED:
         return Cause.LOST_FOR_GOOD, "it had been started before and must not run twice"
     if outcome is Outcome.INPUT_LOST:  # it has not started, its arguments could not be read

@@ -58,7 +58,7 @@ def may_pool(node: Node) -> bool:
     """Whether a node is one short item that may share a batch with what it has nothing to do with.
 
     Not if it must not run twice, as the loss of a batch is the loss of all in it, nor with a history that makes it
-    suspicious.
+    suspicious. Nor if its code waits for task runs: one that has ended in the same batch is told when the batch ends.
     """
     return (
         node.width == 1
@@ -66,6 +66,7 @@ def may_pool(node: Node) -> bool:
         and node.spec.runner == MAIN
         and node.policy.rerun_on_loss
         and node.policy.batch is None
+        and not node.sizer.waits
         and not node.known.spent
         and node.sizer.bytes_each + sum(_bytes_read(node)) <= MAX_BYTES_EACH
     )

@@ -261,7 +261,7 @@ class Settling:
         """Act on a table in which items ended in different ways, or some had been acted upon before."""
         ended: list[int] = []
         causes: list[Cause] = []
-        returned: list[int] = []
+        returned: dict[str, list[int]] = {}
         located: list[int] = []
         starved: list[int] = []
         dropped: dict[str, list[int]] = {}
@@ -278,7 +278,7 @@ class Settling:
                 message, retriable = ("", True) if detail is None else (detail.message, detail.retriable)
                 cause, reason = cause_of(part, position, outcome, message, retriable)
             if cause is Cause.RETURNED:
-                returned.append(position)
+                returned.setdefault(reason, []).append(position)
                 continue
             if cause is Cause.LOST:
                 cause = _lost(part)
@@ -301,7 +301,9 @@ class Settling:
         )
         self._apply(part, ends, details, outcomes)
         self._drop(part, dropped)
-        self._return(part, returned, "")
+        for reason, positions in returned.items():
+            part.node.sizer.waits |= bool(reason)
+            self._return(part, positions, reason)
         self._starve(part, starved)
 
     def _may_wait(self, part: Part, position: int, table: Table) -> bool:

@@ -8,12 +8,12 @@ import pytest
 
 from orchestration.core.batching import SHORT_SECONDS
 from orchestration.core.commands import CancelBatches
-from orchestration.core.events import FusionRefused, LimitsKnown
+from orchestration.core.events import FusionRefused, LimitsKnown, SlotLent
 from orchestration.core.pooling import DEADLINE_SECONDS, MAX_POOL_SECONDS, MAX_POOLED
 from orchestration.core.specs import Dependency, Policy, Reach
 from orchestration.core.states import State
 from orchestration.testing.handdriven import HandDriven
-from runners.messages import Outcome
+from runners.messages import Detail, Outcome
 
 DONE, SHORT = Outcome.COMPLETED, 0.0001
 
@@ -44,6 +44,37 @@ def test_nothing_shares_a_batch_that_a_slot_could_begin() -> None:
     """Tasks that wait for one another find their slots, as they would without batches."""
     run, nodes = loop(3, slots=4)
     assert [batch.node_ids for batch in run.batches.values()] == [(node,) for node in nodes]
+
+
+def test_what_waits_for_others_shares_no_batch() -> None:
+    """One that has ended in the same batch is told when the batch ends, so it would wait for ever."""
+    run, nodes = loop(3)
+    run.end(seconds=SHORT)
+    asker = run.add(task_name="asks")
+    run.tell(SlotLent(max(run.batches)))
+    run.end(seconds=SHORT)
+    assert run.core.lessons()["asks"].waits
+    assert not run.core.lessons()["t"].waits
+    run.tell_slots(0)
+    later = [run.add(task_name=name) for name in ("t", "asks", "t", "asks", "t")]
+    run.tell_slots(1)
+    together = {batch.node_ids for batch in run.batches.values()}
+    assert all(len(ids) == 1 for ids in together if set(ids) & {later[1], later[3]})
+    assert asker not in nodes
+
+
+def test_what_gave_way_runs_again_without_company() -> None:
+    """Its attempt is not spent, and the record says why."""
+    run, (first, second, third) = loop(3)
+    (batch,) = run.batches.values()
+    why = Detail("", "it waited for a task run of its own batch, and runs again")
+    run.end([DONE, Outcome.UNSTARTED, DONE], details={1: why}, seconds=SHORT)
+    assert [run.state(node) for node in (first, third)] == [State.COMPLETED] * 2
+    assert run.state(second) is State.SUBMITTED
+    assert run.core.nodes[second].attempts[0] == 1
+    assert f"it came back unstarted ({why.message})" in run.core.ledger.story.of(second, 0)[2]
+    assert run.core.lessons()["t"].waits
+    assert batch.batch_id not in run.batches
 
 
 def test_slots_share_what_is_ready() -> None:

@@ -6,13 +6,14 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from runners.body import TaskBody
 from runners.context import RunContext
-from runners.execution import CancelInterrupt, Execution, Interrupt, TimeoutInterrupt, late_message
+from runners.execution import CancelInterrupt, Execution, GaveWay, Interrupt, TimeoutInterrupt, late_message
 from runners.messages import Batch, BatchProgress, Outcome, Payload, Stage
 from runners.monitor import Monitor, look_after
 
@@ -233,6 +234,32 @@ def test_cleanup_after_an_interrupt_may_listen(execution: Execution, elsewhere: 
         return "?"
 
     assert execution.window(0, None, body) == ("cleaned", True)
+
+
+def test_who_waits_for_what_has_ended_beside_it_gives_way(execution: Execution) -> None:
+    """It would be told when the batch ends, which waits for it. What has not ended here may end elsewhere."""
+    reached: list[int] = []
+
+    def body() -> None:
+        execution.give_way(1, None)
+        execution.give_way(0, (1, 2))
+        reached.append(1)
+        execution.give_way(0, (2, 0))
+        reached.append(2)
+
+    execution.outcomes[0] = Outcome.COMPLETED
+    assert execution.window(1, None, body) == (None, True)
+    assert isinstance(execution.stop, GaveWay)
+    assert reached == [1]
+
+
+def test_who_may_run_once_only_gives_no_way() -> None:
+    execution = make()
+    once = replace(execution.batch.stages[0], permit=True)
+    execution.batch = replace(execution.batch, stages=(once,))
+    execution.outcomes[0] = Outcome.COMPLETED
+    execution.window(1, None, execution.give_way, 0, None)
+    assert execution.stop is None
 
 
 def test_a_window_for_each_timeout(execution: Execution, elsewhere: Any) -> None:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from orchestration.core.batching import SHORT_SECONDS
+from orchestration.core.batching import SHORT_SECONDS, Lesson
 from orchestration.core.coordinator import Coordinator
 from orchestration.core.events import NodeSubmitted, Tick
 from orchestration.core.specs import NodeSpec
@@ -23,7 +23,7 @@ def submitted(node_id: int, task_name: str = "quick", kind: str = "map") -> Node
 
 def driver() -> Driver:
     """Return a driver that has not been started, and knows how long some tasks take."""
-    lessons = {"quick": (1e-6, 0.0), "slow": (2 * SHORT_SECONDS, 0.0)}
+    lessons = {"quick": Lesson(1e-6, 0.0), "slow": Lesson(2 * SHORT_SECONDS, 0.0)}
     core = Coordinator("r", lambda: 0.5, lessons=lessons)
     return Driver("r", 1, core, SequentialTaskRunner(), MemoryStore(), SteadyClock())
 
